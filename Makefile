@@ -1,0 +1,68 @@
+# Trapline: `make conform` is the main job, `make check` the tests. See README.md.
+
+MODE ?= release
+CC ?= gcc
+PREFIX ?= /usr/local
+B := build/$(MODE)
+
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
+CFLAGS_release := -O2 -g -DTRAPLINE_TAIL_CALLS -foptimize-sibling-calls -fno-plt
+CFLAGS_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+CFLAGS_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
+CFLAGS_tsan := -O1 -g -fsanitize=thread
+CFLAGS_cov := -O0 -g --coverage
+ifeq ($(CFLAGS_$(MODE)),)
+$(error MODE=$(MODE) is none of release asan ubsan tsan cov)
+endif
+CFLAGS_ALL := -std=gnu17 $(WARNINGS) $(CFLAGS_$(MODE)) -fno-strict-aliasing -Ihypervisor -MMD -MP $(CFLAGS)
+LDLIBS := -lelf -ljansson -lm -lpthread
+
+SOURCES := $(sort $(shell find hypervisor -name '*.c' ! -name '*_test.c'))
+TESTS := $(sort $(shell find hypervisor -name '*_test.c'))
+OBJECTS := $(SOURCES:%.c=$(B)/%.o)
+LIBRARY := $(B)/libvisor.a
+VISOR := $(B)/visor
+TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
+
+.PHONY: all visor unit clean deps
+all: visor guests
+
+visor: $(VISOR)
+
+# ---- packages: installed once, checked by each build ----
+
+DEPS := build/.deps
+deps: $(DEPS)
+$(DEPS): .ci/deps .ci/packages
+	@.ci/deps
+	@mkdir -p $(@D) && touch $@
+
+# ---- visor ----
+
+$(B)/%.o: %.c | $(DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+
+$(LIBRARY): $(filter-out $(B)/hypervisor/cli/main.o,$(OBJECTS))
+	@rm -f $@
+	ar rcs $@ $^
+
+$(VISOR): $(B)/hypervisor/cli/main.o $(LIBRARY)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) $(LDLIBS)
+
+# ---- unit tests: one program beside each *_test.c ----
+
+$(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
+
+unit: $(TEST_PROGRAMS)
+	@for test in $(TEST_PROGRAMS); do echo "$$test"; $$test || exit 1; done
+
+# ---- parts with rules of their own ----
+
+include guests/guests.mk
+
+clean:
+	rm -rf build
+
+-include $(OBJECTS:.o=.d) $(TEST_PROGRAMS:=.d)

@@ -1,0 +1,30 @@
+/*
+ * control.h: control and debug registers, XCR0, MSRs: writes with the checks that the manuals
+ * demand (SDM 2B MOV CR, MOV DR, WRMSR, XSETBV; SDM 3A 2.5). All raise #GP(0) on a bad value, and
+ * then nothing has changed.
+ */
+#ifndef TRAPLINE_CPU_CONTROL_H
+#define TRAPLINE_CPU_CONTROL_H
+
+#include "cpu/cpu.h"
+
+void control_write_cr0(struct cpu *cpu, uint64_t value);
+void control_write_cr3(struct cpu *cpu, uint64_t value);
+void control_write_cr4(struct cpu *cpu, uint64_t value);
+void control_write_cr8(struct cpu *cpu, uint64_t value);
+void control_write_efer(struct cpu *cpu, uint64_t value);
+void control_write_xcr(struct cpu *cpu, uint32_t index, uint64_t value);
+uint64_t control_cr4_valid(const struct cpu *cpu); /* bits that the profile lets software set */
+
+/* False: #GP(0) (no such MSR, reserved bits, non-canonical address). */
+bool msr_read(struct cpu *cpu, uint32_t index, uint64_t *value);
+bool msr_write(struct cpu *cpu, uint32_t index, uint64_t value);
+
+/* Time-stamp counter now, TSC_ADJUST included. */
+uint64_t control_tsc(const struct cpu *cpu);
+
+/* RFLAGS as a whole, and a write of the bits in @mask (POPF, IRET, …; no privilege checks). Ends in cpu_mode_changed(). */
+uint64_t rflags_get(const struct cpu *cpu);
+void rflags_set(struct cpu *cpu, uint64_t value, uint64_t mask);
+
+#endif

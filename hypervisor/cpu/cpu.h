@@ -1,0 +1,264 @@
+/*
+ * cpu.h: the software reference CPU.
+ *
+ * One `struct cpu` is one logical processor. Its parts:
+ *
+ *   cpu.c        reset, mode changes and what is derived from them
+ *   decode.c     bytes to struct insn, from opcodes.def
+ *   trace.c      decoded code, by physical address and mode
+ *   run.c        the loop: traces, single steps, events between instructions
+ *   events.c     delivery of exceptions and interrupts
+ *   segment.c    descriptors and loads of segment registers
+ *   control.c    writes of control and debug registers and what they check
+ *   msr.c        RDMSR and WRMSR by index
+ *   profile.c    what CPUID says, and which features there are
+ *   flags.h      lazy status flags
+ *   mem/         physical memory, page walk, TLB, access through segments
+ *   insn/        the handlers, one file a family
+ *
+ * A handler computes, then accesses memory, then commits. A fault leaves through
+ * cpu_raise(), which does not return; whatever the handler changed before that is
+ * its own mistake.
+ *
+ * Nothing here calls the operating system. Ports, device memory, time and stops
+ * are reached through struct cpu_bus, which the engine provides.
+ */
+#ifndef TRAPLINE_CPU_CPU_H
+#define TRAPLINE_CPU_CPU_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "x86/descriptors.h"
+#include "x86/registers.h"
+#include "x86/vcpu_state.h"
+#include "x86/vectors.h"
+
+#include "cpu/flags.h"
+#include "cpu/profile.h"
+
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+struct cpu;
+struct insn;
+struct trace;
+struct trace_cache;
+struct tlb;
+struct phys_memory;
+
+/* Slots of cpu->reg beyond the sixteen GPRs, so that addresses need no branches. */
+enum {
+	REG_ZERO = GPR_COUNT, /* always 0: a missing base or index */
+	REG_TRACE_RIP,        /* RIP of the first instruction of the running trace */
+	REG_SLOTS
+};
+
+/* What decoding depends on besides the bytes: the low bits of a trace's key. */
+enum code_mode {
+	CODE_16 = 0,          /* CS.D = 0: real, VM86, 16-bit protected or compatibility */
+	CODE_32 = 1,          /* CS.D = 1 */
+	CODE_64 = 2,          /* CS.L = 1 in IA-32e mode */
+	CODE_SIZE = 3,        /* mask of the above */
+	CODE_PE = 4,          /* CR0.PE = 1 */
+	CODE_VM86 = 8,        /* EFLAGS.VM = 1 */
+	CODE_LMA = 16,        /* EFER.LMA = 1 */
+	CODE_STACK32 = 32,    /* SS.B = 1 (ignored in 64-bit mode) */
+	CODE_CPL3 = 64,       /* CPL = 3: so that user and kernel code do not share traces */
+	CODE_MODES = 128
+};
+
+/*
+ * A segment register. The architectural part is followed by what each access needs,
+ * made by segment_derive(): an access of n bytes at offset o is inside when
+ * o + n <= end (64-bit sum); else, the slow path decides and raises.
+ */
+struct cpu_segment {
+	struct segment s;
+	uint64_t linear_base; /* s.base, or 0 where 64-bit mode ignores it */
+	uint64_t read_end;    /* 0 where not readable, expand-down or null */
+	uint64_t write_end;   /* 0 where not writable, expand-down or null */
+};
+
+/* An exception or interrupt on its way to delivery (SDM 3A 6.4, 6.12). */
+enum event_kind {
+	EVENT_FAULT,              /* an exception raised by cpu_raise() */
+	EVENT_TRAP,               /* #DB after an instruction */
+	EVENT_SOFTWARE_INTERRUPT, /* INT n */
+	EVENT_SOFTWARE_EXCEPTION, /* INT3, INTO */
+	EVENT_PRIVILEGED_SOFTWARE_EXCEPTION, /* INT1 */
+	EVENT_EXTERNAL_INTERRUPT,
+	EVENT_NMI
+};
+struct event {
+	enum event_kind kind;
+	uint8_t vector;
+	bool has_error_code;
+	uint32_t error_code;
+	uint64_t return_rip; /* RIP to push */
+};
+
+/* Why cpu_run() came back. */
+enum cpu_stop {
+	CPU_STOP_BUDGET,     /* cpu->stop_at instructions have retired */
+	CPU_STOP_REQUESTED,  /* the bus called cpu_request_stop() */
+	CPU_STOP_HALT,       /* HLT, and nothing that is pending can end it */
+	CPU_STOP_SHUTDOWN,   /* triple fault: SDM 3A 6.15 (#DF) */
+	CPU_STOP_UNMODELLED  /* an instruction or feature that is not modelled; cpu->unmodelled says which */
+};
+
+/*
+ * What a CPU reaches outside itself. Provided by the engine, called on the CPU's
+ * thread. Sizes are 1, 2 or 4 bytes for ports and 1 to 16 for memory.
+ */
+struct cpu_bus {
+	void *owner;
+	uint32_t (*port_in)(void *owner, uint16_t port, unsigned size);
+	void (*port_out)(void *owner, uint16_t port, unsigned size, uint32_t value);
+	/* Physical addresses that no memory slot holds. */
+	void (*mmio_read)(void *owner, uint64_t address, void *to, unsigned size);
+	void (*mmio_write)(void *owner, uint64_t address, const void *from, unsigned size);
+	/* The local APIC: takes the highest-priority vector, or returns -1. */
+	int (*interrupt_acknowledge)(void *owner);
+	void (*cr8_written)(void *owner, uint64_t cr8);
+	/* MSRs that belong to the APIC (x2APIC range, IA32_APIC_BASE, IA32_TSC_DEADLINE). False: #GP(0). */
+	bool (*msr_read)(void *owner, uint32_t index, uint64_t *value);
+	bool (*msr_write)(void *owner, uint32_t index, uint64_t value);
+	/* Every instruction before it runs, when cpu->tracing. */
+	void (*trace_insn)(void *owner, struct cpu *cpu, const struct insn *insn);
+	void (*trace_event)(void *owner, struct cpu *cpu, const struct event *event);
+};
+
+/* Reasons to leave the fast path between two instructions: bits of cpu->pending. */
+enum {
+	PENDING_STOP = 1,      /* cpu_request_stop() */
+	PENDING_INTERRUPT = 2, /* the interrupt line is raised */
+	PENDING_NMI = 4,
+	PENDING_SMI = 8,
+	PENDING_INIT = 16,
+	PENDING_SHADOW = 32,   /* cpu->shadow is set: step one instruction, then clear it */
+	PENDING_STEP = 64,     /* RFLAGS.TF, an enabled code breakpoint, or tracing: one instruction at a time */
+	PENDING_DEBUG = 128,   /* cpu->dr6_pending holds a data or I/O breakpoint to report after this instruction */
+	PENDING_EVENT_TIME = 256 /* cpu->retired has come to cpu->event_at */
+};
+
+struct cpu {
+	/* Hot: what almost every handler touches. */
+	uint64_t reg[REG_SLOTS];
+	struct lazy_flags lazy;    /* OSZAPC */
+	uint64_t rflags;           /* all other flags; OSZAPC bits here are stale, see flags.h */
+	const struct insn *insn;   /* the one being executed; set by handlers that can fault */
+	uint64_t rip;              /* valid between traces only; in a handler use cpu_rip() */
+	uint64_t linear_mask;      /* ~0 in 64-bit mode, 0xffffffff elsewhere */
+	uint64_t stack_mask;       /* 0xffff, 0xffffffff or ~0: SP, ESP or RSP */
+	struct tlb *tlb;           /* for data at the current privilege and EFLAGS.AC */
+	uint32_t code_mode;        /* enum code_mode bits */
+	uint32_t cpl;
+	uint32_t pending;          /* PENDING_ bits */
+	uint64_t retired;          /* instructions, each REP iteration counted; at trace exits exact */
+	uint64_t stop_at;          /* budget: stop when retired reaches this */
+	uint64_t event_at;         /* min(stop_at, next timer): leave the fast path here */
+	struct cpu_segment segment[SEGMENT_COUNT];
+
+	/* Architectural state that is not hot. */
+	struct cpu_segment ldtr, tr; /* derived parts unused */
+	struct table_register gdtr, idtr;
+	uint64_t cr0, cr2, cr3, cr4, cr8, xcr0, efer;
+	uint64_t dr[4], dr6, dr7;
+	uint64_t pdpte[4];
+	struct vcpu_state msr;     /* the MSRs only: msr.star, msr.lstar, …; other fields unused */
+	uint32_t pkru, mxcsr;
+	struct x87_register st[8];
+	uint16_t fcw, fsw, ftw, fop, fcs, fds;
+	uint64_t fip, fdp;
+	uint64_t vector[64] __attribute__((aligned(32)));
+	enum activity activity;
+	enum shadow shadow;
+	bool nmi_blocked, nmi_pending, smm;
+	uint64_t dr6_pending;      /* DR6 bits of breakpoints hit by the running instruction */
+	uint64_t tsc_offset;       /* TSC = retired * ticks per instruction + offset */
+
+	/* The model's own. */
+	const struct profile *profile; /* what CPUID says */
+	struct cpu_bus bus;
+	struct phys_memory *memory;
+	struct trace_cache *traces;
+	struct tlb *tlbs;          /* TLB_CONTEXTS of them */
+	uint64_t physical_mask;    /* bits of a physical address, from the profile */
+	bool tracing;
+	struct event delivering;   /* while delivering_depth > 0: for #DF and for EXT */
+	int delivering_depth;
+	char unmodelled[160];      /* for CPU_STOP_UNMODELLED: what, with bytes and address */
+	jmp_buf unwind;            /* run.c: where cpu_raise() goes */
+	struct event raised;       /* what it carries */
+};
+
+/* ---- life (cpu.c) ---- */
+
+/*
+ * Makes a CPU in its reset state (SDM 3A 9.1.1). The profile, bus and memory are
+ * borrowed and must outlive it. NULL when out of memory. Freed by cpu_free().
+ */
+struct cpu *cpu_new(const struct profile *profile, const struct cpu_bus *bus, struct phys_memory *memory);
+void cpu_free(struct cpu *cpu);
+/* RESET or INIT (INIT keeps the x87, SSE state, MSRs and TSC: SDM 3A table 9-1). */
+void cpu_reset(struct cpu *cpu, bool init);
+/* Architectural state out and in. Loading drops what was cached of the old one. */
+void cpu_save(struct cpu *cpu, struct vcpu_state *to);
+void cpu_load(struct cpu *cpu, const struct vcpu_state *from);
+
+/*
+ * Makes what is derived from CR0, CR4, EFER, RFLAGS, DR7 and the segment registers:
+ * code_mode, cpl, masks, tlb, pending. Call after any change of these. Traces must end
+ * after an instruction that can call it (flag ENDS in opcodes.def).
+ */
+void cpu_mode_changed(struct cpu *cpu);
+
+/* ---- running (run.c) ---- */
+
+/*
+ * Runs until something stops it. cpu->stop_at must be set. On return RIP and retired are
+ * exact. A CPU that stopped for HALT or SHUTDOWN stays so until an event or a reset.
+ */
+enum cpu_stop cpu_run(struct cpu *cpu);
+/* From a bus call: come back from cpu_run() after the current instruction. */
+void cpu_request_stop(struct cpu *cpu);
+/* The level of the interrupt line (INTR); delivered by bus.interrupt_acknowledge. */
+void cpu_set_interrupt_line(struct cpu *cpu, bool raised);
+void cpu_raise_nmi(struct cpu *cpu);
+
+/* RIP of the instruction being executed, and of the one after it. */
+uint64_t cpu_rip(const struct cpu *cpu);
+uint64_t cpu_next_rip(const struct cpu *cpu);
+
+/* ---- leaving an instruction (run.c); none of these return ---- */
+
+/* An exception of class fault; error_code is ignored where the vector has none. */
+_Noreturn void cpu_raise(struct cpu *cpu, enum vector vector, uint32_t error_code);
+/* Any other event: INT n, traps, shutdown inside delivery. */
+_Noreturn void cpu_raise_event(struct cpu *cpu, const struct event *event);
+/* Something that is not modelled: ends the run, with the instruction's bytes and address added. */
+_Noreturn void cpu_unmodelled(struct cpu *cpu, const char *what);
+
+/* ---- modes, by the manuals' names ---- */
+
+static inline bool cpu_protected(const struct cpu *cpu) { return cpu->cr0 & CR0_PE; }
+static inline bool cpu_vm86(const struct cpu *cpu) { return cpu->rflags & RFLAGS_VM; }
+static inline bool cpu_real_or_vm86(const struct cpu *cpu)
+{
+	return (cpu->code_mode & (CODE_PE | CODE_VM86)) != CODE_PE;
+}
+static inline bool cpu_ia32e(const struct cpu *cpu) { return cpu->efer & EFER_LMA; }
+static inline bool cpu_64bit(const struct cpu *cpu) { return cpu->code_mode & CODE_64; }
+static inline unsigned cpu_iopl(const struct cpu *cpu)
+{
+	return (cpu->rflags & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT;
+}
+static inline bool cpu_has(const struct cpu *cpu, enum feature feature)
+{
+	return profile_has(cpu->profile, feature);
+}
+
+#endif

@@ -1,0 +1,171 @@
+/*
+ * insn.h: a decoded instruction, and how its handler is written.
+ *
+ * The body of a handler is an inline function of the CPU, the instruction and, where
+ * they matter, constants for the operand width (in bytes) and for whether its ModRM
+ * operand is memory. A DEFINE_… macro makes from it one function for each combination
+ * and a `const struct handlers insn_NAME`, which opcodes.def names:
+ *
+ *	static inline void add_eg(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+ *	{
+ *		…
+ *	}
+ *	DEFINE_INSN_RM(add_eg)
+ *
+ * A body that returns goes on with the next instruction of the trace. DEFINE_BRANCH
+ * ends the trace at cpu->rip, which its body has set. Instructions that change what
+ * decoding depends on, or what may be pending, have the flag ENDS in opcodes.def: the
+ * decoder then ends the trace behind them.
+ */
+#ifndef TRAPLINE_CPU_INSN_H
+#define TRAPLINE_CPU_INSN_H
+
+#include "cpu/cpu.h"
+
+/*
+ * Runs @insn and, in builds with tail calls, what follows it. Returns NULL when the
+ * trace is over, else the next instruction to run.
+ */
+typedef const struct insn *insn_handler(struct cpu *cpu, const struct insn *insn);
+
+struct handlers {
+	insn_handler *run[2][4]; /* [ModRM operand is memory][log2 of the operand width in bytes] */
+};
+
+/* Legacy prefixes that were there, for the handlers that care. */
+enum insn_prefix {
+	PREFIX_LOCK = 1,
+	PREFIX_REPNE = 2, /* F2 */
+	PREFIX_REP = 4,   /* F3 */
+	PREFIX_66 = 8,
+	PREFIX_67 = 16,
+	PREFIX_REX = 32,
+	PREFIX_REX_W = 64,
+	PREFIX_SEGMENT = 128
+};
+
+struct insn {
+	insn_handler *run;
+	int64_t disp;           /* displacement; RIP-relative ones count from the trace's start (base = REG_TRACE_RIP) */
+	int64_t imm;            /* immediate, sign-extended as the instruction defines; relative branch distance; far offset */
+	uint16_t imm2;          /* second immediate: ENTER's level, a far pointer's selector */
+	uint16_t opcode;        /* index of its row, for opcode_table[] */
+	uint16_t offset;        /* bytes from the start of the trace */
+	uint8_t length;         /* in bytes */
+	uint8_t prefixes;       /* enum insn_prefix */
+	uint8_t reg;            /* register of ModRM.reg (REX.R added) or of the opcode (+r); see reg8() */
+	uint8_t rm;             /* register of ModRM.rm (REX.B added) when it is one; see reg8() */
+	uint8_t modrm;          /* as encoded, 0 without one */
+	uint8_t base, index;    /* slots of cpu->reg; REG_ZERO where absent */
+	uint8_t scale;          /* log2 */
+	uint8_t segment;        /* enum segment_register of the memory operand, overrides applied */
+	uint8_t width;          /* operand size in bytes: 1, 2, 4 or 8 */
+	uint8_t address_shift;  /* 48, 32 or 0: addresses are 16, 32 or 64 bits */
+	uint8_t address_width;  /* 2, 4 or 8 */
+	uint8_t vvvv;           /* VEX register, for AVX */
+};
+
+static inline bool insn_is_memory(const struct insn *insn) { return insn->modrm < 0xc0; }
+
+/* Offset of the ModRM (or moffs) memory operand within its segment. */
+static inline uint64_t insn_offset(const struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t offset = cpu->reg[insn->base] + (cpu->reg[insn->index] << insn->scale) + (uint64_t)insn->disp;
+	return offset << insn->address_shift >> insn->address_shift;
+}
+
+/* ---- registers ---- */
+
+/*
+ * Byte registers are encoded in insn->reg and insn->rm as byte offsets into cpu->reg,
+ * so that AH, CH, DH and BH need no branch: 8 * number, or 8 * (number - 4) + 1.
+ */
+static inline uint8_t *reg8(struct cpu *cpu, unsigned code) { return (uint8_t *)cpu->reg + code; }
+
+static inline uint64_t reg_read(struct cpu *cpu, unsigned reg, unsigned width)
+{
+	switch (width) {
+	case 1: return *reg8(cpu, reg);
+	case 2: return (uint16_t)cpu->reg[reg];
+	case 4: return (uint32_t)cpu->reg[reg];
+	default: return cpu->reg[reg];
+	}
+}
+
+/* Writes of 32 bits clear the upper half; of 8 and 16 bits leave the rest (SDM 1 3.4.1.1). */
+static inline void reg_write(struct cpu *cpu, unsigned reg, uint64_t value, unsigned width)
+{
+	switch (width) {
+	case 1: *reg8(cpu, reg) = (uint8_t)value; break;
+	case 2: cpu->reg[reg] = (cpu->reg[reg] & ~0xffffull) | (uint16_t)value; break;
+	case 4: cpu->reg[reg] = (uint32_t)value; break;
+	default: cpu->reg[reg] = value;
+	}
+}
+
+/* ---- making handlers ---- */
+
+/*
+ * The next handler: a tail call where the compiler makes one (-O2, no sanitizers), a
+ * return to the loop in run.c elsewhere. Nothing else knows which.
+ */
+#ifdef TRAPLINE_TAIL_CALLS
+#define DISPATCH_NEXT(cpu, insn) return (insn)[1].run((cpu), (insn) + 1)
+#else
+#define DISPATCH_NEXT(cpu, insn) return (insn) + 1
+#endif
+
+/* End of a trace: finds the next one, or leaves the fast path (run.c). */
+const struct insn *cpu_end_trace(struct cpu *cpu, const struct insn *insn);
+
+#define INSN_FUNCTION(symbol, call)                                                         \
+	static const struct insn *symbol(struct cpu *cpu, const struct insn *insn)          \
+	{                                                                                   \
+		call;                                                                       \
+		DISPATCH_NEXT(cpu, insn);                                                   \
+	}
+#define BRANCH_FUNCTION(symbol, call)                                                       \
+	static const struct insn *symbol(struct cpu *cpu, const struct insn *insn)          \
+	{                                                                                   \
+		call;                                                                       \
+		return cpu_end_trace(cpu, insn);                                            \
+	}
+
+#define HANDLERS_ONE(f)  {{f, f, f, f}, {f, f, f, f}}
+#define HANDLERS_W(a, b, c, d) {{a, b, c, d}, {a, b, c, d}}
+
+/* body(cpu, insn) */
+#define DEFINE_INSN(body)                                                                   \
+	INSN_FUNCTION(body##_run, body(cpu, insn))                                          \
+	const struct handlers insn_##body = {HANDLERS_ONE(body##_run)};
+#define DEFINE_BRANCH(body)                                                                 \
+	BRANCH_FUNCTION(body##_run, body(cpu, insn))                                        \
+	const struct handlers insn_##body = {HANDLERS_ONE(body##_run)};
+/* body(cpu, insn, width) */
+#define DEFINE_INSN_W(body)                                                                 \
+	INSN_FUNCTION(body##_8, body(cpu, insn, 1))                                         \
+	INSN_FUNCTION(body##_16, body(cpu, insn, 2))                                        \
+	INSN_FUNCTION(body##_32, body(cpu, insn, 4))                                        \
+	INSN_FUNCTION(body##_64, body(cpu, insn, 8))                                        \
+	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
+#define DEFINE_BRANCH_W(body)                                                               \
+	BRANCH_FUNCTION(body##_8, body(cpu, insn, 1))                                       \
+	BRANCH_FUNCTION(body##_16, body(cpu, insn, 2))                                      \
+	BRANCH_FUNCTION(body##_32, body(cpu, insn, 4))                                      \
+	BRANCH_FUNCTION(body##_64, body(cpu, insn, 8))                                      \
+	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
+/* body(cpu, insn, width, memory) */
+#define DEFINE_INSN_RM(body)                                                                \
+	INSN_FUNCTION(body##_r8, body(cpu, insn, 1, false))                                 \
+	INSN_FUNCTION(body##_r16, body(cpu, insn, 2, false))                                \
+	INSN_FUNCTION(body##_r32, body(cpu, insn, 4, false))                                \
+	INSN_FUNCTION(body##_r64, body(cpu, insn, 8, false))                                \
+	INSN_FUNCTION(body##_m8, body(cpu, insn, 1, true))                                  \
+	INSN_FUNCTION(body##_m16, body(cpu, insn, 2, true))                                 \
+	INSN_FUNCTION(body##_m32, body(cpu, insn, 4, true))                                 \
+	INSN_FUNCTION(body##_m64, body(cpu, insn, 8, true))                                 \
+	const struct handlers insn_##body = {                                               \
+		{{body##_r8, body##_r16, body##_r32, body##_r64},                           \
+		 {body##_m8, body##_m16, body##_m32, body##_m64}}};
+
+#endif

@@ -1,0 +1,72 @@
+/*
+ * phys.h: the physical memory that a CPU sees: slots of host memory, with two facts
+ * about each 4 KiB page: does it hold decoded code, and was it written since the last
+ * time that someone asked.
+ *
+ * Every write to guest memory goes through here or through a writable TLB entry, which a
+ * page gets only while it is dirty already and holds no code. So both facts are exact,
+ * and a hot store pays for neither.
+ */
+#ifndef TRAPLINE_CPU_MEM_PHYS_H
+#define TRAPLINE_CPU_MEM_PHYS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct cpu;
+struct trace_cache;
+
+enum page_flag {
+	PAGE_DIRTY = 1, /* written since phys_dirty_reset(); in the dirty list */
+	PAGE_CODE = 2   /* decoded traces came from it: writes must tell trace.c */
+};
+
+struct memory_slot {
+	uint64_t base, size; /* guest-physical bytes, multiples of 4096 */
+	uint8_t *host;       /* borrowed */
+	uint8_t *flags;      /* enum page_flag, a byte a page; owned by phys_memory */
+	bool read_only;      /* writes go to the bus */
+};
+
+#define PHYS_SLOTS_MAX 32
+
+struct phys_memory {
+	struct memory_slot slot[PHYS_SLOTS_MAX];
+	unsigned slots;
+	uint64_t *dirty;     /* guest-physical addresses of dirty pages, in order of their first write */
+	size_t dirty_count;
+	size_t dirty_room;
+	struct cpu **cpus;   /* told when a page's flags change, or its content under decoded code */
+	unsigned cpu_count;
+};
+
+struct phys_memory *phys_new(void);
+void phys_free(struct phys_memory *memory);
+/* Adds @size bytes at @host as RAM (or ROM) at guest-physical @base. 0, -EINVAL where it overlaps, -ENOSPC, -ENOMEM. */
+int phys_add(struct phys_memory *memory, uint64_t base, uint64_t size, void *host, bool read_only);
+
+/* Host address of guest-physical @address, NULL where no slot holds it. For reading only. */
+const uint8_t *phys_host(const struct phys_memory *memory, uint64_t address, struct memory_slot **slot);
+
+/*
+ * Says that @size bytes at @address, within one page, are about to be written: logs the
+ * page as dirty and drops decoded code that they touch. Returns where to write, or NULL
+ * where no writable slot holds it.
+ */
+uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t size);
+
+/* Copies in and out of guest memory (loaders, devices, snapshots). False: not all of it is RAM. */
+bool phys_read(const struct phys_memory *memory, uint64_t address, void *to, size_t size);
+bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, size_t size);
+
+/* Forgets all dirty pages: from here on, pages count as unwritten. Takes time in the pages that were dirty. */
+void phys_dirty_reset(struct phys_memory *memory);
+
+/*
+ * Puts @size bytes of every dirty page back from @image (laid out as slot 0) and forgets
+ * that they were dirty. Pages that hold code tell trace.c, as any write does.
+ */
+void phys_restore_dirty(struct phys_memory *memory, const uint8_t *image, uint64_t image_size);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * profile.h: what a processor is: its vendor, CPUID leaves and features.
+ *
+ * A profile is data (profiles.def); a command line makes a copy with single features
+ * switched. An instruction whose feature is off raises #UD, a control bit whose
+ * feature is off is reserved.
+ */
+#ifndef TRAPLINE_CPU_PROFILE_H
+#define TRAPLINE_CPU_PROFILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum feature {
+	FEATURE_NONE,
+#define FEATURE(name, leaf, subleaf, reg, bit) FEATURE_##name,
+#include "x86/features.def"
+#undef FEATURE
+	FEATURE_COUNT
+};
+
+enum vendor { VENDOR_INTEL, VENDOR_AMD };
+
+struct cpuid_registers {
+	uint32_t eax, ebx, ecx, edx;
+};
+
+struct profile {
+	char name[32];
+	enum vendor vendor;
+	uint8_t physical_bits, linear_bits; /* CPUID.80000008H */
+	uint32_t signature;                 /* CPUID.1:EAX: family, model, stepping */
+	uint64_t features[(FEATURE_COUNT + 63) / 64];
+};
+
+static inline bool profile_has(const struct profile *profile, enum feature feature)
+{
+	return profile->features[feature / 64] >> (feature % 64) & 1;
+}
+
+/*
+ * Fills @profile from "NAME[,+feature,-feature…]". Returns 0, or -EINVAL with @why (of
+ * @size bytes) saying which word is unknown and what the choices are.
+ */
+int profile_parse(struct profile *profile, const char *text, char *why, size_t size);
+
+/* Name of the profile with this index (0, 1, …), or NULL past the last. */
+const char *profile_name(unsigned index);
+
+/* CPUID as the profile's processor answers without a running CPU's state (OSXSAVE, APIC id). */
+struct cpuid_registers profile_cpuid(const struct profile *profile, uint32_t leaf, uint32_t subleaf);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * outcome.h: what a case did, as data, and the report lines that carry it.
+ *
+ * A guest prints plain ASCII lines, each ended by '\n', the same on every target:
+ *
+ *   trapline 1 SUITE CASES        first line: protocol version, suite, number of cases
+ *   cpuid LEAF SUBLEAF EAX EBX ECX EDX    hex without 0x; one line a (sub)leaf
+ *   msr INDEX VALUE               what the judge's predicates may ask for
+ *   ready
+ *   start ID
+ *   end ID OUTCOME
+ *   dirty ID FIELD=VALUE          without the control device: the machine's own
+ *                                 baseline has changed, and the boot ends
+ *   bye                           all selected cases were run
+ *
+ * An OUTCOME is one kind, then effects in any order, separated by one space:
+ *
+ *   RUNS NAME=VALUE…              the instruction completed
+ *   FAULT vector=N error=N NAME=VALUE…   error only where a code was pushed
+ *   VMFAIL n=N | ENTRY_FAILS reason=N | SHUTDOWN | HANG
+ *   NOTSUP PROBE                  a precondition that this machine cannot set up,
+ *                                 and the CPUID or MSR probe that says so
+ *                                 (cpuid.7.0.ebx[2]=0)
+ *   ERROR WORDS                   the guest's library could not run the case
+ *
+ * An effect names a field of struct machine_state (case.h) or a part of the case's
+ * memory ([0xADDRESS:SIZE], SIZE in bytes) whose value after the instruction is not
+ * its value before, and the value found, in hex with 0x, most significant digit first;
+ * memory is little endian and of any size. RIP is an effect on RUNS where it is not the next
+ * instruction, on FAULT where it is not the instruction itself.
+ *
+ * An expectation is written in the same words, where VALUE may also be
+ *   *          anything, changed or not (the manual leaves it undefined)
+ *   V&M        the bits of mask M have value V, the others are undefined
+ *   V|W        one of several values
+ * An effect that an expectation names must be in the outcome unless its value is
+ * `*`; the guest knows from its case which fields to report even when they have not
+ * changed. An effect that no expectation names makes the case fail.
+ */
+#ifndef TRAPLINE_X86_OUTCOME_H
+#define TRAPLINE_X86_OUTCOME_H
+
+enum outcome_kind {
+	OUTCOME_RUNS,
+	OUTCOME_FAULT,
+	OUTCOME_VMFAIL,
+	OUTCOME_ENTRY_FAILS,
+	OUTCOME_SHUTDOWN,
+	OUTCOME_HANG,
+	OUTCOME_NOTSUP,
+	OUTCOME_ERROR
+};
+
+#define REPORT_VERSION 1
+
+#endif
