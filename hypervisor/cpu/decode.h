@@ -54,7 +54,8 @@ enum opcode_flag {
 	FLAG_BYTE = 8,    /* operand size is 8 bits */
 	FLAG_REP = 16,    /* F2/F3 repeat it */
 	FLAG_ENDS = 32,   /* the trace ends behind it */
-	FLAG_BRANCH = 64  /* the handler ends the trace (DEFINE_BRANCH) */
+	FLAG_BRANCH = 64, /* the handler ends the trace (DEFINE_BRANCH) */
+	FLAG_NEAR = 128   /* near branch: FLAG_F64 for an Intel profile, FLAG_D64 for an AMD one (Jz follows) */
 };
 
 enum opcode_modes {

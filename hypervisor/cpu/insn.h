@@ -118,6 +118,16 @@ static inline void reg_write(struct cpu *cpu, unsigned reg, uint64_t value, unsi
 /* End of a trace: finds the next one, or leaves the fast path (run.c). */
 const struct insn *cpu_end_trace(struct cpu *cpu, const struct insn *insn);
 
+/*
+ * REP. Before a run of iterations: how many of the @wanted (not 0) may run without a look at what is
+ * pending; at least 1, and 1 where instructions are stepped. After it, with the registers committed:
+ * counts @done (not 0) iterations as retired; where @more remain and something is pending, leaves the
+ * instruction with RIP still at it (TF and data breakpoints trap there) and does not return. A fault
+ * within an iteration needs no call: the iterations before it are counted first.
+ */
+uint64_t cpu_repeat_limit(struct cpu *cpu, const struct insn *insn, uint64_t wanted);
+void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bool more);
+
 #define INSN_FUNCTION(symbol, call)                                                         \
 	static const struct insn *symbol(struct cpu *cpu, const struct insn *insn)          \
 	{                                                                                   \
@@ -154,6 +164,21 @@ const struct insn *cpu_end_trace(struct cpu *cpu, const struct insn *insn);
 	BRANCH_FUNCTION(body##_32, body(cpu, insn, 4))                                      \
 	BRANCH_FUNCTION(body##_64, body(cpu, insn, 8))                                      \
 	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
+/* body(cpu, insn, width, condition): one NAME of a family by condition (SDM 1 B.1): BRANCH_CC(jcc, jne, CC_NE) */
+#define DEFINE_BRANCH_CC(body, name, cc)                                                    \
+	static inline void name(struct cpu *cpu, const struct insn *insn, unsigned width)   \
+	{                                                                                   \
+		body(cpu, insn, width, cc);                                                 \
+	}                                                                                   \
+	DEFINE_BRANCH_W(name)
+/* body(cpu, insn, width, memory, condition) */
+#define DEFINE_INSN_RM_CC(body, name, cc)                                                   \
+	static inline void name(struct cpu *cpu, const struct insn *insn, unsigned width,   \
+				bool memory)                                                \
+	{                                                                                   \
+		body(cpu, insn, width, memory, cc);                                         \
+	}                                                                                   \
+	DEFINE_INSN_RM(name)
 /* body(cpu, insn, width, memory) */
 #define DEFINE_INSN_RM(body)                                                                \
 	INSN_FUNCTION(body##_r8, body(cpu, insn, 1, false))                                 \
