@@ -45,6 +45,24 @@ static inline bool profile_has(const struct profile *profile, enum feature featu
  */
 int profile_parse(struct profile *profile, const char *text, char *why, size_t size);
 
+/* Name of a feature as the command line takes it, or NULL past the last. */
+const char *profile_feature_name(enum feature feature);
+
+/* Bits of XCR0 that the profile's processor knows (CPUID.0DH:EDX:EAX). */
+uint64_t profile_xcr0_valid(const struct profile *profile);
+
+/* Where a component of the XSAVE area lies in the standard form, and its size in bytes (2 and above). */
+struct xsave_component {
+	uint32_t offset, size;
+};
+struct xsave_component profile_xsave_component(const struct profile *profile, unsigned component);
+/* Bytes that an XSAVE area with these components takes (SDM 1 13.4). */
+uint32_t profile_xsave_size(const struct profile *profile, uint64_t components, bool compacted);
+
+/* Performance counters: CPUID.0AH on Intel; four legacy ones on AMD (APM 2 13.2). */
+#define PROFILE_INTEL_COUNTERS 4u
+#define PROFILE_AMD_COUNTERS   4u
+
 /* Name of the profile with this index (0, 1, …), or NULL past the last. */
 const char *profile_name(unsigned index);
 
