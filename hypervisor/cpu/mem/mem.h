@@ -87,12 +87,22 @@ static inline uint64_t stack_pop(struct cpu *cpu, unsigned width);
  */
 uint64_t fetch_translate(struct cpu *cpu, uint64_t linear);
 
-/* ---- translations ---- */
+/* ---- translations (tlb.c) ---- */
 
-void tlb_flush_all(struct cpu *cpu);                      /* everything, globals too */
-void tlb_flush_non_global(struct cpu *cpu);               /* MOV to CR3 */
-void tlb_flush_page(struct cpu *cpu, uint64_t linear);    /* INVLPG */
-void tlb_select(struct cpu *cpu);                         /* after a change of CPL, EFLAGS.AC or CR4.SMAP: sets cpu->tlb */
+/* Makes cpu->tlbs and cpu->tlb (0, -ENOMEM), and frees them. Called by cpu_new() and cpu_free(). */
+int tlb_create(struct cpu *cpu);
+void tlb_destroy(struct cpu *cpu);
+
+void tlb_flush_all(struct cpu *cpu);                   /* everything, globals too */
+void tlb_flush_non_global(struct cpu *cpu);            /* MOV to CR3 */
+void tlb_flush_page(struct cpu *cpu, uint64_t linear); /* INVLPG */
+
+/*
+ * Sets cpu->tlb after a change of CPL, EFLAGS.AC, CR0, CR4, EFER, PKRU or a debug register, and
+ * forgets translations whose rights depended on what changed. Part of cpu_mode_changed();
+ * WRPKRU, XRSTOR and MOV to DR call it themselves where nothing else has changed.
+ */
+void tlb_select(struct cpu *cpu);
 
 /* ---- physical ---- */
 

@@ -46,6 +46,18 @@ void phys_free(struct phys_memory *memory);
 /* Adds @size bytes at @host as RAM (or ROM) at guest-physical @base. 0, -EINVAL where it overlaps, -ENOSPC, -ENOMEM. */
 int phys_add(struct phys_memory *memory, uint64_t base, uint64_t size, void *host, bool read_only);
 
+/* Adds and removes a CPU that runs on this memory (cpu_new(), cpu_free()). 0, -ENOMEM. */
+int phys_attach(struct phys_memory *memory, struct cpu *cpu);
+void phys_detach(struct phys_memory *memory, struct cpu *cpu);
+
+/*
+ * The page at @address holds decoded code from now on (trace.c, before it decodes): every write
+ * to it is told to trace_written(). phys_clear_code(): no decoded code of any CPU came from it.
+ * Addresses outside all slots are ignored.
+ */
+void phys_set_code(struct phys_memory *memory, uint64_t address);
+void phys_clear_code(struct phys_memory *memory, uint64_t address);
+
 /* Host address of guest-physical @address, NULL where no slot holds it. For reading only. */
 const uint8_t *phys_host(const struct phys_memory *memory, uint64_t address, struct memory_slot **slot);
 
@@ -64,8 +76,9 @@ bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, 
 void phys_dirty_reset(struct phys_memory *memory);
 
 /*
- * Puts @size bytes of every dirty page back from @image (laid out as slot 0) and forgets
- * that they were dirty. Pages that hold code tell trace.c, as any write does.
+ * Puts every dirty page of slot 0 back from @image, which is laid out as slot 0, and forgets
+ * that it was dirty. Dirty pages that @image_size bytes do not cover stay as they are, and
+ * dirty. Of pages that hold code, trace.c is told only of the lines that differ.
  */
 void phys_restore_dirty(struct phys_memory *memory, const uint8_t *image, uint64_t image_size);
 
