@@ -103,7 +103,7 @@ struct event {
 /* Why cpu_run() came back. */
 enum cpu_stop {
 	CPU_STOP_BUDGET,     /* cpu->stop_at instructions have retired */
-	CPU_STOP_REQUESTED,  /* the bus called cpu_request_stop() */
+	CPU_STOP_REQUESTED,  /* the bus called cpu_request_stop(), or event_at was reached before stop_at */
 	CPU_STOP_HALT,       /* HLT, and nothing that is pending can end it */
 	CPU_STOP_SHUTDOWN,   /* triple fault: SDM 3A 6.15 (#DF) */
 	CPU_STOP_UNMODELLED  /* an instruction or feature that is not modelled; cpu->unmodelled says which */
@@ -157,7 +157,11 @@ struct cpu {
 	uint32_t code_mode;        /* enum code_mode bits */
 	uint32_t cpl;
 	uint32_t pending;          /* PENDING_ bits */
-	uint64_t retired;          /* instructions, each REP iteration counted; at trace exits exact */
+	/*
+	 * Instructions, each REP iteration and each delivered event counted (so that a loop of
+	 * faults comes to its end); exact between traces, in a handler see cpu_retired().
+	 */
+	uint64_t retired;
 	uint64_t stop_at;          /* budget: stop when retired reaches this */
 	uint64_t event_at;         /* min(stop_at, next timer): leave the fast path here */
 	struct cpu_segment segment[SEGMENT_COUNT];
@@ -177,6 +181,7 @@ struct cpu {
 	enum activity activity;
 	enum shadow shadow;
 	bool nmi_blocked, nmi_pending, smm;
+	bool interrupt_line;       /* INTR; PENDING_INTERRUPT is set while it is raised and IF = 1 */
 	uint64_t dr6_pending;      /* DR6 bits of breakpoints hit by the running instruction */
 	uint64_t tsc_offset;       /* TSC = retired * ticks per instruction + offset */
 
@@ -190,6 +195,12 @@ struct cpu {
 	bool tracing;
 	struct event delivering;   /* while delivering_depth > 0: for #DF and for EXT */
 	int delivering_depth;
+	/* trace.c's: what a jump needs, and the handler put aside to leave a running trace. */
+	uint64_t code_end;         /* CS limit + 1; ~0 in 64-bit mode */
+	uint64_t jump_tag;         /* mapping generation and code_mode, for the jump cache */
+	struct insn *parked;
+	const struct insn *(*parked_run)(struct cpu *cpu, const struct insn *insn);
+
 	char unmodelled[160];      /* for CPU_STOP_UNMODELLED: what, with bytes and address */
 	jmp_buf unwind;            /* run.c: where cpu_raise() goes */
 	struct event raised;       /* what it carries */
@@ -211,15 +222,18 @@ void cpu_load(struct cpu *cpu, const struct vcpu_state *from);
 
 /*
  * Makes what is derived from CR0, CR4, EFER, RFLAGS, DR7 and the segment registers:
- * code_mode, cpl, masks, tlb, pending. Call after any change of these. Traces must end
- * after an instruction that can call it (flag ENDS in opcodes.def).
+ * code_mode, cpl (0 in real-address mode, 3 in virtual-8086 mode, else the DPL of SS, which
+ * even a null SS keeps: SDM 3C 24.4.1), masks, tlb, pending. Call after any change of these,
+ * once CS and SS are both in place. Traces must end after an instruction that can call it
+ * (flag ENDS in opcodes.def).
  */
 void cpu_mode_changed(struct cpu *cpu);
 
 /* ---- running (run.c) ---- */
 
 /*
- * Runs until something stops it. cpu->stop_at must be set. On return RIP and retired are
+ * Runs until something stops it. cpu->stop_at must be set; event_at where it lies between now
+ * and stop_at ends the run as well (CPU_STOP_REQUESTED), elsewhere it is ignored. On return RIP and retired are
  * exact. A CPU that stopped for HALT or SHUTDOWN stays so until an event or a reset.
  */
 enum cpu_stop cpu_run(struct cpu *cpu);
@@ -228,6 +242,8 @@ void cpu_request_stop(struct cpu *cpu);
 /* The level of the interrupt line (INTR); delivered by bus.interrupt_acknowledge. */
 void cpu_set_interrupt_line(struct cpu *cpu, bool raised);
 void cpu_raise_nmi(struct cpu *cpu);
+/* Moves event_at, from a bus call too; past stop_at, it is stop_at. */
+void cpu_set_event_at(struct cpu *cpu, uint64_t retired);
 
 /* RIP of the instruction being executed, and of the one after it. */
 uint64_t cpu_rip(const struct cpu *cpu);

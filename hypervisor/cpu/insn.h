@@ -14,8 +14,12 @@
  *
  * A body that returns goes on with the next instruction of the trace. DEFINE_BRANCH
  * ends the trace at cpu->rip, which its body has set. Instructions that change what
- * decoding depends on, or what may be pending, have the flag ENDS in opcodes.def: the
- * decoder then ends the trace behind them.
+ * decoding or translation of code depends on (modes, CPL, CS, CR3, INVLPG), or what may
+ * be pending (IF, TF, shadows, HLT, ports, MSRs), have the flag ENDS in opcodes.def, branches
+ * among them too: behind them run.c looks at everything again.
+ *
+ * The macros set cpu->insn before the body runs, so cpu_rip(), cpu_retired() and faults
+ * are exact in any handler.
  */
 #ifndef TRAPLINE_CPU_INSN_H
 #define TRAPLINE_CPU_INSN_H
@@ -63,6 +67,7 @@ struct insn {
 	uint8_t address_shift;  /* 48, 32 or 0: addresses are 16, 32 or 64 bits */
 	uint8_t address_width;  /* 2, 4 or 8 */
 	uint8_t vvvv;           /* VEX register, for AVX */
+	uint8_t count;          /* instructions of the trace before this one */
 };
 
 static inline bool insn_is_memory(const struct insn *insn) { return insn->modrm < 0xc0; }
@@ -103,6 +108,12 @@ static inline void reg_write(struct cpu *cpu, unsigned reg, uint64_t value, unsi
 	}
 }
 
+/* Instructions retired before the one being executed: what time is made of. */
+static inline uint64_t cpu_retired(const struct cpu *cpu)
+{
+	return cpu->retired + (cpu->insn ? cpu->insn->count : 0);
+}
+
 /* ---- making handlers ---- */
 
 /*
@@ -131,12 +142,14 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 #define INSN_FUNCTION(symbol, call)                                                         \
 	static const struct insn *symbol(struct cpu *cpu, const struct insn *insn)          \
 	{                                                                                   \
+		cpu->insn = insn;                                                           \
 		call;                                                                       \
 		DISPATCH_NEXT(cpu, insn);                                                   \
 	}
 #define BRANCH_FUNCTION(symbol, call)                                                       \
 	static const struct insn *symbol(struct cpu *cpu, const struct insn *insn)          \
 	{                                                                                   \
+		cpu->insn = insn;                                                           \
 		call;                                                                       \
 		return cpu_end_trace(cpu, insn);                                            \
 	}
