@@ -14,6 +14,10 @@ void control_write_cr4(struct cpu *cpu, uint64_t value);
 void control_write_cr8(struct cpu *cpu, uint64_t value);
 void control_write_efer(struct cpu *cpu, uint64_t value);
 void control_write_xcr(struct cpu *cpu, uint32_t index, uint64_t value);
+/* DR0 to DR3, DR6 or DR7; DR4, DR5 and GD are the caller's. */
+void control_write_dr(struct cpu *cpu, unsigned number, uint64_t value);
+bool control_efer_allowed(struct cpu *cpu, uint64_t value); /* what control_write_efer() would not fault on */
+bool control_nx_disabled(const struct cpu *cpu);            /* by IA32_MISC_ENABLE[34] */
 uint64_t control_cr4_valid(const struct cpu *cpu); /* bits that the profile lets software set */
 
 /* False: #GP(0) (no such MSR, reserved bits, non-canonical address). */

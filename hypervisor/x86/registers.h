@@ -109,12 +109,14 @@ enum segment_register { ES, CS, SS, DS, FS, GS, SEGMENT_COUNT };
 #define DR6_BT      (1u << 15)
 #define DR6_RTM     (1u << 16)
 #define DR6_FIXED_1 0xffff0ff0u /* reads as one where nothing is reported */
+#define DR6_WRITABLE 0xe00fu /* BT, BS, BD, B3 to B0 */
 #define DR7_L(n)    (1u << (2 * (n)))
 #define DR7_G(n)    (2u << (2 * (n)))
 #define DR7_LE      (1u << 8)
 #define DR7_GE      (1u << 9)
 #define DR7_FIXED_1 (1u << 10)
 #define DR7_GD      (1u << 13)
+#define DR7_WRITABLE 0xffff23ffu
 #define DR7_RW_SHIFT(n)  (16 + 4 * (n))
 #define DR7_LEN_SHIFT(n) (18 + 4 * (n))
 
