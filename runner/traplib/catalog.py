@@ -1,0 +1,50 @@
+"""The cases that the guests hold, as `visor list --json` tells them. Nothing is run."""
+
+import json
+import subprocess
+
+from . import paths
+from .errors import HarnessError, UsageError
+
+
+class Suite:
+    """One guest: its image, its cases by id in their order, its cells, and the lines that say so."""
+
+    def __init__(self, name, image, lines):
+        self.name, self.image, self.lines = name, image, lines
+        self.cases, self.cells = {}, []
+        for line in lines:
+            record = json.loads(line)
+            if record["t"] == "case":
+                self.cases[record["id"]] = record
+            elif record["t"] == "cell":
+                self.cells.append(record)
+
+
+def load(name, image):
+    """Reads one suite from its guest."""
+    command = [str(paths.visor()), "list", "--json", str(image)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
+                              check=False)
+    except OSError as error:
+        raise HarnessError(f"{command[0]}: {error.strerror}") from error
+    if done.returncode == 2:
+        raise UsageError(done.stderr.strip() or f"{image}: cannot be read")
+    if done.returncode:
+        raise HarnessError(f"visor list {image}: status {done.returncode}: {done.stderr.strip()}")
+    return Suite(name, image, done.stdout.splitlines())
+
+
+def expectation(want):
+    """The expectations of a case in one line, for people."""
+    parts = []
+    for one in want:
+        outcome = " or ".join(one["outcome"])
+        parts.append(outcome if one["when"] == "always" else f"{one['when']}: {outcome}")
+    return "; ".join(parts)
+
+
+def citation(cite):
+    """The citations of a case in one line."""
+    return "; ".join(f"{c['manual']} {c['volume']} {c['section']} ({c['title']})" for c in cite)

@@ -1,0 +1,227 @@
+"""Runs cases: one process of the target for many cases, several processes at once.
+
+A process reports each case as it happens. When one dies or falls silent, the case that it was
+in gets the verdict, and a new process goes on with those that are left, so a case never costs
+another one its result.
+"""
+
+import collections
+import json
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+
+from .errors import HarnessError, UsageError
+from .results import DUMP
+from .verdicts import EXPECTED
+
+CHUNK = 1 << 16
+LINE_MAX = 1 << 20
+GRACE = 5.0      # seconds beyond a case's own timeout before the process counts as hung
+RESTARTS = 1000  # of one job: a target that dies on everything is a broken target
+
+
+class Job:
+    """Cases of one suite on one target, in their order."""
+
+    def __init__(self, target, suite, policy, ids, attempt=1):
+        self.target, self.suite, self.policy = target, suite, policy
+        self.ids = collections.deque(ids)
+        self.whole = len(ids) == len(suite.cases)
+        self.attempt, self.restarts = attempt, 0
+
+
+class Process:
+    """One running process of a job."""
+
+    def __init__(self, job):
+        self.job, self.current, self.buffer, self.hung = job, None, b"", False
+        self.errors = tempfile.TemporaryFile()
+        self.list = None
+        cases = None
+        if not job.whole or job.restarts:
+            self.list = tempfile.NamedTemporaryFile("w", prefix="trapline-cases-", suffix=".txt")
+            self.list.write("\n".join(job.ids) + "\n")
+            self.list.flush()
+            cases = "@" + self.list.name
+        command = job.target.command(job.suite.image, job.policy, cases)
+        command.insert(2, "--json")
+        try:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                            stderr=self.errors, start_new_session=True)
+        except OSError as error:
+            raise HarnessError(f"{command[0]}: {error.strerror}") from error
+        self.pipe = self.process.stdout.fileno()
+        self.touched = time.monotonic()
+
+    def kill(self):
+        """Ends it and whatever it started."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def close(self):
+        """Waits for it; its exit status and its last words."""
+        status = self.process.wait()
+        self.process.stdout.close()
+        self.errors.seek(0)
+        words = self.errors.read(CHUNK).decode("utf-8", "replace").strip()
+        self.errors.close()
+        if self.list:
+            self.list.close()
+        return status, words
+
+
+class Executor:
+    """Runs jobs, at most @parallel processes at once, and writes their records."""
+
+    def __init__(self, writer, progress, parallel, fail_fast=False, deadline=None):
+        self.writer, self.progress, self.parallel = writer, progress, parallel
+        self.fail_fast = fail_fast
+        self.deadline = time.monotonic() + deadline if deadline else None
+        self.why_stopped = None  # set: nothing more is started, and the run is incomplete
+        self.ends = {}           # (target, id): last end record
+        self.selector = selectors.DefaultSelector()
+        self.described = set()
+
+    def stop(self, why):
+        """Ends cleanly: what was run is kept."""
+        self.why_stopped = self.why_stopped or why
+
+    def run(self, jobs):
+        """Runs all jobs, or until something stops it."""
+        waiting, running = collections.deque(jobs), set()
+        try:
+            while (waiting or running) and not self.why_stopped:
+                while waiting and len(running) < self.parallel:
+                    running.add(self._start(waiting.popleft()))
+                for key, _ in self.selector.select(self._patience(running)):
+                    process = key.data
+                    if not self._read(process):
+                        running.discard(process)
+                        self._ended(process, waiting)
+                self._check_clocks(running)
+        finally:
+            for process in running:
+                process.kill()
+                self.selector.unregister(process.pipe)
+                process.close()
+
+    def _start(self, job):
+        process = Process(job)
+        self.selector.register(process.pipe, selectors.EVENT_READ, process)
+        return process
+
+    def _patience(self, running):
+        """Seconds to wait for output: short, as a signal's handler cannot end the wait."""
+        ends = [process.touched + process.job.policy.timeout + GRACE for process in running]
+        if self.deadline:
+            ends.append(self.deadline)
+        return max(0.0, min(min(ends) - time.monotonic(), 0.25))
+
+    def _check_clocks(self, running):
+        now = time.monotonic()
+        if self.deadline and now >= self.deadline:
+            self.stop("the deadline of the run has passed")
+        for process in running:
+            if now - process.touched > process.job.policy.timeout + GRACE:
+                process.hung = True
+                process.touched = now
+                process.kill()
+
+    def _read(self, process):
+        """Takes what the process has written. False at its end."""
+        data = os.read(process.pipe, CHUNK)
+        if not data:
+            return False
+        process.touched = time.monotonic()
+        *lines, process.buffer = (process.buffer + data).split(b"\n")
+        if len(process.buffer) > LINE_MAX:
+            raise HarnessError(f"{process.job.target.name}: a line of more than {LINE_MAX} bytes")
+        out, done, bad = [], 0, 0
+        for line in lines:
+            record = self._take(process, line, out)
+            if record is not None:
+                done += 1
+                bad += not record["expected"]
+        self.writer.write(b"".join(out))
+        self.progress.add(done, bad)
+        if bad and self.fail_fast:
+            self.stop("--fail-fast, and a case was not as expected")
+        return True
+
+    def _take(self, process, line, out):
+        """One line of a process: appends what it becomes to @out, returns the record of an end."""
+        job = process.job
+        try:
+            record = json.loads(line)
+            kind = record.pop("t")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise HarnessError(f"{job.target.name}: not a record: {line[:200]!r}") from error
+        if kind == "run":
+            if (job.target.name, job.suite.name) not in self.described:
+                self.described.add((job.target.name, job.suite.name))
+                out.append(self._line(t="target", target=job.target.name, **record))
+            return None
+        if kind == "start":
+            process.current = record["id"]
+            out.append(b'{"t":"start","target":"%b",%b\n' % (job.target.name.encode(), line[line.index(b'"id"'):]))
+            return None
+        if kind != "end":
+            return None
+        return self._end(process, record, out)
+
+    def _end(self, process, record, out):
+        job = process.job
+        if job.ids and job.ids[0] == record["id"]:
+            job.ids.popleft()
+        else:
+            try:
+                job.ids.remove(record["id"])
+            except ValueError:
+                raise HarnessError(f"{job.target.name}: reports {record['id']}, which was not asked for") from None
+        process.current = None
+        record["expected"] = record["verdict"] in EXPECTED
+        if job.attempt > 1:
+            record["attempt"] = job.attempt
+        out.append(self._line(t="end", target=job.target.name, **record))
+        self.ends[job.target.name, record["id"]] = record
+        return record
+
+    @staticmethod
+    def _line(**fields):
+        return (DUMP(fields) + "\n").encode()
+
+    def _ended(self, process, waiting):
+        """A process has closed its output: by its own will, or not."""
+        job = process.job
+        self.selector.unregister(process.pipe)
+        status, words = process.close()
+        if not job.ids:
+            return
+        last = words.splitlines()[-1] if words else ""
+        if status == 2:
+            raise UsageError(last or f"{job.target.name}: refused its command line")
+        hung = process.hung
+        if process.current is None and not hung:
+            raise HarnessError(f"{job.target.name}: ended with status {status} and "
+                               f"{len(job.ids)} cases left: {last or 'no message'}")
+        job.restarts += 1
+        if job.restarts > RESTARTS:
+            raise HarnessError(f"{job.target.name}: died {RESTARTS} times in {job.suite.name}")
+        why = ("the target fell silent" if hung else
+               f"the target died of signal {-status}" if status < 0 else f"the target ended with status {status}")
+        case_id = process.current or job.ids[0]
+        out = []
+        record = self._end(process, {"id": case_id, "verdict": "TIMEOUT" if hung else "CRASH", "got": "",
+                                     "want": [], "why": why + (f": {last}" if last else "")}, out)
+        self.writer.write(b"".join(out))
+        self.progress.add(1, 1)
+        if self.fail_fast and not record["expected"]:
+            self.stop("--fail-fast, and a case was not as expected")
+        if job.ids:
+            waiting.appendleft(job)

@@ -1,0 +1,202 @@
+"""The HTML report of a run: one file, readable without JavaScript and from file://.
+
+Guest output is hostile: every text goes through text(), and the Content-Security-Policy lets
+nothing load or run but the style and the script that stand in the page.
+"""
+
+import base64
+import hashlib
+from html import escape as text
+from pathlib import Path
+
+from . import catalog, summary, verdicts
+from .lint import MODES, cpls
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = [(mode, cpl) for mode in MODES for cpl in cpls(mode)]
+MODE_NAMES = {"real": "real", "vm86": "VM86", "prot16": "16-bit", "prot32": "32-bit", "compat": "compatibility",
+              "long": "64-bit"}
+
+
+def digest(source):
+    """The CSP source expression that allows exactly this inline text."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() + "'"
+
+
+def write(run, path):
+    """Writes the report of @run to @path."""
+    style = (HERE / "report.css").read_text(encoding="utf-8")
+    script = (HERE / "report.js").read_text(encoding="utf-8")
+    policy = f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; base-uri 'none'"
+    out = ["<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n",
+           f'<meta http-equiv=Content-Security-Policy content="{policy}">\n',
+           "<meta name=viewport content=\"width=device-width,initial-scale=1\">\n",
+           f"<title>Trapline {text(run.header['run'])}</title>\n<style>{style}</style>\n<body>\n"]
+    out += head(run)
+    out += failures(run)
+    for suite, cases in run.suites.items():
+        out += map_of(run, suite, cases)
+    out += clauses(run)
+    out += environment(run)
+    out.append(f"<script>{script}</script>\n")
+    Path(path).write_text("".join(out), encoding="utf-8", errors="backslashreplace")
+
+
+def head(run):
+    """Title, verdict of the whole, counts by target, navigation and the filter."""
+    bad = summary.failures(run)
+    state = ("incomplete" if not run.done else f"{len(bad)} not as expected" if bad else "as expected")
+    yield (f"<header><h1>Trapline <small>{text(run.header['run'])}</small></h1>"
+           f"<p class='state {'bad' if bad or not run.done else 'good'}'>{state}</p></header>\n<main>\n")
+    yield "<div class=scroll><table class=counts><thead><tr><th>suite<th>target"
+    yield "".join(f"<th class=n>{name.lower()}" for name in verdicts.VERDICTS) + "<tbody>"
+    for (target, suite), count in summary.by_target(run).items():
+        yield f"<tr><th>{text(suite)}<td>{text(target)}"
+        yield "".join(f"<td class='n {name if count[name] else 'zero'}'>{count[name]}" for name in verdicts.VERDICTS)
+    yield "</table></div>\n"
+    yield ("<nav><a href=#failures>Failures</a><a href=#map>Map</a><a href=#clauses>Clauses</a>"
+           "<a href=#untested>Untested</a><a href=#run>Run</a>"
+           "<form id=filter hidden><input type=search id=words placeholder='filter: sgdt long cpl3' "
+           "aria-label='filter by words of an id or a citation'>"
+           "<label><input type=checkbox id=bad> only not as expected</label>"
+           "<output id=shown></output></form></nav>\n")
+
+
+def failures(run):
+    """What was not as expected, each with its reproduction line."""
+    bad = summary.failures(run)
+    yield f"<section id=failures><h2>Failures <small>{len(bad)}</small></h2>\n"
+    if not bad:
+        yield "<p>Every case did what the manuals promise.</p>\n"
+    for target, case_id, end in bad:
+        case = summary.case_of(run, case_id)
+        yield (f"<article class=f data-k='{text(case_id)} {text(target)}'><h3><b class={end['verdict']}>"
+               f"{end['verdict']}</b> {text(case_id)} <small>{text(target)}</small></h3><dl>"
+               f"<dt>wanted<dd><code>{text(summary.wanted(case, end))}</code>"
+               f"<dt>got<dd><code>{text(summary.clean(end['got'])) or '–'}</code>")
+        if end.get("why"):
+            yield f"<dt>why<dd>{text(summary.clean(end['why']))}"
+        yield (f"<dt>says<dd>{text(catalog.citation(case['cite'])) or '–'}"
+               f"<dt>again<dd><code>{text(summary.reproduction(run, target, case_id))}</code></dl></article>\n")
+    flaky = run.flaky()
+    if flaky:
+        yield f"<h3>Flaky <small>{len(flaky)}</small></h3><ul>"
+        yield "".join(f"<li>{text(case_id)} <small>{text(target)}</small>" for target, case_id in flaky) + "</ul>\n"
+    yield "</section>\n"
+
+
+def verdicts_by_case(run):
+    """{id: [(target, end)]}"""
+    found = {}
+    for (target, case_id), end in run.ends.items():
+        found.setdefault(case_id, []).append((target, end))
+    return found
+
+
+def map_of(run, suite, cases):
+    """Instruction x mode x CPL, with the class of each instruction and the three properties."""
+    ends, cells, classes = verdicts_by_case(run), {}, {}
+    for case in cases.values():
+        cell = cells.setdefault((case["insn"], case["mode"], case["cpl"]), {"n": 0, "bad": 0, "run": 0, "notsup": 0})
+        classes.setdefault(case["insn"], case["class"])
+        cell["n"] += 1
+        for _, end in ends.get(case["id"], ()):
+            cell["run"] += 1
+            cell["bad"] += not end["expected"]
+            cell["notsup"] += end["verdict"] == "NOTSUP"
+    empty = {}
+    for cell in run.cells:
+        classes.setdefault(cell["insn"], "")
+        empty.setdefault((cell["insn"], cell["mode"], cell["cpl"]), []).append(cell)
+    yield f"<section id=map><h2>Map of {text(suite)} <small>cases by instruction, mode and CPL</small></h2>\n"
+    yield ("<p class=legend><span class='c ok'>n</span> as expected <span class='c no'>n</span> not as expected "
+           "<span class='c some'>n</span> not supported here <span class='c idle'>n</span> not run "
+           "<span class='c un'>?</span> untested <span class='c ne'>·</span> not encodable. "
+           "Equivalence is judged at every depth; resource control and efficiency only where Trapline's own "
+           "hypervisor sets the controls, so not at depth 0.</p>\n")
+    yield "<div class=scroll><table class=map><thead><tr><th rowspan=2>instruction<th rowspan=2>class"
+    yield "".join(f"<th colspan={len(cpls(mode))}>{MODE_NAMES[mode]}" for mode in MODES)
+    yield "<th rowspan=2>equivalence<th rowspan=2>resource control<th rowspan=2>efficiency<tr>"
+    yield "".join(f"<th>{cpl}" for _, cpl in COLUMNS) + "<tbody>\n"
+    for insn in sorted(classes):
+        yield map_row(insn, classes[insn], cells, empty)
+    yield "</table></div></section>\n"
+
+
+def map_row(insn, class_, cells, empty):
+    """One instruction's line of the map."""
+    row, bad, ran = [], 0, 0
+    for mode, cpl in COLUMNS:
+        cell = cells.get((insn, mode, cpl))
+        where = f"{insn} {mode} cpl{cpl}"
+        if cell:
+            bad, ran = bad + cell["bad"], ran + cell["run"]
+            look = ("no" if cell["bad"] else "idle" if not cell["run"] else
+                    "some" if cell["notsup"] == cell["run"] else "ok")
+            shown = f"{cell['bad']}/{cell['run']}" if cell["bad"] else cell["n"]
+            row.append(f"<td class='c {look}' title='{text(where)}: {cell['n']} cases, {cell['bad']} not as "
+                       f"expected'>{shown}")
+        elif (insn, mode, cpl) in empty:
+            first = empty[insn, mode, cpl][0]
+            if first["state"] == "not_encodable":
+                row.append(f"<td class='c ne' title='{text(where)}: not encodable'>·")
+            else:
+                row.append(f"<td class='c un' title='{text(where)}: untested: {text(first.get('reason', ''))}'>?")
+        else:
+            row.append("<td class=c>")
+    judged = "<td class=no>fails" if bad else "<td class=ok>holds" if ran else "<td>not run"
+    return (f"<tr class={'b' if bad else 'g'} data-k='{text(insn.lower())}'><th>{text(insn)}<td>"
+            f"{text(class_.replace('+', ', '))}{''.join(row)}{judged}<td>not judged<td>not judged\n")
+
+
+def clauses(run):
+    """The cases by clause of the manual that they cite; then what is untested."""
+    ends, groups = verdicts_by_case(run), {}
+    for cases in run.suites.values():
+        for case_id, case in cases.items():
+            for cite in case["cite"]:
+                key = cite["manual"], cite["volume"], cite["section"], cite["title"]
+                groups.setdefault(key, []).append((case_id, case))
+    yield f"<section id=clauses><h2>By clause of the manuals <small>{len(groups)}</small></h2>\n"
+    for (manual, volume, section, title), cases in sorted(groups.items()):
+        bad = sum(not end["expected"] for case_id, _ in cases for _, end in ends.get(case_id, ()))
+        name = f"{manual} {volume} {section}"
+        yield (f"<details class=k data-k='{text(name)} {text(title)}'><summary><b>{text(name)}</b> {text(title)} "
+               f"<small>{len(cases)} cases{f', <b class=FAIL>{bad} not as expected</b>' if bad else ''}</small>"
+               "</summary><ul>")
+        for case_id, case in cases:
+            yield clause_case(case_id, case, ends.get(case_id, ()))
+        yield "</ul></details>\n"
+    yield "</section>\n"
+    reasons = {}
+    for cell in run.cells:
+        if cell["state"] == "untested":
+            reasons.setdefault(cell["reason"], []).append(cell)
+    yield f"<section id=untested><h2>Untested <small>{sum(map(len, reasons.values()))} cells</small></h2>\n"
+    for reason, cells in sorted(reasons.items()):
+        yield f"<details class=k data-k='{text(reason)}'><summary>{text(reason)} <small>{len(cells)}</small></summary><ul>"
+        yield "".join(f"<li>{text(c['insn'])} {c['mode']} cpl{c['cpl']}"
+                      f"{'' if c['condition'] == '-' else ' ' + text(c['condition'])}" for c in cells)
+        yield "</ul></details>\n"
+    yield "</section>\n"
+
+
+def clause_case(case_id, case, ends):
+    """One case below its clause."""
+    bad = any(not end["expected"] for _, end in ends)
+    verdict = ("not run" if not ends else ends[0][1]["verdict"] if len({e["verdict"] for _, e in ends}) == 1 else
+               ", ".join(f"{text(target)} {end['verdict']}" for target, end in ends))
+    return (f"<li class={'b' if bad else 'g'}><span class={'FAIL' if bad else 'PASS'}>{verdict}</span> "
+            f"{text(case_id)} <code>{text(catalog.expectation(case['want']))}</code>")
+
+
+def environment(run):
+    """What ran where."""
+    header = run.header
+    rows = [("command", " ".join(header["command"])), ("commit", header["commit"] or "–"),
+            ("host", ", ".join(str(value) for value in header["host"].values() if value)),
+            ("schema", str(header["schema"]))]
+    for name, target in run.targets.items():
+        rows.append((name, f"visor {target.get('visor', '')}, {target.get('image', '')}, {target.get('digest', '')}"))
+    yield "<section id=run><h2>Run</h2><dl>"
+    yield "".join(f"<dt>{text(key)}<dd><code>{text(value)}</code>" for key, value in rows) + "</dl></section>\n</main>\n"

@@ -1,0 +1,328 @@
+"""The command line."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+
+from . import catalog, html, junit, ktap, lint, paths, policy, results, summary, targets
+from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
+                     UsageError)
+from .execute import Executor, Job
+from .progress import Progress
+from .selection import Selection, shard
+from .verdicts import BAD
+
+VERSION = "1"
+EPILOG = """exit status: 0 everything was as expected, 1 something was not, 2 a wrong command line or
+file, 3 the harness failed or the run is incomplete, 5 nothing was selected, 128+n on signal n"""
+SELECT_HELP = ("suite, id, beginning of an id, or pattern with * ?; ! in front takes away; "
+               "@FILE reads such words from a file; default: everything")
+
+
+def positive(text):
+    """argparse type: a number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
+def count(text):
+    """argparse type: a whole number from 0 on."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 0 on")
+    return value
+
+
+def parser():
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="trapline", epilog=EPILOG, description="Boots conformance guests under "
+                                  "hypervisors and holds what happens against the manuals.")
+    top.add_argument("--version", action="version", version=f"trapline {VERSION}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run cases", epilog=EPILOG)
+    run.add_argument("select", nargs="*", metavar="SELECT", help=SELECT_HELP)
+    run.add_argument("--target", action="append", metavar="T", help=f"{targets.SPELLINGS}; again for more; "
+                     "default: soft, which means each of its profiles")
+    run.add_argument("-j", type=count, default=os.cpu_count() or 1, metavar="N", dest="jobs",
+                     help="processes at once (default: the number of processors)")
+    run.add_argument("--shard", metavar="I/N", help="only every Nth selected case, from the Ith on")
+    run.add_argument("--retries", type=count, default=0, metavar="N",
+                     help="run a case that was not as expected up to N more times; it counts as flaky")
+    again = run.add_mutually_exclusive_group()
+    again.add_argument("--rerun-failed", metavar="RUN", help="only what was not as expected in RUN (or `last`)")
+    again.add_argument("--resume", metavar="RUN", help="go on with RUN (or `last`) where it was stopped")
+    run.add_argument("--fail-fast", action="store_true", help="stop at the first case that is not as expected")
+    run.add_argument("--timeout", type=positive, metavar="SECONDS", help="wall clock for one case")
+    run.add_argument("--max-insns", type=count, metavar="N", help="instructions for one case")
+    run.add_argument("--deadline", type=positive, metavar="SECONDS", help="wall clock for the whole run")
+    run.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+    run.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    outputs(run)
+
+    list_ = commands.add_parser("list", help="cases with their expectations and citations; runs nothing")
+    list_.add_argument("select", nargs="*", metavar="SELECT", help=SELECT_HELP)
+    list_.add_argument("--untested", action="store_true", help="the cells without a case, with the reason")
+
+    report = commands.add_parser("report", help="the summary and reports of a run, made again")
+    report.add_argument("run", metavar="RUN", nargs="?", default="last", help="name, folder or file; default: last")
+    outputs(report)
+
+    lint_ = commands.add_parser("lint", help="check the tables: citations, ids, the inventory")
+    lint_.add_argument("suite", nargs="*", metavar="SUITE", help="default: all")
+
+    commands.add_parser("targets", help="what cases can run on, here")
+    return top
+
+
+def outputs(command):
+    """Options of the commands that write reports."""
+    command.add_argument("--junit", metavar="FILE", help="write JUnit XML")
+    command.add_argument("--ktap", action="store_true", help="KTAP on standard output, the summary elsewhere")
+    command.add_argument("--html", metavar="FILE", help="the HTML report (default: report.html in the run's folder)")
+    command.add_argument("--results", metavar="DIR", help="folder of runs (default: results/runs)")
+
+
+def results_folder(options):
+    """Where runs are kept."""
+    return options.results or paths.default_results()
+
+
+def load_suites(selection):
+    """The suites that a selection concerns, read from their guests."""
+    images = paths.images()
+    names = selection.suites(images)
+    suites = [catalog.load(name, images[name]) for name in names]
+    ids = [case_id for suite in suites for case_id in suite.cases]
+    unused = selection.unused(ids)
+    if unused:
+        raise NothingSelected(f"{unused[0]}: no case matches; `trapline list` shows them all")
+    return [suite for suite in suites if suite.cases]
+
+
+def command_list(options):
+    """trapline list"""
+    selection = Selection(options.select)
+    suites = load_suites(selection)
+    out = []
+    for suite in suites:
+        if options.untested:
+            out += [f"{c['insn']}\t{c['mode']}\tcpl{c['cpl']}\t{c['condition']}\t{c['state']}\t{c.get('reason', '')}"
+                    for c in suite.cells]
+            continue
+        out += [f"{case_id}\t{catalog.expectation(case['want'])}\t{catalog.citation(case['cite'])}"
+                for case_id, case in suite.cases.items() if selection.matches(case_id)]
+    if not out:
+        raise NothingSelected("nothing is selected")
+    sys.stdout.write("\n".join(out) + "\n")
+    return EXIT_EXPECTED
+
+
+def command_lint(options):
+    """trapline lint"""
+    unknown = set(options.suite) - set(paths.images())
+    if unknown:
+        raise UsageError(f"{min(unknown)}: there is no such suite")
+    errors = lint.check(options.suite)
+    for error in errors:
+        print(error, file=sys.stderr)
+    print(f"lint: {len(errors)} errors" if errors else "lint: every row and cell is in order")
+    return EXIT_UNEXPECTED if errors else EXIT_EXPECTED
+
+
+def command_targets(_options):
+    """trapline targets"""
+    sys.stdout.write(targets.describe())
+    return EXIT_EXPECTED
+
+
+def command_report(options):
+    """trapline report"""
+    path = results.find(options.run, results_folder(options))
+    return conclude(results.Run(path), options)
+
+
+def conclude(run, options):
+    """Writes what was asked for, prints the summary, and says how it ends."""
+    page = options.html or run.path.parent / "report.html"
+    try:
+        html.write(run, page)
+        if options.junit:
+            junit.write(run, options.junit)
+    except OSError as error:
+        raise HarnessError(f"{error.filename}: {error.strerror}") from error
+    say = sys.stderr if options.ktap else sys.stdout
+    if options.ktap:
+        print("\n".join(ktap.lines(run)))
+    color = say.isatty() and "NO_COLOR" not in os.environ
+    print("\n".join(summary.lines(run, color)), file=say)
+    print(f"report: {paths.shown(page)}", file=say)
+    if not run.done:
+        print("the run is incomplete: trapline run --resume " + run.path.parent.name, file=sys.stderr)
+        return EXIT_HARNESS
+    return EXIT_UNEXPECTED if summary.failures(run) else EXIT_EXPECTED
+
+
+class Plan:
+    """What a run command comes to: suites, selected ids, targets, policies."""
+
+    def __init__(self, options):
+        self.options, self.previous = options, None
+        name = options.resume or options.rerun_failed
+        if name:
+            self.previous = results.Run(results.find(name, results_folder(options)))
+        words = options.select
+        if options.resume:
+            if words or options.target or options.shard:
+                raise UsageError("--resume takes its selection and targets from the run")
+            words, options.target = self.previous.header["select"], self.previous.header["targets"]
+            options.shard = self.previous.header["shard"]
+        self.words, self.selection = words, Selection(words)
+        self.suites = load_suites(self.selection)
+        self.policies = {suite.name: policy.load(suite.name, options.timeout, options.max_insns)
+                         for suite in self.suites}
+        self.targets = targets.parse(options.target or self.policy_targets())
+        self.ids = self.select()
+
+    def policy_targets(self):
+        """The targets that the suites' policies name, for a command line without --target."""
+        return [name for suite in self.suites for name in self.policies[suite.name].targets]
+
+    def select(self):
+        """{(target name, suite name): ids}"""
+        chosen = [(suite.name, case_id) for suite in self.suites for case_id in suite.cases
+                  if self.selection.matches(case_id)]
+        if self.options.shard:
+            chosen = shard(chosen, self.options.shard)
+        ids = {}
+        for target in self.targets:
+            for suite_name, case_id in chosen:
+                if self.wanted(target.name, case_id):
+                    ids.setdefault((target.name, suite_name), []).append(case_id)
+        return ids
+
+    def wanted(self, target, case_id):
+        """Leaves out what a run that is resumed has, or what did not fail in one that is run again."""
+        if self.options.resume:
+            return (target, case_id) not in self.previous.ends
+        if self.options.rerun_failed:
+            end = self.previous.ends.get((target, case_id))
+            return end is not None and not end["expected"]
+        return True
+
+    def total(self):
+        """How many cases will run."""
+        return sum(len(ids) for ids in self.ids.values())
+
+    def jobs(self):
+        """The cases in shares, so that every process has about as much to do."""
+        suites = {suite.name: suite for suite in self.suites}
+        by_name = {target.name: target for target in self.targets}
+        shares = max(1, -(-self.options.jobs // max(1, len(self.ids))))
+        return [Job(by_name[target], suites[suite], self.policies[suite], part)
+                for (target, suite), ids in self.ids.items()
+                for part in split(ids, shares)]
+
+    def header(self, folder):
+        """The first record of the results."""
+        return {"t": "run", "schema": results.SCHEMA, "trapline": VERSION, "run": folder.name,
+                "commit": results.commit(), "command": sys.argv, "select": self.words,
+                "targets": [target.name for target in self.targets], "shard": self.options.shard,
+                "selected": self.total(), "host": results.host(),
+                "reproduce": {target.name: {suite.name: shlex.join(
+                    target.reproduction(suite.image, self.policies[suite.name], "{id}")).replace("'{id}'", "{id}")
+                    for suite in self.suites} for target in self.targets}}
+
+
+def split(ids, shares):
+    """The list in @shares parts of about the same length, none empty."""
+    size = -(-len(ids) // shares)
+    return [ids[start:start + size] for start in range(0, len(ids), size)]
+
+
+def open_results(plan, options):
+    """A new results file with its first records, or the one that is resumed."""
+    if options.resume:
+        return results.Writer(plan.previous.path.parent, create=False)
+    folder = results.new_folder(results_folder(options))
+    writer = results.Writer(folder, create=True)
+    writer.record(**plan.header(folder))
+    for suite in plan.suites:
+        writer.write(("\n".join(suite.lines) + "\n").encode())
+    return writer
+
+
+def run_with_retries(plan, options, executor):
+    """Runs the plan; then again what was not as expected, as often as the command line says."""
+    executor.run(plan.jobs())
+    suites = {suite.name: suite for suite in plan.suites}
+    by_name = {target.name: target for target in plan.targets}
+    for attempt in range(2, options.retries + 2):
+        bad = {}
+        for (target, case_id), end in executor.ends.items():
+            if end["verdict"] in BAD:
+                bad.setdefault((target, case_id.split(".")[0]), []).append(case_id)
+        executor.progress.total += sum(len(ids) for ids in bad.values())
+        executor.run([Job(by_name[target], suites[suite], plan.policies[suite], ids, attempt)
+                      for (target, suite), ids in bad.items()])
+
+
+def command_run(options):
+    """trapline run"""
+    if options.jobs < 1:
+        raise UsageError("-j 0: expected at least one process")
+    plan = Plan(options)
+    if not plan.total() and not options.resume:
+        raise NothingSelected("nothing is selected")
+    if options.dry_run:
+        for (target, suite), ids in plan.ids.items():
+            print("\n".join(f"{target}\t{case_id}" for case_id in ids))
+        return EXIT_EXPECTED
+    writer = open_results(plan, options)
+    progress = Progress(plan.total(), options.quiet)
+    executor = Executor(writer, progress, options.jobs, options.fail_fast, options.deadline)
+    caught = []
+
+    def interrupt(number, _frame):
+        if caught:
+            os._exit(128 + number)
+        caught.append(number)
+        executor.stop("interrupted")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        run_with_retries(plan, options, executor)
+        writer.record(t="done", complete=not executor.why_stopped, why=executor.why_stopped or "")
+    finally:
+        progress.close()
+        writer.close()
+    if executor.why_stopped:
+        print(f"trapline: stopped: {executor.why_stopped}", file=sys.stderr)
+    status = conclude(results.Run(writer.path), options)
+    if options.fail_fast and status == EXIT_HARNESS and executor.why_stopped.startswith("--fail-fast"):
+        return EXIT_UNEXPECTED
+    return 128 + caught[0] if caught else status
+
+
+COMMANDS = {"run": command_run, "list": command_list, "report": command_report, "lint": command_lint,
+            "targets": command_targets}
+
+
+def main():
+    """Runs the command line; returns the exit status."""
+    options = parser().parse_args()
+    try:
+        return COMMANDS[options.command](options)
+    except TraplineError as error:
+        print(f"trapline: {summary.clean(str(error))}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT

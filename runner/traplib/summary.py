@@ -1,0 +1,78 @@
+"""What a run was, in words for a terminal."""
+
+from . import catalog, verdicts
+
+SHOWN = 20  # failures printed in full; the report has all
+
+
+def failures(run):
+    """[(target, id, record)] of what was not as expected, in the order of the run."""
+    return [(target, case_id, end) for (target, case_id), end in run.ends.items() if not end["expected"]]
+
+
+def case_of(run, case_id):
+    """The case record of an id, or an empty one."""
+    return run.suites.get(case_id.split(".")[0], {}).get(case_id, {"want": [], "cite": []})
+
+
+def wanted(case, end):
+    """What the case should have done on this target."""
+    return " or ".join(end["want"]) if end["want"] else catalog.expectation(case["want"])
+
+
+def failure_lines(run, target, case_id, end):
+    """A failure for people: wanted, got, citation, reproduction."""
+    case = case_of(run, case_id)
+    lines = [f"{end['verdict']} {case_id} on {target}",
+             f"  wanted  {wanted(case, end)}",
+             f"  got     {end['got'] or '-'}"]
+    if end.get("why"):
+        lines.append(f"  why     {end['why']}")
+    lines.append(f"  says    {catalog.citation(case['cite']) or '-'}")
+    lines.append(f"  again   {reproduction(run, target, case_id)}")
+    return lines
+
+
+def reproduction(run, target, case_id):
+    """The shell line that runs one case of the run again."""
+    template = run.header.get("reproduce", {}).get(target, {}).get(case_id.split(".")[0], "")
+    return template.replace("{id}", case_id)
+
+
+def clean(text):
+    """Guest output is hostile: nothing but printable characters reaches a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def by_target(run):
+    """{(target, suite): counts}, in the order of the run."""
+    groups = {}
+    for (target, case_id), end in run.ends.items():
+        groups.setdefault((target, case_id.split(".")[0]), []).append(end["verdict"])
+    return {key: verdicts.counts(group) for key, group in groups.items()}
+
+
+def lines(run, color=False):
+    """The whole summary, a line each."""
+    bad = failures(run)
+    result = []
+    for target, case_id, end in bad[:SHOWN]:
+        result += failure_lines(run, target, case_id, end) + [""]
+    if len(bad) > SHOWN:
+        result += [f"and {len(bad) - SHOWN} more; the report has them all", ""]
+    for target, case_id in run.flaky():
+        seen = ", ".join(one["verdict"] for one in run.attempts[target, case_id])
+        result.append(f"flaky   {case_id} on {target}: {seen}")
+    for (target, suite), count in by_target(run).items():
+        mark = "ok" if not any(count[v] for v in verdicts.BAD) else "not ok"
+        result.append(f"{mark}  {suite} on {target}: {verdicts.words(count)}")
+    return [paint(clean(line), color) for line in result]
+
+
+def paint(line, color):
+    """The line with its verdict in colour."""
+    code = "32" if line.startswith("ok ") else "31" if line.startswith(("not ok ", *verdicts.BAD)) else ""
+    if not color or not code:
+        return line
+    head, space, rest = line.partition("  " if "  " in line else " ")
+    return f"\x1b[{code}m{head}\x1b[0m{space}{rest}"
