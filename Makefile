@@ -3,6 +3,7 @@
 MODE ?= release
 CC ?= gcc
 PREFIX ?= /usr/local
+export MODE
 B := build/$(MODE)
 
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Werror
@@ -24,12 +25,12 @@ LIBRARY := $(B)/libvisor.a
 VISOR := $(B)/visor
 TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
 
-.PHONY: all visor unit clean deps
+.PHONY: all visor unit conform check lint bench install format clean deps
 all: visor guests
 
 visor: $(VISOR)
 
-# ---- packages: installed once, checked by each build ----
+# ---- packages: installed once, looked at again when the list changes ----
 
 DEPS := build/.deps
 deps: $(DEPS)
@@ -50,7 +51,11 @@ $(LIBRARY): $(filter-out $(B)/hypervisor/cli/main.o,$(OBJECTS))
 $(VISOR): $(B)/hypervisor/cli/main.o $(LIBRARY)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) $(LDLIBS)
 
-# ---- unit tests: one program beside each *_test.c ----
+# ---- parts with rules of their own ----
+
+include guests/guests.mk
+
+# ---- tests: one program beside each *_test.c; .ci/check runs these and all others ----
 
 $(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
@@ -58,9 +63,32 @@ $(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
 unit: $(TEST_PROGRAMS)
 	@for test in $(TEST_PROGRAMS); do echo "$$test"; $$test || exit 1; done
 
-# ---- parts with rules of their own ----
+check: all $(TEST_PROGRAMS)
+	@B=$(B) .ci/check $(ONLY)
 
-include guests/guests.mk
+lint: all
+	@runner/trapline lint
+
+# ---- the main job ----
+
+conform: all
+	@runner/trapline run
+
+bench: all
+	@runner/bench
+
+# ---- installation: works without root where PREFIX does ----
+
+SHARE := $(DESTDIR)$(PREFIX)/share/trapline
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/guests $(SHARE)/suites $(SHARE)/runner/traplib
+	install $(VISOR) runner/trapline $(DESTDIR)$(PREFIX)/bin
+	install -m644 build/guests/*.elf $(SHARE)/guests
+	install -m644 runner/traplib/* $(SHARE)/runner/traplib
+	cp -R suites/. $(SHARE)/suites
+
+format:
+	clang-format -i $(SOURCES) $(TESTS) $(shell find hypervisor -name '*.h')
 
 clean:
 	rm -rf build
