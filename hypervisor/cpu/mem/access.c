@@ -1,0 +1,297 @@
+/*
+ * access.c: the slow halves of every access: page crossings, MMIO, pages that are clean or
+ * hold code, data breakpoints, and accesses with explicit rights.
+ */
+#include <string.h>
+
+#include "cpu/checks.h"
+#include "cpu/mem/mem.h"
+#include "cpu/mem/phys_internal.h"
+#include "cpu/mem/translate.h"
+
+#define MMIO_MAX 16u /* bytes that the bus takes at once */
+
+/* ---- physical addresses ---- */
+
+static void bus_read(struct cpu *cpu, uint64_t address, uint8_t *to, size_t size)
+{
+	while (size) {
+		unsigned part = size < MMIO_MAX ? (unsigned)size : MMIO_MAX;
+		cpu->bus.mmio_read(cpu->bus.owner, address, to, part);
+		to += part;
+		address += part;
+		size -= part;
+	}
+}
+
+static void bus_write(struct cpu *cpu, uint64_t address, const uint8_t *from, size_t size)
+{
+	while (size) {
+		unsigned part = size < MMIO_MAX ? (unsigned)size : MMIO_MAX;
+		cpu->bus.mmio_write(cpu->bus.owner, address, from, part);
+		from += part;
+		address += part;
+		size -= part;
+	}
+}
+
+uint64_t physical_read(struct cpu *cpu, uint64_t address, unsigned width)
+{
+	const uint8_t *host = phys_host(cpu->memory, address, NULL);
+	uint64_t value = 0;
+
+	if (likely(host))
+		memcpy(&value, host, width);
+	else
+		bus_read(cpu, address, (uint8_t *)&value, width);
+	return value;
+}
+
+void physical_write(struct cpu *cpu, uint64_t address, uint64_t value, unsigned width)
+{
+	uint8_t *host = phys_write_begin(cpu->memory, address, width);
+
+	if (likely(host))
+		memcpy(host, &value, width);
+	else
+		bus_write(cpu, address, (const uint8_t *)&value, width);
+}
+
+/* ---- one page ---- */
+
+/* Bytes of an access of @size at @linear that lie in its first page. */
+static size_t first_part(uint64_t linear, size_t size)
+{
+	size_t rest = PAGE_SIZE - (linear & PAGE_MASK);
+	return size < rest ? size : rest;
+}
+
+/* The address @offset bytes behind @linear, wrapping where linear addresses have 32 bits. */
+static uint64_t linear_after(const struct cpu *cpu, uint64_t linear, size_t offset, unsigned access)
+{
+	bool wide = cpu_64bit(cpu) || (access & ACCESS_IMPLICIT && cpu_ia32e(cpu)) || linear >> 32;
+	return wide ? linear + offset : (uint32_t)(linear + offset);
+}
+
+static void read_page(struct cpu *cpu, uint64_t linear, void *to, size_t size, unsigned access)
+{
+	const struct tlb_slow *page = tlb_translate(cpu, linear, access);
+
+	if (unlikely(page->watched))
+		watch_access(cpu, linear, size, false);
+	if (likely(page->host))
+		memcpy(to, page->host + (linear & PAGE_MASK), size);
+	else
+		bus_read(cpu, page->physical | (linear & PAGE_MASK), to, size);
+}
+
+/* Stores into the page that @page, translated for writing, says; nothing here faults. */
+static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t linear, const void *from,
+		       size_t size, unsigned access)
+{
+	uint64_t physical = page->physical | (linear & PAGE_MASK);
+
+	if (unlikely(page->watched))
+		watch_access(cpu, linear, size, true);
+	if (unlikely(!page->flags)) {
+		bus_write(cpu, physical, from, size);
+		return;
+	}
+	phys_page_written(cpu->memory, page->flags, physical, size);
+	memcpy(page->host + (linear & PAGE_MASK), from, size);
+	tlb_arm_write(cpu, access, linear);
+}
+
+/* ---- linear addresses ---- */
+
+/* Implicit accesses compute addresses past canonical bases: GDTR.base + index (SDM 1 3.3.7.1). */
+static void check_canonical(struct cpu *cpu, uint64_t linear, size_t size)
+{
+	if (cpu_ia32e(cpu) && CHECK(CANONICAL_LINEAR, !linear_is_canonical(cpu, linear) ||
+							      !linear_is_canonical(cpu, linear + (size - 1))))
+		cpu_raise(cpu, VECTOR_GP, 0);
+}
+
+void linear_read_bytes(struct cpu *cpu, uint64_t linear, void *to, size_t size, unsigned access)
+{
+	size_t part = first_part(linear, size);
+
+	access &= ~(unsigned)ACCESS_WRITE;
+	check_canonical(cpu, linear, size);
+	if (likely(part == size)) {
+		read_page(cpu, linear, to, size, access);
+		return;
+	}
+	/* Both pages before the first byte: reading device memory has effects. */
+	tlb_translate(cpu, linear, access);
+	tlb_translate(cpu, linear_after(cpu, linear, part, access), access);
+	read_page(cpu, linear, to, part, access);
+	read_page(cpu, linear_after(cpu, linear, part, access), (uint8_t *)to + part, size - part, access);
+}
+
+void linear_write_bytes(struct cpu *cpu, uint64_t linear, const void *from, size_t size, unsigned access)
+{
+	size_t part = first_part(linear, size);
+	uint64_t second = linear_after(cpu, linear, part, access);
+	struct tlb_slow pages[2];
+
+	access |= ACCESS_WRITE;
+	check_canonical(cpu, linear, size);
+	if (likely(part == size)) {
+		pages[0] = *tlb_translate(cpu, linear, access);
+		write_page(cpu, &pages[0], linear, from, size, access);
+		return;
+	}
+	/* The first page's fault comes first; D is set in neither if the second one faults. */
+	tlb_probe(cpu, linear, access);
+	pages[1] = *tlb_translate(cpu, second, access);
+	pages[0] = *tlb_translate(cpu, linear, access);
+	write_page(cpu, &pages[0], linear, from, part, access);
+	write_page(cpu, &pages[1], second, (const uint8_t *)from + part, size - part, access);
+}
+
+uint64_t linear_read(struct cpu *cpu, uint64_t linear, unsigned width, unsigned access)
+{
+	uint64_t value = 0;
+
+	linear_read_bytes(cpu, linear, &value, width, access);
+	return value;
+}
+
+void linear_write(struct cpu *cpu, uint64_t linear, uint64_t value, unsigned width, unsigned access)
+{
+	linear_write_bytes(cpu, linear, &value, width, access);
+}
+
+void linear_check(struct cpu *cpu, uint64_t linear, size_t size, unsigned access)
+{
+	if (size == 0)
+		return;
+	check_canonical(cpu, linear, size);
+	while (size) {
+		size_t part = first_part(linear, size);
+
+		tlb_probe(cpu, linear, access);
+		linear = linear_after(cpu, linear, part, access);
+		size -= part;
+	}
+}
+
+/* ---- logical addresses, at the current privilege ---- */
+
+static unsigned current_access(const struct cpu *cpu) { return cpu->cpl == 3 ? ACCESS_USER : 0; }
+
+/* Segment unit and alignment: the linear address of @size bytes. */
+static uint64_t checked_linear(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size, unsigned access)
+{
+	uint64_t linear = segment_linear(cpu, segment, offset, size, access);
+
+	alignment_check(cpu, linear, size);
+	return linear;
+}
+
+uint64_t mem_read_slow(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width)
+{
+	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_READ);
+	return linear_read(cpu, linear, width, current_access(cpu));
+}
+
+void mem_write_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uint64_t value, unsigned width)
+{
+	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_WRITE);
+	linear_write_bytes(cpu, linear, &value, width, current_access(cpu));
+}
+
+uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width,
+			 struct mem_modify *modify)
+{
+	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_WRITE);
+
+	/* Both pages for writing, so that mem_modify_end() cannot fault; the read shows a missing page as a write. */
+	linear_check(cpu, linear, width, current_access(cpu) | ACCESS_WRITE);
+	modify->host = NULL;
+	modify->linear = linear;
+	return linear_read(cpu, linear, width, current_access(cpu));
+}
+
+void mem_store_slow(struct cpu *cpu, uint64_t linear, uint64_t value, unsigned width)
+{
+	linear_write_bytes(cpu, linear, &value, width, current_access(cpu));
+}
+
+/* #GP(0) for operands that must be aligned whatever EFLAGS.AC says (SDM 1 4.1.1). */
+static uint64_t aligned_linear(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size,
+			       unsigned alignment, unsigned access)
+{
+	uint64_t linear = segment_linear(cpu, segment, offset, size, access);
+
+	if (CHECK(OPERAND_ALIGNMENT, linear & (alignment - 1)))
+		cpu_raise(cpu, VECTOR_GP, 0);
+	alignment_check(cpu, linear, size);
+	return linear;
+}
+
+void mem_read_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, size_t size, unsigned alignment)
+{
+	uint64_t linear = aligned_linear(cpu, segment, offset, size, alignment, ACCESS_READ);
+	linear_read_bytes(cpu, linear, to, size, current_access(cpu));
+}
+
+void mem_write_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, const void *from, size_t size,
+		     unsigned alignment)
+{
+	uint64_t linear = aligned_linear(cpu, segment, offset, size, alignment, ACCESS_WRITE);
+	linear_write_bytes(cpu, linear, from, size, current_access(cpu));
+}
+
+void mem_check_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size)
+{
+	uint64_t linear = checked_linear(cpu, segment, offset, size, ACCESS_WRITE);
+	linear_check(cpu, linear, size, current_access(cpu) | ACCESS_WRITE);
+}
+
+void mem_check_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size)
+{
+	uint64_t linear = checked_linear(cpu, segment, offset, size, ACCESS_READ);
+	linear_check(cpu, linear, size, current_access(cpu));
+}
+
+/* ---- runs for string instructions ---- */
+
+/* Cuts *@size to what lies in one page and below @end, the segment's. */
+static bool run_clip(uint64_t linear, uint64_t offset, uint64_t end, size_t *size)
+{
+	size_t part = first_part(linear, *size);
+
+	if (offset >= end)
+		return false;
+	*size = part < end - offset ? part : (size_t)(end - offset);
+	return true;
+}
+
+const uint8_t *mem_run_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size)
+{
+	const uint8_t *host = mem_fast_read(cpu, segment, offset, 1);
+	uint64_t linear = (cpu->segment[segment].linear_base + offset) & cpu->linear_mask;
+
+	return host && run_clip(linear, offset, cpu->segment[segment].read_end, size) ? host : NULL;
+}
+
+uint8_t *mem_run_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size)
+{
+	uint8_t *host = mem_fast_write(cpu, segment, offset, 1);
+	uint64_t linear = (cpu->segment[segment].linear_base + offset) & cpu->linear_mask;
+
+	return host && run_clip(linear, offset, cpu->segment[segment].write_end, size) ? host : NULL;
+}
+
+/* ---- code ---- */
+
+uint64_t fetch_translate(struct cpu *cpu, uint64_t linear)
+{
+	unsigned access = current_access(cpu) | ACCESS_EXECUTE;
+
+	if (cpu_ia32e(cpu) && CHECK(CANONICAL_FETCH, !linear_is_canonical(cpu, linear)))
+		cpu_raise(cpu, VECTOR_GP, 0);
+	return tlb_translate(cpu, linear, access)->physical | (linear & PAGE_MASK);
+}

@@ -1,0 +1,282 @@
+/*
+ * tlb.c: filling, choosing and flushing the tables of tlb.h.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/checks.h"
+#include "cpu/mem/mem.h"
+#include "cpu/mem/phys_internal.h"
+#include "cpu/mem/translate.h"
+#include "cpu/mem/walk.h"
+#include "cpu/trace.h"
+
+/* What the cached rights of a CPU depend on besides the tables. */
+struct tlb_inputs {
+	uint64_t controls; /* bits of CR0, CR4 and EFER, side by side */
+	uint64_t pkru;     /* with CR4.PKE; and the broken check */
+	uint64_t watched[5]; /* DR7 and DR0 to DR3, where DR7 has a data breakpoint */
+};
+
+/* cpu->tlbs points to the first member. */
+struct tlb_set {
+	struct tlb context[TLB_CONTEXTS];
+	struct tlb_inputs inputs;
+};
+
+static struct tlb_set *tlb_set(const struct cpu *cpu) { return (struct tlb_set *)cpu->tlbs; }
+
+int tlb_create(struct cpu *cpu)
+{
+	struct tlb_set *set = aligned_alloc(64, (sizeof(*set) + 63) & ~63ull);
+
+	if (!set)
+		return -ENOMEM;
+	memset(set, 0, sizeof(*set));
+	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
+		set->context[i].generation = set->context[i].write_generation = 1;
+	set->context[0].large_low = ~0ull;
+	cpu->tlbs = set->context;
+	cpu->tlb = &set->context[TLB_SUPERVISOR];
+	return 0;
+}
+
+void tlb_destroy(struct cpu *cpu)
+{
+	free(tlb_set(cpu));
+	cpu->tlbs = cpu->tlb = NULL;
+}
+
+/* ---- flushes ---- */
+
+void tlb_forget_writable(struct cpu *cpu)
+{
+	uint64_t next = cpu->tlbs[0].write_generation + 1;
+
+	if (next == TLB_GENERATIONS) {
+		for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+			for (unsigned i = 0; i < TLB_ENTRIES; i++)
+				cpu->tlbs[c].hot[i].write_tag = 0;
+		}
+		next = 1;
+	}
+	for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+		cpu->tlbs[c].write_generation = next;
+}
+
+/* Out of generations: the one time in 4,095 when a flush clears the tables. */
+static void clear_tables(struct cpu *cpu)
+{
+	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+		struct tlb *tlb = &cpu->tlbs[c];
+		memset(tlb->hot, 0, sizeof(tlb->hot));
+		memset(tlb->slow, 0, sizeof(tlb->slow));
+	}
+}
+
+void tlb_flush_all(struct cpu *cpu)
+{
+	uint64_t next = cpu->tlbs[0].generation + 1;
+
+	if (next == TLB_GENERATIONS) {
+		clear_tables(cpu);
+		next = 1;
+	}
+	for (unsigned c = 0; c < TLB_CONTEXTS; c++)
+		cpu->tlbs[c].generation = next;
+	tlb_forget_writable(cpu);
+	cpu->tlbs[0].large_low = ~0ull;
+	cpu->tlbs[0].large_high = 0;
+	if (cpu->traces)
+		trace_mapping_changed(cpu);
+}
+
+/* A TLB may drop any entry at any time (SDM 3A 4.10.2.2): globals go as well. */
+void tlb_flush_non_global(struct cpu *cpu) { tlb_flush_all(cpu); }
+
+void tlb_flush_page(struct cpu *cpu, uint64_t linear)
+{
+	unsigned index = tlb_index(linear);
+
+	/* The translation of a large page is kept in pieces; INVLPG drops all of it. */
+	if (linear >= cpu->tlbs[0].large_low && linear <= cpu->tlbs[0].large_high) {
+		tlb_flush_all(cpu);
+		return;
+	}
+	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
+		cpu->tlbs[c].hot[index] = (struct tlb_hot){0};
+		cpu->tlbs[c].slow[index] = (struct tlb_slow){0};
+	}
+	if (cpu->traces)
+		trace_mapping_changed(cpu);
+}
+
+/* ---- data breakpoints (SDM 3B 18.2.4, 18.2.5) ---- */
+
+/* Whether breakpoint @n is enabled for data; 8-byte aligned ranges at most, so it lies in one page. */
+static bool watches_data(const struct cpu *cpu, unsigned n)
+{
+	return cpu->dr7 & (DR7_L(n) | DR7_G(n)) && cpu->dr7 >> DR7_RW_SHIFT(n) & 1;
+}
+
+static bool page_is_watched(const struct cpu *cpu, uint64_t linear)
+{
+	for (unsigned n = 0; n < 4; n++) {
+		if (watches_data(cpu, n) && (cpu->dr[n] ^ linear) >> PAGE_SHIFT == 0)
+			return true;
+	}
+	return false;
+}
+
+void watch_access(struct cpu *cpu, uint64_t linear, size_t size, bool write)
+{
+	static const uint8_t length[4] = {1, 2, 8, 4};
+
+	for (unsigned n = 0; n < 4; n++) {
+		uint64_t bytes = length[cpu->dr7 >> DR7_LEN_SHIFT(n) & 3];
+		uint64_t start = cpu->dr[n] & ~(bytes - 1);
+
+		if (!watches_data(cpu, n))
+			continue;
+		if (!write && (cpu->dr7 >> DR7_RW_SHIFT(n) & 3) != 3)
+			continue;
+		if (linear < start + bytes && start < linear + size) {
+			cpu->dr6_pending |= DR6_B(n);
+			cpu->pending |= PENDING_DEBUG;
+		}
+	}
+}
+
+/* ---- contexts ---- */
+
+static struct tlb_inputs current_inputs(const struct cpu *cpu)
+{
+	struct tlb_inputs inputs = {
+		.controls = (cpu->cr0 & (CR0_PG | CR0_WP)) | (cpu->efer & (EFER_LMA | EFER_NXE)) |
+			    (cpu->cr4 & (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE)) << 32,
+		.pkru = (cpu->cr4 & CR4_PKE ? cpu->pkru : 0) | (uint64_t)(uint32_t)check_broken << 32};
+	bool watching = false;
+
+	for (unsigned n = 0; n < 4; n++)
+		watching |= watches_data(cpu, n);
+	if (watching) {
+		inputs.watched[0] = cpu->dr7;
+		memcpy(&inputs.watched[1], cpu->dr, sizeof(cpu->dr));
+	}
+	return inputs;
+}
+
+void tlb_select(struct cpu *cpu)
+{
+	struct tlb_inputs inputs = current_inputs(cpu);
+	enum tlb_context context = TLB_SUPERVISOR;
+	bool ac = cpu->rflags & RFLAGS_AC;
+
+	if (memcmp(&inputs, &tlb_set(cpu)->inputs, sizeof(inputs))) {
+		tlb_set(cpu)->inputs = inputs;
+		tlb_flush_all(cpu);
+	}
+	if (cpu->cpl == 3)
+		context = ac && cpu->cr0 & CR0_AM ? TLB_USER_ALIGNED : TLB_USER;
+	else if (ac && cpu->cr4 & CR4_SMAP)
+		context = TLB_SUPERVISOR_AC;
+	cpu->tlb = &cpu->tlbs[context];
+}
+
+/* The table for @access; its rights are those that such an access has. */
+static struct tlb *context_of(struct cpu *cpu, unsigned access)
+{
+	if (access & ACCESS_USER)
+		return &cpu->tlbs[TLB_USER];
+	if (cpu->cr4 & CR4_SMAP && cpu->rflags & RFLAGS_AC && !(access & ACCESS_IMPLICIT))
+		return &cpu->tlbs[TLB_SUPERVISOR_AC];
+	return &cpu->tlbs[TLB_SUPERVISOR];
+}
+
+/* ---- translation ---- */
+
+static _Noreturn void raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error)
+{
+	cpu->cr2 = linear;
+	cpu_raise(cpu, VECTOR_PF, error);
+}
+
+static void note_large(struct cpu *cpu, uint64_t linear, uint64_t size)
+{
+	uint64_t low = linear & ~(size - 1), high = low + (size - 1);
+
+	if (size == PAGE_SIZE)
+		return;
+	if (low < cpu->tlbs[0].large_low)
+		cpu->tlbs[0].large_low = low;
+	if (high > cpu->tlbs[0].large_high)
+		cpu->tlbs[0].large_high = high;
+}
+
+void tlb_arm_write(struct cpu *cpu, unsigned access, uint64_t linear)
+{
+	struct tlb *tlb = context_of(cpu, access);
+	struct tlb_slow *slow = &tlb->slow[tlb_index(linear)];
+	struct tlb_hot *hot = &tlb->hot[tlb_index(linear)];
+
+	if (slow->tag == ((linear & ~PAGE_MASK) | tlb->generation) && slow->rights & 1u << ACCESS_WRITE &&
+	    slow->flags && *slow->flags == PAGE_DIRTY && !slow->watched) {
+		hot->write_tag = (linear & ~PAGE_MASK) | tlb->write_generation;
+		hot->host = (uintptr_t)slow->host - (linear & ~PAGE_MASK);
+	}
+}
+
+static void fill(struct cpu *cpu, struct tlb *tlb, uint64_t linear, const struct walk *walked)
+{
+	struct tlb_slow *slow = &tlb->slow[tlb_index(linear)];
+	struct tlb_hot *hot = &tlb->hot[tlb_index(linear)];
+	struct memory_slot *memory = phys_slot(cpu->memory, walked->physical);
+	uint64_t page = linear & ~PAGE_MASK;
+
+	*slow = (struct tlb_slow){.tag = page | tlb->generation, .physical = walked->physical,
+				  .rights = walked->rights, .watched = page_is_watched(cpu, linear)};
+	if (!walked->dirty)
+		slow->rights &= ~(1u << ACCESS_WRITE);
+	if (memory) {
+		slow->host = memory->host + (walked->physical - memory->base);
+		if (!memory->read_only)
+			slow->flags = &memory->flags[(walked->physical - memory->base) / PAGE_SIZE];
+	}
+	*hot = (struct tlb_hot){.host = (uintptr_t)slow->host - page};
+	if (slow->watched || !slow->host)
+		return;
+	if (slow->rights & 1u << ACCESS_READ)
+		hot->read_tag = page | tlb->generation;
+	if (slow->rights & 1u << ACCESS_WRITE && slow->flags && *slow->flags == PAGE_DIRTY)
+		hot->write_tag = page | tlb->write_generation;
+}
+
+const struct tlb_slow *tlb_translate(struct cpu *cpu, uint64_t linear, unsigned access)
+{
+	struct tlb *tlb = context_of(cpu, access);
+	struct tlb_slow *slow = &tlb->slow[tlb_index(linear)];
+	uint32_t wanted = 1u << (access & (ACCESS_WRITE | ACCESS_EXECUTE));
+	struct walk walked;
+
+	if (slow->tag == ((linear & ~PAGE_MASK) | tlb->generation) && slow->rights & wanted)
+		return slow;
+	if (!walk(cpu, linear, access, &walked))
+		raise_page_fault(cpu, linear, walked.error);
+	fill(cpu, tlb, linear, &walked);
+	note_large(cpu, linear, walked.size);
+	return slow;
+}
+
+void tlb_probe(struct cpu *cpu, uint64_t linear, unsigned access)
+{
+	struct tlb *tlb = context_of(cpu, access);
+	struct tlb_slow *slow = &tlb->slow[tlb_index(linear)];
+	uint32_t wanted = 1u << (access & (ACCESS_WRITE | ACCESS_EXECUTE));
+	struct walk walked;
+
+	if (slow->tag == ((linear & ~PAGE_MASK) | tlb->generation) && slow->rights & wanted)
+		return;
+	if (!walk(cpu, linear, access | ACCESS_PROBE, &walked))
+		raise_page_fault(cpu, linear, walked.error);
+}

@@ -1,0 +1,287 @@
+/*
+ * walk.c: the page walk of every paging mode, access rights, and error codes.
+ */
+#include "cpu/mem/walk.h"
+
+#include "cpu/checks.h"
+#include "x86/paging.h"
+
+#define ALLOW_READ    (1u << ACCESS_READ)
+#define ALLOW_WRITE   (1u << ACCESS_WRITE)
+#define ALLOW_EXECUTE (1u << ACCESS_EXECUTE)
+#define ALLOW_ALL     (ALLOW_READ | ALLOW_WRITE | ALLOW_EXECUTE)
+
+#define LEVELS_MAX 5
+
+#define BITS(high, low) ((~0ull >> (63 - (high))) & (~0ull << (low)))
+#define ADDRESS_BITS    BITS(51, 12)
+
+/* A walk under way: the entries it went through, and what they allow together. */
+struct trail {
+	struct cpu *cpu;
+	uint64_t linear;
+	unsigned access;
+	unsigned entry_size; /* 4 or 8 bytes */
+	unsigned depth;      /* entries so far */
+	uint64_t address[LEVELS_MAX], entry[LEVELS_MAX];
+	bool writable, user, executable;
+};
+
+/* Which right @access asks for. */
+static uint32_t right_wanted(unsigned access)
+{
+	return 1u << (access & (ACCESS_WRITE | ACCESS_EXECUTE));
+}
+
+/* ---- error codes (SDM 3A 4.7) ---- */
+
+static uint32_t error_base(const struct cpu *cpu, unsigned access)
+{
+	bool fetch_shown = cpu->cr4 & CR4_SMEP || (cpu->cr4 & CR4_PAE && cpu->efer & EFER_NXE);
+	uint32_t error = 0;
+
+	if (access & ACCESS_WRITE)
+		error |= PF_W;
+	if (access & ACCESS_USER)
+		error |= PF_U;
+	if (access & ACCESS_EXECUTE && fetch_shown)
+		error |= PF_I;
+	return error;
+}
+
+static bool fail(struct walk *result, const struct trail *trail, uint32_t why)
+{
+	result->error = error_base(trail->cpu, trail->access) | why;
+	return false;
+}
+
+/* ---- access rights (SDM 3A 4.6) ---- */
+
+/* What the protection key of the page's last entry forbids (SDM 3A 4.6.2). */
+static uint32_t key_denies(const struct trail *trail)
+{
+	const struct cpu *cpu = trail->cpu;
+	unsigned key = (unsigned)(trail->entry[trail->depth - 1] >> PTE_PK_SHIFT & 15);
+	bool access_disable = cpu->pkru >> (2 * key) & 1, write_disable = cpu->pkru >> (2 * key + 1) & 1;
+	bool writes_obey = trail->access & ACCESS_USER || cpu->cr0 & CR0_WP;
+	uint32_t denied = 0;
+
+	if (!trail->user || !(cpu->cr4 & CR4_PKE) || !(cpu->efer & EFER_LMA))
+		return 0;
+	if (CHECK(PKU_AD, access_disable))
+		denied |= ALLOW_READ | ALLOW_WRITE;
+	if (CHECK(PKU_WD, write_disable && writes_obey))
+		denied |= ALLOW_WRITE;
+	return denied;
+}
+
+static uint32_t user_denied(const struct trail *trail)
+{
+	uint32_t denied = 0;
+
+	if (CHECK(PTE_USER, !trail->user))
+		denied |= ALLOW_ALL;
+	if (CHECK(PTE_WRITE, !trail->writable))
+		denied |= ALLOW_WRITE;
+	return denied;
+}
+
+static uint32_t supervisor_denied(const struct trail *trail)
+{
+	const struct cpu *cpu = trail->cpu;
+	bool smap = cpu->cr4 & CR4_SMAP && trail->user, ac = cpu->rflags & RFLAGS_AC;
+	uint32_t denied = 0;
+
+	if (CHECK(CR0_WP, !trail->writable && cpu->cr0 & CR0_WP))
+		denied |= ALLOW_WRITE;
+	if (CHECK(SMEP, trail->user && cpu->cr4 & CR4_SMEP))
+		denied |= ALLOW_EXECUTE;
+	if (CHECK(SMAP, smap && !ac))
+		denied |= ALLOW_READ | ALLOW_WRITE;
+	if (CHECK(SMAP_IMPLICIT, smap && ac && trail->access & ACCESS_IMPLICIT))
+		denied |= ALLOW_READ | ALLOW_WRITE;
+	return denied;
+}
+
+/* ---- accessed and dirty flags (SDM 3A 4.8) ---- */
+
+static void set_entry_bits(const struct trail *trail, unsigned i, uint64_t bits)
+{
+	if ((trail->entry[i] & bits) != bits)
+		physical_write(trail->cpu, trail->address[i], trail->entry[i] | bits, trail->entry_size);
+}
+
+static void set_accessed_above(const struct trail *trail)
+{
+	if (trail->access & ACCESS_PROBE)
+		return;
+	for (unsigned i = 0; i + 1 < trail->depth; i++)
+		set_entry_bits(trail, i, PTE_A);
+}
+
+/*
+ * The end of a walk whose last entry maps @size bytes from @base: rights, then A and D.
+ */
+static bool finish(struct trail *trail, struct walk *result, uint64_t base, uint64_t size)
+{
+	bool write = trail->access & ACCESS_WRITE, probe = trail->access & ACCESS_PROBE;
+	uint32_t wanted = right_wanted(trail->access), by_key = key_denies(trail);
+	uint32_t denied = trail->access & ACCESS_USER ? user_denied(trail) : supervisor_denied(trail);
+	unsigned last = trail->depth - 1;
+
+	if (CHECK(PTE_NX, !trail->executable))
+		denied |= ALLOW_EXECUTE;
+	set_accessed_above(trail);
+	if ((denied | by_key) & wanted)
+		return fail(result, trail, PF_P | (by_key & wanted ? PF_PK : 0));
+	if (!probe)
+		set_entry_bits(trail, last, write ? PTE_A | PTE_D : PTE_A);
+	result->physical = base + (trail->linear & (size - 1) & ~PAGE_MASK);
+	result->size = size;
+	result->rights = ALLOW_ALL & ~(denied | by_key);
+	result->dirty = trail->entry[last] & PTE_D || (write && !probe);
+	return true;
+}
+
+/* ---- the entries ---- */
+
+/* Reads the next entry, at @address. False where it is not present. */
+static bool next_entry(struct trail *trail, uint64_t address)
+{
+	uint64_t entry = physical_read(trail->cpu, address, trail->entry_size);
+
+	trail->address[trail->depth] = address;
+	trail->entry[trail->depth++] = entry;
+	trail->writable &= !!(entry & PTE_W);
+	trail->user &= !!(entry & PTE_U);
+	if (trail->entry_size == 8)
+		trail->executable &= !(entry & PTE_NX);
+	return !CHECK(PTE_PRESENT, !(entry & PTE_P));
+}
+
+/* Reserved bits of a 32-bit entry (SDM 3A 4.3, tables 4-4 to 4-6): only CR4.PSE brings some. */
+static uint64_t reserved_32(const struct cpu *cpu, uint64_t entry, unsigned level)
+{
+	uint64_t reserved = 0;
+
+	if (!(cpu->cr4 & CR4_PSE))
+		return 0;
+	if (level == 1)
+		return cpu_has(cpu, FEATURE_pat) ? 0 : PTE_PS;
+	if (!(entry & PTE_PS))
+		return 0;
+	if (!cpu_has(cpu, FEATURE_pat))
+		reserved |= PTE_PAT_LARGE;
+	if (!cpu_has(cpu, FEATURE_pse36))
+		return reserved | BITS(21, 13);
+	/* Bits 20:13 are bits 39:32 of the address, as far as it goes. */
+	return reserved | 1ull << 21 | (BITS(39, 32) & ~cpu->physical_mask) >> 19;
+}
+
+static bool walk_32(struct trail *trail, struct walk *result)
+{
+	struct cpu *cpu = trail->cpu;
+	uint64_t table = cpu->cr3 & BITS(31, 12), entry;
+
+	trail->entry_size = 4;
+	if (!next_entry(trail, table + (trail->linear >> 22 & 0x3ff) * 4))
+		return fail(result, trail, 0);
+	entry = trail->entry[0];
+	if (CHECK(PTE_RESERVED, entry & reserved_32(cpu, entry, 2)))
+		return fail(result, trail, PF_P | PF_RSVD);
+	if (entry & PTE_PS && cpu->cr4 & CR4_PSE)
+		return finish(trail, result, ((entry & BITS(31, 22)) | (entry & BITS(20, 13)) << 19) & cpu->physical_mask,
+			      1ull << 22);
+	if (!next_entry(trail, (entry & BITS(31, 12)) + (trail->linear >> 12 & 0x3ff) * 4))
+		return fail(result, trail, 0);
+	entry = trail->entry[1];
+	if (CHECK(PTE_RESERVED, entry & reserved_32(cpu, entry, 1)))
+		return fail(result, trail, PF_P | PF_RSVD);
+	return finish(trail, result, entry & BITS(31, 12), PAGE_SIZE);
+}
+
+/*
+ * Reserved bits of an 8-byte entry of @level (1: PTE … 5: PML5E), SDM 3A 4.4.2, 4.5.4; APM 2 5.3.
+ */
+static uint64_t reserved_64(const struct cpu *cpu, uint64_t entry, unsigned level)
+{
+	bool ia32e = cpu->efer & EFER_LMA, large = entry & PTE_PS;
+	uint64_t reserved = ADDRESS_BITS & ~cpu->physical_mask;
+
+	if (!(cpu->efer & EFER_NXE))
+		reserved |= PTE_NX;
+	if (!ia32e)
+		reserved |= BITS(62, 52);
+	if (level >= 4 || (level == 3 && !cpu_has(cpu, FEATURE_pdpe1gb)))
+		reserved |= PTE_PS;
+	/* APM 2 5.3.3: where the last level has G, AMD's upper two (three) levels must have zero. */
+	if (level >= 3 && (level >= 4 || !large) && cpu->profile->vendor == VENDOR_AMD)
+		reserved |= PTE_G;
+	if (level == 3 && large)
+		reserved |= BITS(29, 13);
+	if (level == 2 && large)
+		reserved |= BITS(20, 13);
+	return reserved;
+}
+
+/* From the table of @level at @table down. */
+static bool walk_64(struct trail *trail, struct walk *result, uint64_t table, unsigned level)
+{
+	struct cpu *cpu = trail->cpu;
+
+	trail->entry_size = 8;
+	for (;; level--) {
+		unsigned shift = PAGE_SHIFT + 9 * (level - 1);
+		uint64_t entry, size = 1ull << shift;
+
+		if (!next_entry(trail, table + (trail->linear >> shift & 0x1ff) * 8))
+			return fail(result, trail, 0);
+		entry = trail->entry[trail->depth - 1];
+		if (CHECK(PTE_RESERVED, entry & reserved_64(cpu, entry, level)))
+			return fail(result, trail, PF_P | PF_RSVD);
+		if (level == 1 || (level <= 3 && entry & PTE_PS))
+			return finish(trail, result, entry & ADDRESS_BITS & ~(size - 1) & cpu->physical_mask, size);
+		table = entry & ADDRESS_BITS & cpu->physical_mask;
+	}
+}
+
+static bool walk_pae(struct trail *trail, struct walk *result)
+{
+	uint64_t pdpte = trail->cpu->pdpte[trail->linear >> 30 & 3];
+
+	if (CHECK(PTE_PRESENT, !(pdpte & PTE_P)))
+		return fail(result, trail, 0);
+	return walk_64(trail, result, pdpte & ADDRESS_BITS & trail->cpu->physical_mask, 2);
+}
+
+bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result)
+{
+	struct trail trail = {.cpu = cpu, .linear = linear, .access = access,
+			      .writable = true, .user = true, .executable = true};
+
+	if (!(cpu->cr0 & CR0_PG)) {
+		*result = (struct walk){.physical = linear & BITS(31, 12), .size = PAGE_SIZE,
+					.rights = ALLOW_ALL, .dirty = true};
+		return true;
+	}
+	if (cpu->efer & EFER_LMA)
+		return walk_64(&trail, result, cpu->cr3 & ADDRESS_BITS & cpu->physical_mask,
+			       cpu->cr4 & CR4_LA57 ? 5 : 4);
+	trail.linear &= BITS(31, 0);
+	return cpu->cr4 & CR4_PAE ? walk_pae(&trail, result) : walk_32(&trail, result);
+}
+
+bool pdptes_load(struct cpu *cpu, uint64_t cr3)
+{
+	uint64_t reserved = BITS(2, 1) | BITS(8, 5) | (BITS(63, 12) & ~cpu->physical_mask);
+	uint64_t pdpte[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		pdpte[i] = physical_read(cpu, (cr3 & BITS(31, 5)) + 8 * i, 8);
+		if (CHECK(PDPTE_RESERVED, pdpte[i] & PTE_P && pdpte[i] & reserved))
+			return false;
+	}
+	for (unsigned i = 0; i < 4; i++)
+		cpu->pdpte[i] = pdpte[i];
+	return true;
+}
