@@ -10,9 +10,17 @@
 /*
  * Delivers @event: real mode through the IVT, protected mode through interrupt, trap and task
  * gates, IA-32e mode through 64-bit gates and IST; VM86 with and without VME redirection is
- * decided by INT n itself. Sets the RF image, EXT bits, DR6 for #DB, CR2 for #PF. A fault while
- * delivering is raised again by cpu_raise() with cpu->delivering set: run.c then calls
- * event_combine().
+ * decided by INT n itself. On return cpu->rip is the handler's.
+ *
+ * RF in the pushed image is set for faults, except for an instruction breakpoint (a #DB of kind
+ * EVENT_FAULT without DR6_BD in cpu->dr6_pending); who interrupts REP between two iterations sets
+ * RFLAGS.RF before. A #DB of kind EVENT_FAULT or EVENT_TRAP moves cpu->dr6_pending into DR6 and
+ * clears DR7.GD. CR2 was set by who raised #PF. NMI blocking begins with an NMI.
+ *
+ * A fault while delivering is raised by cpu_raise() with cpu->delivering_depth > 0 and
+ * cpu->delivering being @event (both set here, the depth cleared on success); the registers are
+ * then as they were before, unless a task switch was past its point of commitment. run.c calls
+ * event_combine() and delivers what that gives. It clears the depth for a shutdown.
  */
 void event_deliver(struct cpu *cpu, const struct event *event);
 
@@ -21,5 +29,14 @@ void event_deliver(struct cpu *cpu, const struct event *event);
  * shutdown (SDM 3A table 6-5). Returns false for shutdown, else @result.
  */
 bool event_combine(const struct event *first, const struct event *second, struct event *result);
+
+/* RFLAGS as @event's handler finds them pushed (SDM 3B 17.3.1.1). */
+uint64_t event_flags_image(const struct cpu *cpu, const struct event *event);
+
+/*
+ * INT n that VME redirects to the 8086 program's own handler (SDM 3A 20.3.3.4), through the
+ * interrupt vector table at linear address 0. Part of the INT n instruction.
+ */
+void event_redirect(struct cpu *cpu, uint8_t vector, uint64_t return_rip);
 
 #endif

@@ -5,6 +5,7 @@
 #define TRAPLINE_CPU_SEGMENT_H
 
 #include "cpu/cpu.h"
+#include "cpu/tss.h" /* io_bitmap_allows() */
 
 /* A descriptor as it stands in a table, taken apart. The upper half is for 16-byte system descriptors. */
 struct descriptor {
@@ -91,13 +92,5 @@ enum task_switch_source { TASK_SWITCH_CALL, TASK_SWITCH_JMP, TASK_SWITCH_IRET, T
  */
 void task_switch(struct cpu *cpu, uint16_t selector, enum task_switch_source source, uint64_t next_rip,
 		 bool has_error_code, uint32_t error_code);
-
-/* Whether the TSS I/O permission bitmap allows @size ports from @port (SDM 1 19.5.2). May raise #PF. */
-bool io_bitmap_allows(struct cpu *cpu, uint16_t port, unsigned size);
-/*
- * Whether the redirection bitmap of the TSS sends INT @vector of VM86 mode to the 8086 program's own
- * handler (SDM 3A 20.3.3). May raise #PF, and #GP(0) where the bitmap lies outside the TSS.
- */
-bool interrupt_is_redirected(struct cpu *cpu, uint8_t vector);
 
 #endif
