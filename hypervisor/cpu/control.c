@@ -1,6 +1,7 @@
 /* control.c: writes of control and debug registers, EFER, XCR0 and RFLAGS, with what they check. */
 #include "cpu/checks.h"
 #include "cpu/control.h"
+#include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
 #include "cpu/trace.h"
@@ -275,6 +276,10 @@ void control_write_dr(struct cpu *cpu, unsigned number, uint64_t value)
 	}
 	cpu_mode_changed(cpu);
 }
+
+/* ---- time ---- */
+
+uint64_t control_tsc(const struct cpu *cpu) { return cpu_retired(cpu) + cpu->tsc_offset; }
 
 /* ---- RFLAGS ---- */
 

@@ -24,6 +24,11 @@ uint64_t control_cr4_valid(const struct cpu *cpu); /* bits that the profile lets
 bool msr_read(struct cpu *cpu, uint32_t index, uint64_t *value);
 bool msr_write(struct cpu *cpu, uint32_t index, uint64_t value);
 
+/* What RESET makes of cpu->msr (SDM 3A table 9-1, APM 2 table 14-2). APIC_BASE is the bus's. */
+void msr_reset(struct cpu *cpu);
+/* RDPMC's counter. False: there is none of that index. */
+bool msr_read_counter(struct cpu *cpu, uint32_t index, uint64_t *value);
+
 /* Time-stamp counter now, TSC_ADJUST included. */
 uint64_t control_tsc(const struct cpu *cpu);
 
