@@ -177,7 +177,7 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 	BRANCH_FUNCTION(body##_32, body(cpu, insn, 4))                                      \
 	BRANCH_FUNCTION(body##_64, body(cpu, insn, 8))                                      \
 	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
-/* body(cpu, insn, width, condition): one NAME of a family by condition (SDM 1 B.1): BRANCH_CC(jcc, jne, CC_NE) */
+/* body(cpu, insn, width, condition): one NAME of a family by condition (SDM 1 B.1): BRANCH_CC(jcc, jcc_nz, CC_NZ) */
 #define DEFINE_BRANCH_CC(body, name, cc)                                                    \
 	static inline void name(struct cpu *cpu, const struct insn *insn, unsigned width)   \
 	{                                                                                   \
@@ -193,15 +193,17 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 	}                                                                                   \
 	DEFINE_INSN_RM(name)
 /* body(cpu, insn, width, memory) */
-#define DEFINE_INSN_RM(body)                                                                \
-	INSN_FUNCTION(body##_r8, body(cpu, insn, 1, false))                                 \
-	INSN_FUNCTION(body##_r16, body(cpu, insn, 2, false))                                \
-	INSN_FUNCTION(body##_r32, body(cpu, insn, 4, false))                                \
-	INSN_FUNCTION(body##_r64, body(cpu, insn, 8, false))                                \
-	INSN_FUNCTION(body##_m8, body(cpu, insn, 1, true))                                  \
-	INSN_FUNCTION(body##_m16, body(cpu, insn, 2, true))                                 \
-	INSN_FUNCTION(body##_m32, body(cpu, insn, 4, true))                                 \
-	INSN_FUNCTION(body##_m64, body(cpu, insn, 8, true))                                 \
+#define DEFINE_INSN_RM(body)   DEFINE_RM(INSN_FUNCTION, body)
+#define DEFINE_BRANCH_RM(body) DEFINE_RM(BRANCH_FUNCTION, body)
+#define DEFINE_RM(FUNCTION, body)                                                           \
+	FUNCTION(body##_r8, body(cpu, insn, 1, false))                                      \
+	FUNCTION(body##_r16, body(cpu, insn, 2, false))                                     \
+	FUNCTION(body##_r32, body(cpu, insn, 4, false))                                     \
+	FUNCTION(body##_r64, body(cpu, insn, 8, false))                                     \
+	FUNCTION(body##_m8, body(cpu, insn, 1, true))                                       \
+	FUNCTION(body##_m16, body(cpu, insn, 2, true))                                      \
+	FUNCTION(body##_m32, body(cpu, insn, 4, true))                                      \
+	FUNCTION(body##_m64, body(cpu, insn, 8, true))                                      \
 	const struct handlers insn_##body = {                                               \
 		{{body##_r8, body##_r16, body##_r32, body##_r64},                           \
 		 {body##_m8, body##_m16, body##_m32, body##_m64}}};
