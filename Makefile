@@ -53,6 +53,7 @@ $(VISOR): $(B)/hypervisor/cli/main.o $(LIBRARY)
 
 # ---- parts with rules of their own ----
 
+include suites/suites.mk
 include guests/guests.mk
 
 # ---- tests: one program beside each *_test.c; .ci/check runs these and all others ----

@@ -1,0 +1,28 @@
+# Suites: tables that a host program expands into cases, once, when a guest is built.
+#
+# build/suites/NAME.c is the case table, build/suites/NAME.txt the text of the section.
+
+SUITES := sensitive
+SUITE_FLAGS := -std=gnu17 $(WARNINGS) -O1 -g -Ihypervisor -Isuites -MMD -MP
+EXPAND_SOURCES := expand encode emit inventory tables
+
+build/suites/%.o: suites/%.c | $(DEPS)
+	@mkdir -p $(@D)
+	$(CC) $(SUITE_FLAGS) -c -o $@ $<
+
+build/suites/%/expand: build/suites/%/suite.o $(EXPAND_SOURCES:%=build/suites/%.o)
+	$(CC) -o $@ $^
+
+build/suites/%.c: build/suites/%/expand
+	$< --table $@
+
+build/suites/%.txt: build/suites/%/expand
+	$< --section $@
+
+.PHONY: suites lint-suites
+.PRECIOUS: build/suites/%.o build/suites/%/expand build/suites/%.c build/suites/%.txt
+suites: $(SUITES:%=build/suites/%.c) $(SUITES:%=build/suites/%.txt)
+lint-suites: $(SUITES:%=build/suites/%/expand)
+	@for suite in $^; do $$suite --lint || exit 1; done
+
+-include $(wildcard build/suites/*.d build/suites/*/*.d)
