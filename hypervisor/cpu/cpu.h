@@ -201,6 +201,7 @@ struct cpu {
 	struct insn *parked;
 	const struct insn *(*parked_run)(struct cpu *cpu, const struct insn *insn);
 
+	bool step_tf;              /* run.c: TF was set when the running instruction began */
 	char unmodelled[160];      /* for CPU_STOP_UNMODELLED: what, with bytes and address */
 	jmp_buf unwind;            /* run.c: where cpu_raise() goes */
 	struct event raised;       /* what it carries */
@@ -228,6 +229,8 @@ void cpu_load(struct cpu *cpu, const struct vcpu_state *from);
  * (flag ENDS in opcodes.def).
  */
 void cpu_mode_changed(struct cpu *cpu);
+/* The part of it that follows TF, RF and DR7: whether instructions run one at a time. */
+void cpu_step_changed(struct cpu *cpu);
 
 /* ---- running (run.c) ---- */
 

@@ -150,10 +150,15 @@ enum decode_result decode(struct insn *insn, const uint8_t *bytes, size_t availa
 int decode_init(void);
 
 /*
- * Drops @gate (a name of OPCODE_GATES) of every row with @mnemonic, for mutants. False: no
- * such row or gate. Takes effect on what is decoded from then on.
+ * Drops @gate (a name of OPCODE_GATES, or FEATURE, MODES, LOCK: the columns of these names)
+ * of every row with @mnemonic, for mutants. False: no such row or gate. Takes effect on what is decoded from then on.
  */
 bool decode_break(const char *mnemonic, const char *gate);
+/* Mends what decode_break() broke. */
+void decode_mend(void);
+
+/* Index of no row: insn->opcode of bytes that are no instruction. */
+#define OPCODE_NONE 0xffff
 
 /* Intel syntax, into @text of @size bytes. @rip is for relative branches. */
 void disassemble(const struct insn *insn, uint64_t rip, char *text, size_t size);

@@ -121,10 +121,11 @@ static inline uint64_t cpu_retired(const struct cpu *cpu)
  * return to the loop in run.c elsewhere. Nothing else knows which.
  */
 #ifdef TRAPLINE_TAIL_CALLS
-#define DISPATCH_NEXT(cpu, insn) return (insn)[1].run((cpu), (insn) + 1)
+#define DISPATCH(cpu, insn) return (insn)->run((cpu), (insn))
 #else
-#define DISPATCH_NEXT(cpu, insn) return (insn) + 1
+#define DISPATCH(cpu, insn) return (insn)
 #endif
+#define DISPATCH_NEXT(cpu, insn) DISPATCH(cpu, (insn) + 1)
 
 /* End of a trace: finds the next one, or leaves the fast path (run.c). */
 const struct insn *cpu_end_trace(struct cpu *cpu, const struct insn *insn);

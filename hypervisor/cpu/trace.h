@@ -11,6 +11,9 @@
 
 #include "cpu/insn.h"
 
+/* Most instructions of a trace: how far the fast path may run past the check of event_at. */
+#define TRACE_INSNS 48
+
 struct trace_cache *trace_cache_new(struct cpu *cpu);
 void trace_cache_free(struct trace_cache *cache);
 
@@ -23,6 +26,16 @@ const struct insn *trace_step(struct cpu *cpu);
 void trace_written(struct trace_cache *cache, uint64_t address, size_t size);
 /* Forgets everything (a break was armed, memory was remapped). */
 void trace_drop_all(struct trace_cache *cache);
+
+/*
+ * Makes the running trace end behind the instruction that runs now (a bus call made something
+ * pending), and undoes that between two traces.
+ */
+void trace_leave_after(struct cpu *cpu);
+void trace_unpark(struct cpu *cpu);
+
+/* Copies the bytes of the running instruction, at most @size; answers how many. */
+size_t trace_bytes(const struct cpu *cpu, uint8_t *to, size_t size);
 
 /* Links that were made through a translation: call when the mapping of code may have changed. */
 void trace_mapping_changed(struct cpu *cpu);

@@ -1,0 +1,97 @@
+/* gate.c: the checks of a row's gates, made in front of its handler. */
+#include "cpu/pattern.h"
+
+/* What the gate raises, or -1: the conditions of OPCODE_GATES, in its order. */
+static int gate_vector(const struct cpu *cpu, enum gate_index gate)
+{
+	bool amd = cpu->profile->vendor == VENDOR_AMD;
+	bool user = cpu->cpl > 0;
+	bool refused = false;
+	enum vector vector = VECTOR_UD;
+
+	switch (gate) {
+	case GATE_INDEX_PROTECTED: refused = cpu_real_or_vm86(cpu); break;
+	case GATE_INDEX_IA32E: refused = !cpu_ia32e(cpu); break;
+	case GATE_INDEX_IA32E_OR_AMD: refused = !cpu_ia32e(cpu) && !amd; break;
+	case GATE_INDEX_NOT_IA32E_ON_AMD: refused = cpu_ia32e(cpu) && amd; break;
+	case GATE_INDEX_NOT_REAL:
+		refused = !cpu_protected(cpu);
+		vector = VECTOR_GP;
+		break;
+	case GATE_INDEX_SCE: refused = !(cpu->efer & EFER_SCE); break;
+	case GATE_INDEX_SVME: refused = !(cpu->efer & EFER_SVME); break;
+	case GATE_INDEX_VMXE: refused = !(cpu->cr4 & CR4_VMXE); break;
+	case GATE_INDEX_SMXE: refused = !(cpu->cr4 & CR4_SMXE); break;
+	case GATE_INDEX_SMM: refused = !cpu->smm; break;
+	case GATE_INDEX_OSXSAVE: refused = !(cpu->cr4 & CR4_OSXSAVE); break;
+	case GATE_INDEX_FSGSBASE: refused = !(cpu->cr4 & CR4_FSGSBASE); break;
+	case GATE_INDEX_PKE: refused = !(cpu->cr4 & CR4_PKE); break;
+	case GATE_INDEX_OSFXSR: refused = !(cpu->cr4 & CR4_OSFXSR); break;
+	case GATE_INDEX_EM: refused = cpu->cr0 & CR0_EM; break;
+	case GATE_INDEX_CPL0_UD: refused = user; break;
+	case GATE_INDEX_EM_NM:
+		refused = cpu->cr0 & CR0_EM;
+		vector = VECTOR_NM;
+		break;
+	case GATE_INDEX_TS:
+		refused = cpu->cr0 & CR0_TS;
+		vector = VECTOR_NM;
+		break;
+	case GATE_INDEX_MP_TS:
+		refused = (cpu->cr0 & CR0_MP) && (cpu->cr0 & CR0_TS);
+		vector = VECTOR_NM;
+		break;
+	case GATE_INDEX_CPL0:
+		refused = user;
+		vector = VECTOR_GP;
+		break;
+	case GATE_INDEX_IOPL:
+		refused = cpu->cpl > cpu_iopl(cpu);
+		vector = VECTOR_GP;
+		break;
+	case GATE_INDEX_UMIP:
+		refused = user && cpu->cr4 & CR4_UMIP;
+		vector = VECTOR_GP;
+		break;
+	case GATE_INDEX_TSD:
+		refused = user && cpu->cr4 & CR4_TSD;
+		vector = VECTOR_GP;
+		break;
+	case GATE_INDEX_TSD_UD: refused = user && cpu->cr4 & CR4_TSD; break;
+	case GATE_INDEX_PCE:
+		refused = user && !(cpu->cr4 & CR4_PCE);
+		vector = VECTOR_GP;
+		break;
+	case GATE_COUNT: break;
+	}
+	return refused ? (int)vector : -1;
+}
+
+void gate_check(struct cpu *cpu, const struct insn *insn)
+{
+	for (uint32_t gates = pattern_of(insn->opcode)->gates; gates; gates &= gates - 1) {
+		int vector = gate_vector(cpu, (enum gate_index)__builtin_ctz(gates));
+
+		if (unlikely(vector >= 0))
+			cpu_raise(cpu, (enum vector)vector, 0);
+	}
+}
+
+const struct insn *gate_run(struct cpu *cpu, const struct insn *insn)
+{
+	const struct pattern *p = pattern_of(insn->opcode);
+	bool memory = p->moffs || (p->has_modrm && insn_is_memory(insn));
+
+	cpu->insn = insn;
+	gate_check(cpu, insn);
+	return opcode_table[insn->opcode].handlers->run[memory][__builtin_ctz(insn->width)](cpu, insn);
+}
+
+/* Rows that the manual reserves: the decoder answers UNDEFINED, so this runs only by mistake. */
+static const struct insn *reserved_run(struct cpu *cpu, const struct insn *insn)
+{
+	cpu->insn = insn;
+	cpu_raise(cpu, VECTOR_UD, 0);
+}
+extern const struct handlers insn_reserved;
+const struct handlers insn_reserved = {HANDLERS_ONE(reserved_run)};

@@ -1,0 +1,79 @@
+/*
+ * pattern.h: a row of opcodes.def taken apart, for the decoder and the disassembler.
+ * Made once by decode_init() (opcodes.c); only decode_break() changes it afterwards.
+ */
+#ifndef TRAPLINE_CPU_PATTERN_H
+#define TRAPLINE_CPU_PATTERN_H
+
+#include "cpu/decode.h"
+
+enum opcode_map { MAP_ONE_BYTE, MAP_0F, MAP_0F38, MAP_0F3A, OPCODE_MAPS };
+
+/* Mandatory prefixes, as bits of a set. */
+enum prefix_set { PREFIXES_NP = 1, PREFIXES_66 = 2, PREFIXES_F3 = 4, PREFIXES_F2 = 8, PREFIXES_ANY = 15 };
+
+enum mod_set { MODS_MEMORY = 1, MODS_REGISTER = 2, MODS_ANY = 3 };
+
+enum immediate {
+	IMMEDIATE_NONE,
+	IMMEDIATE_BYTE,        /* Ib: zero-extended */
+	IMMEDIATE_BYTE_SIGNED, /* Ibs, Jb */
+	IMMEDIATE_WORD,        /* Iw: zero-extended */
+	IMMEDIATE_Z,           /* Iz, Jz: 16 or 32 bits by operand size, sign-extended */
+	IMMEDIATE_V,           /* Iv: 16, 32 or 64 bits */
+	IMMEDIATE_FAR          /* Ap */
+};
+
+/* What the number in ModRM.reg, ModRM.rm or the opcode names. */
+enum register_kind {
+	REGISTER_GENERAL, /* extended by REX */
+	REGISTER_BYTE,    /* as reg8() takes it */
+	REGISTER_LOW,     /* three bits, whatever REX says: MMX, x87, segment registers */
+	REGISTER_SEGMENT,
+	REGISTER_CONTROL,
+	REGISTER_DEBUG
+};
+
+enum size_rule {
+	SIZE_PREFIX, /* 66h and REX.W */
+	SIZE_WIDE,   /* REX.W only: operands "y", and rows whose mandatory prefix is 66 */
+	SIZE_MODE    /* 64 bits in 64-bit mode, else 32: MOV CR, MOV DR */
+};
+
+struct pattern {
+	uint16_t row;
+	uint8_t map, opcode;
+	uint8_t prefixes;  /* enum prefix_set that fit */
+	uint8_t regs;      /* ModRM.reg that fit, a bit each */
+	uint8_t mods;      /* enum mod_set that fit */
+	int16_t modrm;     /* the very ModRM byte, or -1 */
+	uint8_t rex_w;     /* 1: W0 fits, 2: W1 fits */
+	uint8_t modes;     /* enum opcode_modes */
+	bool plus_register;
+	bool has_modrm;
+	bool mod_ignored;  /* MOV CR, MOV DR: rm is a register whatever mod says */
+	bool moffs;
+	bool segment_written; /* the destination is Sw: CS is #UD */
+	bool reserved;
+	bool lock_broken;
+	uint8_t size;      /* enum size_rule */
+	uint8_t reg_kind, rm_kind;
+	uint8_t immediate[2];
+	uint16_t flags;    /* enum opcode_flag */
+	uint16_t feature;
+	uint32_t gates;
+};
+
+/* Patterns for (map, opcode), in the order of the table. */
+struct pattern_list {
+	const struct pattern *const *list;
+	unsigned count;
+};
+struct pattern_list pattern_candidates(enum opcode_map map, uint8_t opcode);
+/* The pattern of the row with this index. */
+struct pattern *pattern_of(unsigned row);
+
+/* insn->run of a row with gates (gate.c). */
+const struct insn *gate_run(struct cpu *cpu, const struct insn *insn);
+
+#endif

@@ -1,0 +1,363 @@
+/* run.c: the loop: traces, single steps, and what happens between two instructions. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cpu/checks.h"
+#include "cpu/decode.h"
+#include "cpu/events.h"
+#include "cpu/mem/mem.h"
+#include "cpu/trace.h"
+
+enum unwind { UNWIND_START, UNWIND_EVENT, UNWIND_PAUSE, UNWIND_UNMODELLED };
+
+/* ---- where the CPU is ---- */
+
+uint64_t cpu_rip(const struct cpu *cpu)
+{
+	if (!cpu->insn)
+		return cpu->rip;
+	return (cpu->reg[REG_TRACE_RIP] + cpu->insn->offset) & cpu->linear_mask;
+}
+
+uint64_t cpu_next_rip(const struct cpu *cpu)
+{
+	if (!cpu->insn)
+		return cpu->rip;
+	return (cpu->reg[REG_TRACE_RIP] + cpu->insn->offset + cpu->insn->length) & cpu->linear_mask;
+}
+
+/* ---- leaving an instruction ---- */
+
+/* Makes cpu->rip and cpu->retired exact: the running instruction does not complete. */
+static void leave_insn(struct cpu *cpu)
+{
+	if (!cpu->insn)
+		return;
+	cpu->rip = cpu_rip(cpu);
+	cpu->retired += cpu->insn->count;
+	cpu->insn = NULL;
+}
+
+void cpu_raise_event(struct cpu *cpu, const struct event *event)
+{
+	cpu->raised = *event;
+	leave_insn(cpu);
+	longjmp(cpu->unwind, UNWIND_EVENT);
+}
+
+void cpu_raise(struct cpu *cpu, enum vector vector, uint32_t error_code)
+{
+	struct event event = {.kind = EVENT_FAULT, .vector = (uint8_t)vector, .return_rip = cpu_rip(cpu),
+			      .has_error_code = vector_has_error_code(vector), .error_code = error_code};
+
+	cpu_raise_event(cpu, &event);
+}
+
+void cpu_unmodelled(struct cpu *cpu, const char *what)
+{
+	uint8_t bytes[16];
+	size_t length = cpu->insn ? trace_bytes(cpu, bytes, sizeof(bytes)) : 0;
+	int used = snprintf(cpu->unmodelled, sizeof(cpu->unmodelled), "%.80s at %04x:%llx", what,
+			    (unsigned)cpu->segment[CS].s.selector, (unsigned long long)cpu_rip(cpu));
+
+	for (size_t i = 0; i < length; i++)
+		used += snprintf(cpu->unmodelled + used, sizeof(cpu->unmodelled) - (size_t)used, " %02x", bytes[i]);
+	leave_insn(cpu);
+	longjmp(cpu->unwind, UNWIND_UNMODELLED);
+}
+
+/* ---- REP ---- */
+
+uint64_t cpu_repeat_limit(struct cpu *cpu, const struct insn *insn, uint64_t wanted)
+{
+	uint64_t now = cpu->retired + insn->count, room;
+
+	if (cpu->pending || now + 1 >= cpu->event_at)
+		return 1;
+	room = cpu->event_at - now;
+	return wanted < room ? wanted : room;
+}
+
+void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bool more)
+{
+	cpu->retired += done;
+	if (!more) {
+		cpu->retired--; /* the last is the one that the trace counts */
+		return;
+	}
+	if (!cpu->pending && cpu->retired + insn->count < cpu->event_at)
+		return;
+	/* Resuming must not hit the instruction's own breakpoint again (SDM 3B 18.3.1.1). */
+	cpu->rflags |= RFLAGS_RF;
+	leave_insn(cpu);
+	longjmp(cpu->unwind, UNWIND_PAUSE);
+}
+
+/* ---- signals from outside ---- */
+
+static void pending_set(struct cpu *cpu, uint32_t bits)
+{
+	__atomic_fetch_or(&cpu->pending, bits, __ATOMIC_RELAXED);
+	trace_leave_after(cpu);
+}
+
+static void pending_clear(struct cpu *cpu, uint32_t bits)
+{
+	__atomic_fetch_and(&cpu->pending, ~bits, __ATOMIC_RELAXED);
+}
+
+void cpu_request_stop(struct cpu *cpu) { pending_set(cpu, PENDING_STOP); }
+
+void cpu_set_interrupt_line(struct cpu *cpu, bool raised)
+{
+	cpu->interrupt_line = raised;
+	if (raised && cpu->rflags & RFLAGS_IF)
+		pending_set(cpu, PENDING_INTERRUPT);
+	else
+		pending_clear(cpu, PENDING_INTERRUPT);
+}
+
+void cpu_raise_nmi(struct cpu *cpu)
+{
+	cpu->nmi_pending = true;
+	if (!cpu->nmi_blocked)
+		pending_set(cpu, PENDING_NMI);
+}
+
+void cpu_set_event_at(struct cpu *cpu, uint64_t retired)
+{
+	cpu->event_at = retired < cpu->stop_at ? retired : cpu->stop_at;
+	trace_leave_after(cpu);
+}
+
+/* ---- delivering ---- */
+
+static void deliver(struct cpu *cpu, const struct event *event)
+{
+	struct event copy = *event;
+
+	cpu->delivering = copy;
+	cpu->delivering_depth++;
+	cpu->activity = ACTIVITY_ACTIVE;
+	cpu->shadow = SHADOW_NONE;
+	cpu->step_tf = false;
+	cpu->retired++;
+	if (cpu->tracing && cpu->bus.trace_event)
+		cpu->bus.trace_event(cpu->bus.owner, cpu, &copy);
+	event_deliver(cpu, &copy);
+	cpu->delivering_depth = 0;
+}
+
+/* Delivers what cpu_raise() left in cpu->raised. False: shutdown. */
+static bool deliver_raised(struct cpu *cpu)
+{
+	struct event event = cpu->raised;
+
+	if (cpu->delivering_depth) {
+		struct event first = cpu->delivering;
+
+		if (!event_combine(&first, &cpu->raised, &event)) {
+			cpu->activity = ACTIVITY_SHUTDOWN;
+			cpu->delivering_depth = 0;
+			return false;
+		}
+	}
+	deliver(cpu, &event);
+	return true;
+}
+
+/* A #DB trap for the breakpoints and the single step of the instruction behind us (SDM 3B 18.3). */
+static void deliver_traps(struct cpu *cpu)
+{
+	struct event event = {.kind = EVENT_TRAP, .vector = VECTOR_DB, .return_rip = cpu->rip};
+
+	if (cpu->step_tf && cpu->shadow != SHADOW_MOV_SS)
+		cpu->dr6_pending |= DR6_BS;
+	cpu->step_tf = false;
+	/* MOV SS and POP SS hold #DB off until the instruction behind them is done (SDM 3A 6.8.3). */
+	if (!cpu->dr6_pending || cpu->shadow == SHADOW_MOV_SS)
+		return;
+	deliver(cpu, &event);
+	cpu->dr6_pending = 0;
+}
+
+/* ---- between two instructions ---- */
+
+/* NMIs and interrupts as bits of cpu->pending: those that are not masked. */
+static void pending_refresh(struct cpu *cpu)
+{
+	uint32_t bits = 0;
+
+	if (cpu->nmi_pending && !cpu->nmi_blocked)
+		bits |= PENDING_NMI;
+	if (cpu->interrupt_line && cpu->rflags & RFLAGS_IF)
+		bits |= PENDING_INTERRUPT;
+	if (unlikely((cpu->pending ^ bits) & (PENDING_NMI | PENDING_INTERRUPT))) {
+		pending_clear(cpu, PENDING_NMI | PENDING_INTERRUPT);
+		__atomic_fetch_or(&cpu->pending, bits, __ATOMIC_RELAXED);
+	}
+}
+
+static bool take_nmi(struct cpu *cpu)
+{
+	struct event event = {.kind = EVENT_NMI, .vector = VECTOR_NMI, .return_rip = cpu->rip};
+
+	if (!(cpu->pending & PENDING_NMI) || cpu->shadow == SHADOW_MOV_SS)
+		return false;
+	cpu->nmi_pending = false;
+	cpu->nmi_blocked = true;
+	pending_clear(cpu, PENDING_NMI);
+	deliver(cpu, &event);
+	return true;
+}
+
+static bool take_interrupt(struct cpu *cpu)
+{
+	struct event event = {.kind = EVENT_EXTERNAL_INTERRUPT, .return_rip = cpu->rip};
+	int vector;
+
+	if (!(cpu->pending & PENDING_INTERRUPT) || cpu->shadow != SHADOW_NONE)
+		return false;
+	vector = cpu->bus.interrupt_acknowledge(cpu->bus.owner);
+	if (vector < 0) {
+		pending_clear(cpu, PENDING_INTERRUPT);
+		return false;
+	}
+	event.vector = (uint8_t)vector;
+	deliver(cpu, &event);
+	return true;
+}
+
+/* Instruction breakpoints at cpu->rip, as bits of DR6 (SDM 3B 18.3.1.1). */
+static uint32_t code_breakpoints(const struct cpu *cpu)
+{
+	uint64_t linear = (cpu->segment[CS].linear_base + cpu->rip) & cpu->linear_mask;
+	uint32_t hits = 0;
+
+	for (unsigned n = 0; n < 4; n++) {
+		bool enabled = cpu->dr7 & (DR7_L(n) | DR7_G(n));
+
+		if (enabled && !(cpu->dr7 >> DR7_RW_SHIFT(n) & 3) && cpu->dr[n] == linear)
+			hits |= DR6_B(n);
+	}
+	return hits;
+}
+
+/* One instruction alone, with what TF, RF, breakpoints and shadows make of it. */
+static void step(struct cpu *cpu)
+{
+	uint32_t hits = cpu->rflags & RFLAGS_RF || cpu->shadow == SHADOW_MOV_SS ? 0 : code_breakpoints(cpu);
+	const struct insn *insn;
+
+	if (unlikely(hits)) {
+		cpu->dr6_pending |= hits;
+		cpu_raise(cpu, VECTOR_DB, 0);
+	}
+	insn = trace_step(cpu);
+	cpu->insn = insn;
+	if (cpu->tracing && cpu->bus.trace_insn)
+		cpu->bus.trace_insn(cpu->bus.owner, cpu, insn);
+	cpu->step_tf = cpu->rflags & RFLAGS_TF;
+	cpu->shadow = SHADOW_NONE;
+	if (unlikely(cpu->rflags & RFLAGS_RF)) {
+		cpu->rflags &= ~(uint64_t)RFLAGS_RF;
+		cpu_step_changed(cpu);
+	}
+	while (insn)
+		insn = insn->run(cpu, insn);
+	trace_unpark(cpu);
+	deliver_traps(cpu);
+}
+
+/*
+ * What stands before the next instruction, in the order of SDM 3A table 6-2. Answers whether
+ * cpu_run() returns, with why in @stop; events are delivered on the way.
+ */
+static bool look(struct cpu *cpu, enum cpu_stop *stop)
+{
+	pending_refresh(cpu);
+	if (cpu->activity == ACTIVITY_SHUTDOWN) {
+		*stop = CPU_STOP_SHUTDOWN;
+		return true;
+	}
+	deliver_traps(cpu);
+	if (cpu->pending & PENDING_STOP) {
+		pending_clear(cpu, PENDING_STOP);
+		*stop = CPU_STOP_REQUESTED;
+		return true;
+	}
+	if (cpu->retired >= cpu->event_at) {
+		*stop = cpu->retired >= cpu->stop_at ? CPU_STOP_BUDGET : CPU_STOP_REQUESTED;
+		return true;
+	}
+	if (take_nmi(cpu) || take_interrupt(cpu))
+		return false;
+	if (cpu->activity != ACTIVITY_ACTIVE) {
+		*stop = CPU_STOP_HALT;
+		return true;
+	}
+	return false;
+}
+
+static bool must_look(const struct cpu *cpu)
+{
+	return cpu->pending || cpu->shadow != SHADOW_NONE || cpu->activity != ACTIVITY_ACTIVE ||
+	       cpu->nmi_pending || cpu->interrupt_line || cpu->dr6_pending ||
+	       cpu->retired + TRACE_INSNS > cpu->event_at;
+}
+
+/* Whether the next instruction must run alone. */
+static bool must_step(const struct cpu *cpu)
+{
+	return cpu->pending || cpu->shadow != SHADOW_NONE || cpu->retired + TRACE_INSNS > cpu->event_at;
+}
+
+static enum cpu_stop run_loop(struct cpu *cpu)
+{
+	const struct insn *insn;
+	enum cpu_stop stop;
+
+	for (;;) {
+		trace_unpark(cpu);
+		if (unlikely(must_look(cpu))) {
+			if (look(cpu, &stop))
+				return stop;
+			if (cpu->activity != ACTIVITY_ACTIVE || cpu->retired >= cpu->event_at)
+				continue;
+			if (must_step(cpu)) {
+				step(cpu);
+				continue;
+			}
+		}
+		insn = trace_lookup(cpu);
+		do {
+			insn = insn->run(cpu, insn);
+		} while (insn);
+	}
+}
+
+enum cpu_stop cpu_run(struct cpu *cpu)
+{
+	if (cpu->event_at > cpu->stop_at || cpu->event_at <= cpu->retired)
+		cpu->event_at = cpu->stop_at;
+	switch (setjmp(cpu->unwind)) {
+	case UNWIND_UNMODELLED:
+		cpu->delivering_depth = 0;
+		trace_unpark(cpu);
+		return CPU_STOP_UNMODELLED;
+	case UNWIND_EVENT:
+		trace_unpark(cpu);
+		if (cpu->raised.kind != EVENT_TRAP && cpu->raised.vector != VECTOR_DB)
+			cpu->dr6_pending = 0; /* the instruction did not complete: its breakpoints were not met */
+		if (!deliver_raised(cpu))
+			return CPU_STOP_SHUTDOWN;
+		break;
+	case UNWIND_PAUSE:
+		trace_unpark(cpu);
+		cpu_step_changed(cpu);
+		deliver_traps(cpu);
+		break;
+	default: break;
+	}
+	return run_loop(cpu);
+}
