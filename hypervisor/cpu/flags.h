@@ -8,8 +8,9 @@
  *   ZF = zero == 0            SF = bit 63 of sign        PF = parity of sign's low byte
  *   CF = bit 63 of carry      OF = bit 63 ^ bit 62 of carry     AF = bit 4 of adjust
  *
- * For an addition or subtraction of n bits, carry is the vector of carries out of each
- * bit (borrows, for a subtraction) shifted left by 64 - n, and adjust is a ^ b ^ result.
+ * For an addition or subtraction of n bits, a ^ b ^ result holds in each bit the carry (or
+ * borrow) into it: that is adjust. Computed in more than n bits, its bit n is the carry out,
+ * and bit n - 1 the one into the top bit: shifted left by 63 - n, that is carry.
  */
 #ifndef TRAPLINE_CPU_FLAGS_H
 #define TRAPLINE_CPU_FLAGS_H
@@ -21,7 +22,7 @@
 
 struct lazy_flags {
 	uint64_t zero;   /* the result, truncated to its width */
-	uint64_t sign;   /* low byte of the result in 7:0, its top bit in bit 63 */
+	uint64_t sign;   /* low byte of the result in 7:0, its top bit in bit 63; the others are noise */
 	uint64_t carry;
 	uint64_t adjust;
 };
@@ -67,23 +68,33 @@ static inline uint64_t sign_extend(uint64_t value, unsigned bits)
 static inline void flags_set_result(struct lazy_flags *f, uint64_t result, unsigned bits)
 {
 	f->zero = result;
-	f->sign = (result << (64 - bits) & 1ull << 63) | (result & 0xff);
+	f->sign = sign_extend(result, bits);
 }
 
-/* All six after result = a + b (+ carry in), each truncated to @bits. */
-static inline void flags_set_add(struct lazy_flags *f, uint64_t a, uint64_t b, uint64_t result, unsigned bits)
+/*
+ * a + b + @carry_in, truncated to @bits as both operands are; sets all six.
+ */
+static inline uint64_t flags_add(struct lazy_flags *f, uint64_t a, uint64_t b, bool carry_in, unsigned bits)
 {
+	uint64_t sum = a + b + carry_in;
+	uint64_t result = sum << (64 - bits) >> (64 - bits);
+
+	f->adjust = a ^ b ^ sum;
+	f->carry = bits == 64 ? (a & b) | ((a | b) & ~sum) : f->adjust << (63 - bits % 64);
 	flags_set_result(f, result, bits);
-	f->carry = ((a & b) | ((a | b) & ~result)) << (64 - bits);
-	f->adjust = a ^ b ^ result;
+	return result;
 }
 
-/* All six after result = a - b (- borrow in), each truncated to @bits. */
-static inline void flags_set_sub(struct lazy_flags *f, uint64_t a, uint64_t b, uint64_t result, unsigned bits)
+/* The same for a - b - @borrow_in. */
+static inline uint64_t flags_sub(struct lazy_flags *f, uint64_t a, uint64_t b, bool borrow_in, unsigned bits)
 {
+	uint64_t difference = a - b - borrow_in;
+	uint64_t result = difference << (64 - bits) >> (64 - bits);
+
+	f->adjust = a ^ b ^ difference;
+	f->carry = bits == 64 ? (~a & b) | ((~a | b) & difference) : f->adjust << (63 - bits % 64);
 	flags_set_result(f, result, bits);
-	f->carry = ((~a & b) | ((~a | b) & result)) << (64 - bits);
-	f->adjust = a ^ b ^ result;
+	return result;
 }
 
 /* All six after AND, OR, XOR, TEST: CF = OF = 0, and AF (undefined by the manual) = 0. */

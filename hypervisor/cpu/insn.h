@@ -178,13 +178,14 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 	BRANCH_FUNCTION(body##_32, body(cpu, insn, 4))                                      \
 	BRANCH_FUNCTION(body##_64, body(cpu, insn, 8))                                      \
 	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
-/* body(cpu, insn, width, condition): one NAME of a family by condition (SDM 1 B.1): BRANCH_CC(jcc, jcc_nz, CC_NZ) */
+/* body(cpu, insn, width, place, condition), two halves: one NAME of a family by condition (SDM 1 B.1): BRANCH_CC(jcc, jcc_nz, CC_NZ) */
 #define DEFINE_BRANCH_CC(body, name, cc)                                                    \
-	static inline void name(struct cpu *cpu, const struct insn *insn, unsigned width)   \
+	static inline bool name(struct cpu *cpu, const struct insn *insn, unsigned width,   \
+				enum place place)                                           \
 	{                                                                                   \
-		body(cpu, insn, width, cc);                                                 \
+		return body(cpu, insn, width, place, cc);                                   \
 	}                                                                                   \
-	DEFINE_BRANCH_W(name)
+	DEFINE_FAST_BRANCH_W(name)
 /* body(cpu, insn, width, memory, condition) */
 #define DEFINE_INSN_RM_CC(body, name, cc)                                                   \
 	static inline void name(struct cpu *cpu, const struct insn *insn, unsigned width,   \
@@ -205,6 +206,46 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 	FUNCTION(body##_m16, body(cpu, insn, 2, true))                                      \
 	FUNCTION(body##_m32, body(cpu, insn, 4, true))                                      \
 	FUNCTION(body##_m64, body(cpu, insn, 8, true))                                      \
+	const struct handlers insn_##body = {                                               \
+		{{body##_r8, body##_r16, body##_r32, body##_r64},                           \
+		 {body##_m8, body##_m16, body##_m32, body##_m64}}};
+
+/*
+ * Handlers that access memory come in two halves where speed matters. The fast one has no call
+ * that returns, so that it needs no stack frame: its body answers false, with nothing changed,
+ * where something is special; then the slow half does all of it. @place is constant.
+ */
+enum place {
+	PLACE_REGISTER,
+	PLACE_MEMORY, /* by all checks */
+	PLACE_FAST    /* memory, without a call: false where that is not possible */
+};
+
+#define TWO_HALVES(FUNCTION, symbol, fast, slow)                                            \
+	static insn_handler __attribute__((noinline, cold)) symbol##_slow;                  \
+	FUNCTION(symbol##_slow, slow)                                                       \
+	FUNCTION(symbol, if (unlikely(!(fast))) return symbol##_slow(cpu, insn))
+
+/* body(cpu, insn, width, place), PLACE_MEMORY or PLACE_FAST */
+#define DEFINE_FAST_INSN_W(body)   DEFINE_FAST_W(INSN_FUNCTION, body)
+#define DEFINE_FAST_BRANCH_W(body) DEFINE_FAST_W(BRANCH_FUNCTION, body)
+#define DEFINE_FAST_W(FUNCTION, body)                                                       \
+	TWO_HALVES(FUNCTION, body##_8, body(cpu, insn, 1, PLACE_FAST), body(cpu, insn, 1, PLACE_MEMORY))  \
+	TWO_HALVES(FUNCTION, body##_16, body(cpu, insn, 2, PLACE_FAST), body(cpu, insn, 2, PLACE_MEMORY)) \
+	TWO_HALVES(FUNCTION, body##_32, body(cpu, insn, 4, PLACE_FAST), body(cpu, insn, 4, PLACE_MEMORY)) \
+	TWO_HALVES(FUNCTION, body##_64, body(cpu, insn, 8, PLACE_FAST), body(cpu, insn, 8, PLACE_MEMORY)) \
+	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
+
+/* body(cpu, insn, width, place) */
+#define DEFINE_FAST_INSN_RM(body)                                                           \
+	INSN_FUNCTION(body##_r8, body(cpu, insn, 1, PLACE_REGISTER))                        \
+	INSN_FUNCTION(body##_r16, body(cpu, insn, 2, PLACE_REGISTER))                       \
+	INSN_FUNCTION(body##_r32, body(cpu, insn, 4, PLACE_REGISTER))                       \
+	INSN_FUNCTION(body##_r64, body(cpu, insn, 8, PLACE_REGISTER))                       \
+	TWO_HALVES(INSN_FUNCTION, body##_m8, body(cpu, insn, 1, PLACE_FAST), body(cpu, insn, 1, PLACE_MEMORY))  \
+	TWO_HALVES(INSN_FUNCTION, body##_m16, body(cpu, insn, 2, PLACE_FAST), body(cpu, insn, 2, PLACE_MEMORY)) \
+	TWO_HALVES(INSN_FUNCTION, body##_m32, body(cpu, insn, 4, PLACE_FAST), body(cpu, insn, 4, PLACE_MEMORY)) \
+	TWO_HALVES(INSN_FUNCTION, body##_m64, body(cpu, insn, 8, PLACE_FAST), body(cpu, insn, 8, PLACE_MEMORY)) \
 	const struct handlers insn_##body = {                                               \
 		{{body##_r8, body##_r16, body##_r32, body##_r64},                           \
 		 {body##_m8, body##_m16, body##_m32, body##_m64}}};

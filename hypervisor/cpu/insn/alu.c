@@ -11,50 +11,52 @@ enum operation { ADD, OR, ADC, SBB, AND, SUB, XOR, CMP };
 HANDLER_INLINE uint64_t compute(struct cpu *cpu, enum operation operation, uint64_t a, uint64_t b,
 				unsigned width)
 {
-	uint64_t result = 0;
+	struct lazy_flags *lazy = &cpu->lazy;
+	uint64_t result;
 
 	switch (operation) {
-	case ADD: result = a + b; break;
-	case ADC: result = a + b + flags_cf(&cpu->lazy); break;
-	case SUB:
-	case CMP: result = a - b; break;
-	case SBB: result = a - b - flags_cf(&cpu->lazy); break;
+	case ADD: return flags_add(lazy, a, b, false, 8 * width);
+	case ADC: return flags_add(lazy, a, b, flags_cf(lazy), 8 * width);
+	case SBB: return flags_sub(lazy, a, b, flags_cf(lazy), 8 * width);
 	case AND: result = a & b; break;
 	case OR: result = a | b; break;
 	case XOR: result = a ^ b; break;
+	default: return flags_sub(lazy, a, b, false, 8 * width);
 	}
-	result = truncate(result, width);
-	if (operation == ADD || operation == ADC)
-		flags_set_add(&cpu->lazy, a, b, result, 8 * width);
-	else if (operation == SUB || operation == SBB || operation == CMP)
-		flags_set_sub(&cpu->lazy, a, b, result, 8 * width);
-	else
-		flags_set_logic(&cpu->lazy, result, 8 * width);
+	flags_set_logic(lazy, result, 8 * width);
 	return result;
 }
 
 /* Destination ModRM, source @b. */
-HANDLER_INLINE void alu_e(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory,
+HANDLER_INLINE bool alu_e(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
 			  enum operation operation, uint64_t b)
 {
 	struct mem_modify modify;
+	uint64_t a;
 
 	if (operation == CMP) {
-		compute(cpu, CMP, rm_read(cpu, insn, width, memory), b, width);
-		return;
+		if (!rm_load(cpu, insn, width, place, &a))
+			return false;
+		compute(cpu, CMP, a, b, width);
+		return true;
 	}
-	uint64_t a = rm_modify_begin(cpu, insn, width, memory, &modify);
-	rm_modify_end(cpu, insn, compute(cpu, operation, a, b, width), width, memory, &modify);
+	if (!rm_update_begin(cpu, insn, width, place, &modify, &a))
+		return false;
+	rm_update_end(cpu, insn, compute(cpu, operation, a, b, width), width, place, &modify);
+	return true;
 }
 
-HANDLER_INLINE void alu_g(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory,
+HANDLER_INLINE bool alu_g(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
 			  enum operation operation)
 {
-	uint64_t b = rm_read(cpu, insn, width, memory);
-	uint64_t result = compute(cpu, operation, reg_read(cpu, insn->reg, width), b, width);
+	uint64_t b, result;
 
+	if (!rm_load(cpu, insn, width, place, &b))
+		return false;
+	result = compute(cpu, operation, reg_read(cpu, insn->reg, width), b, width);
 	if (operation != CMP)
 		reg_write(cpu, insn->reg, result, width);
+	return true;
 }
 
 HANDLER_INLINE void alu_a(struct cpu *cpu, const struct insn *insn, unsigned width, enum operation operation)
@@ -68,28 +70,29 @@ HANDLER_INLINE void alu_a(struct cpu *cpu, const struct insn *insn, unsigned wid
 
 /* The forms Ex,Gx; Gx,Ex; Ex,Ix; AL/rAX,Ix. */
 #define DEFINE_ALU(name, operation)                                                                 \
-	HANDLER_INLINE void name##_eg(struct cpu *cpu, const struct insn *insn, unsigned width,     \
-				      bool memory)                                                  \
+	HANDLER_INLINE bool name##_eg(struct cpu *cpu, const struct insn *insn, unsigned width,     \
+				      enum place place)                                             \
 	{                                                                                           \
-		alu_e(cpu, insn, width, memory, operation, reg_read(cpu, insn->reg, width));        \
+		return alu_e(cpu, insn, width, place, operation, reg_read(cpu, insn->reg, width));  \
 	}                                                                                           \
-	HANDLER_INLINE void name##_ge(struct cpu *cpu, const struct insn *insn, unsigned width,     \
-				      bool memory)                                                  \
+	HANDLER_INLINE bool name##_ge(struct cpu *cpu, const struct insn *insn, unsigned width,     \
+				      enum place place)                                             \
 	{                                                                                           \
-		alu_g(cpu, insn, width, memory, operation);                                         \
+		return alu_g(cpu, insn, width, place, operation);                                   \
 	}                                                                                           \
-	HANDLER_INLINE void name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width,     \
-				      bool memory)                                                  \
+	HANDLER_INLINE bool name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width,     \
+				      enum place place)                                             \
 	{                                                                                           \
-		alu_e(cpu, insn, width, memory, operation, truncate((uint64_t)insn->imm, width));   \
+		return alu_e(cpu, insn, width, place, operation,                                    \
+			     truncate((uint64_t)insn->imm, width));                                 \
 	}                                                                                           \
 	HANDLER_INLINE void name##_ai(struct cpu *cpu, const struct insn *insn, unsigned width)     \
 	{                                                                                           \
 		alu_a(cpu, insn, width, operation);                                                 \
 	}                                                                                           \
-	DEFINE_INSN_RM(name##_eg)                                                                   \
-	DEFINE_INSN_RM(name##_ge)                                                                   \
-	DEFINE_INSN_RM(name##_ei)                                                                   \
+	DEFINE_FAST_INSN_RM(name##_eg)                                                              \
+	DEFINE_FAST_INSN_RM(name##_ge)                                                              \
+	DEFINE_FAST_INSN_RM(name##_ei)                                                              \
 	DEFINE_INSN_W(name##_ai)
 
 DEFINE_ALU(add, ADD)
@@ -103,17 +106,28 @@ DEFINE_ALU(cmp, CMP)
 
 /* ---- TEST ---- */
 
-HANDLER_INLINE void test_eg(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool test_e(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+			   uint64_t b)
 {
-	compute(cpu, AND, rm_read(cpu, insn, width, memory), reg_read(cpu, insn->reg, width), width);
-}
-DEFINE_INSN_RM(test_eg)
+	uint64_t a;
 
-HANDLER_INLINE void test_ei(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
-{
-	compute(cpu, AND, rm_read(cpu, insn, width, memory), truncate((uint64_t)insn->imm, width), width);
+	if (!rm_load(cpu, insn, width, place, &a))
+		return false;
+	compute(cpu, AND, a, b, width);
+	return true;
 }
-DEFINE_INSN_RM(test_ei)
+
+HANDLER_INLINE bool test_eg(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	return test_e(cpu, insn, width, place, reg_read(cpu, insn->reg, width));
+}
+DEFINE_FAST_INSN_RM(test_eg)
+
+HANDLER_INLINE bool test_ei(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	return test_e(cpu, insn, width, place, truncate((uint64_t)insn->imm, width));
+}
+DEFINE_FAST_INSN_RM(test_ei)
 
 HANDLER_INLINE void test_ai(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
@@ -153,23 +167,29 @@ HANDLER_INLINE uint64_t step(struct cpu *cpu, enum operation operation, uint64_t
 	return result;
 }
 
-HANDLER_INLINE void inc_e(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool step_e(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+			   enum operation operation)
 {
 	struct mem_modify modify;
-	uint64_t a = rm_modify_begin(cpu, insn, width, memory, &modify);
+	uint64_t a;
 
-	rm_modify_end(cpu, insn, step(cpu, ADD, a, width), width, memory, &modify);
+	if (!rm_update_begin(cpu, insn, width, place, &modify, &a))
+		return false;
+	rm_update_end(cpu, insn, step(cpu, operation, a, width), width, place, &modify);
+	return true;
 }
-DEFINE_INSN_RM(inc_e)
 
-HANDLER_INLINE void dec_e(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool inc_e(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	struct mem_modify modify;
-	uint64_t a = rm_modify_begin(cpu, insn, width, memory, &modify);
-
-	rm_modify_end(cpu, insn, step(cpu, SUB, a, width), width, memory, &modify);
+	return step_e(cpu, insn, width, place, ADD);
 }
-DEFINE_INSN_RM(dec_e)
+DEFINE_FAST_INSN_RM(inc_e)
+
+HANDLER_INLINE bool dec_e(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	return step_e(cpu, insn, width, place, SUB);
+}
+DEFINE_FAST_INSN_RM(dec_e)
 
 HANDLER_INLINE void inc_z(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
@@ -262,7 +282,7 @@ HANDLER_INLINE uint64_t sum_carry(uint64_t a, uint64_t b, bool carry_in, unsigne
 {
 	uint64_t sum = truncate(a + b + carry_in, width);
 
-	*carry_out = ((a & b) | ((a | b) & ~sum)) >> (8 * width - 1) & 1;
+	*carry_out = ((a & b) | ((a | b) & ~sum)) >> (8 * width - 1);
 	return sum;
 }
 

@@ -7,41 +7,54 @@
  */
 #include "cpu/insn/operand.h"
 
-/* Out of line: 64-bit targets beyond the 48-bit halves. */
-static __attribute__((noinline)) void target_check_canonical(struct cpu *cpu, uint64_t target)
+/*
+ * *@target as the branch takes it, checked. A fast half answers false where it does not lie in the
+ * 48-bit halves or in the segment.
+ */
+HANDLER_INLINE bool branch_check(struct cpu *cpu, uint64_t *target, unsigned width, enum place place)
 {
-	if (!linear_is_canonical(cpu, target))
-		cpu_raise(cpu, VECTOR_GP, 0);
-}
+	bool inside;
 
-/* @target as the branch takes it, checked. */
-HANDLER_INLINE uint64_t branch_target(struct cpu *cpu, uint64_t target, unsigned width)
-{
-	if (width == 8) {
+	*target = truncate(*target, width);
+	if (width < 8)
+		inside = *target < cpu->code_end;
+	else if (place == PLACE_FAST)
 		/* Bits 63:47 are alike: 0 and -1 become 1 and 0. */
-		if (unlikely((uint64_t)((int64_t)target >> 47) + 1 > 1))
-			target_check_canonical(cpu, target);
-		return target;
-	}
-	target = truncate(target, width);
-	if (unlikely(target >= cpu->code_end))
+		inside = (uint64_t)((int64_t)*target >> 47) + 1 <= 1;
+	else
+		inside = linear_is_canonical(cpu, *target);
+	if (place != PLACE_FAST && unlikely(!inside))
 		cpu_raise(cpu, VECTOR_GP, 0);
-	return target;
+	return inside;
 }
 
-HANDLER_INLINE uint64_t relative_target(struct cpu *cpu, const struct insn *insn, unsigned width)
+/* The target of a branch whose immediate is a distance. */
+HANDLER_INLINE bool relative_target(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+				    uint64_t *target)
 {
-	return branch_target(cpu, insn_next_rip(cpu, insn) + (uint64_t)insn->imm, width);
+	*target = insn_next_rip(cpu, insn) + (uint64_t)insn->imm;
+	return branch_check(cpu, target, width, place);
+}
+
+HANDLER_INLINE bool jump_relative_if(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+				     bool taken)
+{
+	uint64_t target;
+
+	if (!taken)
+		target = insn_next_rip(cpu, insn);
+	else if (!relative_target(cpu, insn, width, place, &target))
+		return false;
+	cpu->rip = target;
+	return true;
 }
 
 /* ---- conditional ---- */
 
-HANDLER_INLINE void jcc(struct cpu *cpu, const struct insn *insn, unsigned width, enum condition condition)
+HANDLER_INLINE bool jcc(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+			enum condition condition)
 {
-	if (condition_holds(cpu, condition))
-		cpu->rip = relative_target(cpu, insn, width);
-	else
-		cpu->rip = insn_next_rip(cpu, insn);
+	return jump_relative_if(cpu, insn, width, place, condition_holds(cpu, condition));
 }
 
 #define CONDITION(capitals, letters) DEFINE_BRANCH_CC(jcc, jcc_##letters, CC_##capitals)
@@ -54,89 +67,112 @@ HANDLER_INLINE uint64_t counter(const struct cpu *cpu, const struct insn *insn)
 	return cpu->reg[RCX] << insn->address_shift >> insn->address_shift;
 }
 
-HANDLER_INLINE void loop_if(struct cpu *cpu, const struct insn *insn, unsigned width, bool condition)
+HANDLER_INLINE bool loop_if(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+			    bool condition)
 {
 	uint64_t count = (counter(cpu, insn) - 1) << insn->address_shift >> insn->address_shift;
 
-	cpu->rip = count && condition ? relative_target(cpu, insn, width) : insn_next_rip(cpu, insn);
+	if (!jump_relative_if(cpu, insn, width, place, count && condition))
+		return false;
 	reg_write(cpu, RCX, count, insn->address_width);
+	return true;
 }
 
-HANDLER_INLINE void loop(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool loop(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	loop_if(cpu, insn, width, true);
+	return loop_if(cpu, insn, width, place, true);
 }
-DEFINE_BRANCH_W(loop)
+DEFINE_FAST_BRANCH_W(loop)
 
-HANDLER_INLINE void loope(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool loope(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	loop_if(cpu, insn, width, flags_zf(&cpu->lazy));
+	return loop_if(cpu, insn, width, place, flags_zf(&cpu->lazy));
 }
-DEFINE_BRANCH_W(loope)
+DEFINE_FAST_BRANCH_W(loope)
 
-HANDLER_INLINE void loopne(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool loopne(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	loop_if(cpu, insn, width, !flags_zf(&cpu->lazy));
+	return loop_if(cpu, insn, width, place, !flags_zf(&cpu->lazy));
 }
-DEFINE_BRANCH_W(loopne)
+DEFINE_FAST_BRANCH_W(loopne)
 
-HANDLER_INLINE void jcxz(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool jcxz(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	cpu->rip = counter(cpu, insn) == 0 ? relative_target(cpu, insn, width) : insn_next_rip(cpu, insn);
+	return jump_relative_if(cpu, insn, width, place, counter(cpu, insn) == 0);
 }
-DEFINE_BRANCH_W(jcxz)
+DEFINE_FAST_BRANCH_W(jcxz)
 
 /* ---- JMP, CALL, RET ---- */
 
-HANDLER_INLINE void jmp_j(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool jmp_j(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	cpu->rip = relative_target(cpu, insn, width);
+	return jump_relative_if(cpu, insn, width, place, true);
 }
-DEFINE_BRANCH_W(jmp_j)
+DEFINE_FAST_BRANCH_W(jmp_j)
+
+/* Where JMP and CALL by register or memory go. */
+HANDLER_INLINE uint64_t indirect_target(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+{
+	uint64_t target = rm_read(cpu, insn, width, memory);
+
+	branch_check(cpu, &target, width, PLACE_MEMORY);
+	return target;
+}
 
 HANDLER_INLINE void jmp_e(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
 {
-	cpu->rip = branch_target(cpu, rm_read(cpu, insn, width, memory), width);
+	cpu->rip = indirect_target(cpu, insn, width, memory);
 }
 DEFINE_BRANCH_RM(jmp_e)
 
-HANDLER_INLINE void call_j(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool call(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+			 uint64_t target)
 {
-	uint64_t target = relative_target(cpu, insn, width);
+	uint64_t old = cpu->reg[RSP], pointer = old - width;
 
-	stack_push(cpu, insn_next_rip(cpu, insn), width);
+	if (!memory_store(cpu, SS, pointer & cpu->stack_mask, insn_next_rip(cpu, insn), width, place))
+		return false;
+	cpu->reg[RSP] = old ^ ((old ^ pointer) & cpu->stack_mask);
 	cpu->rip = target;
+	return true;
 }
-DEFINE_BRANCH_W(call_j)
+
+HANDLER_INLINE bool call_j(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	uint64_t target;
+
+	return relative_target(cpu, insn, width, place, &target) && call(cpu, insn, width, place, target);
+}
+DEFINE_FAST_BRANCH_W(call_j)
 
 HANDLER_INLINE void call_e(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
 {
-	uint64_t target = branch_target(cpu, rm_read(cpu, insn, width, memory), width);
-
-	stack_push(cpu, insn_next_rip(cpu, insn), width);
-	cpu->rip = target;
+	call(cpu, insn, width, PLACE_MEMORY, indirect_target(cpu, insn, width, memory));
 }
 DEFINE_BRANCH_RM(call_e)
 
 /* @release: bytes of parameters above the return address. */
-HANDLER_INLINE void return_near(struct cpu *cpu, unsigned width, uint64_t release)
+HANDLER_INLINE bool return_near(struct cpu *cpu, unsigned width, enum place place, uint64_t release)
 {
-	uint64_t old = cpu->reg[RSP], pointer = old + width + release;
-	uint64_t target = mem_read(cpu, SS, old & cpu->stack_mask, width);
+	uint64_t old = cpu->reg[RSP], pointer = old + width + release, target;
 
-	cpu->rip = branch_target(cpu, target, width);
+	if (!memory_load(cpu, SS, old & cpu->stack_mask, width, place, &target) ||
+	    !branch_check(cpu, &target, width, place))
+		return false;
+	cpu->rip = target;
 	cpu->reg[RSP] = old ^ ((old ^ pointer) & cpu->stack_mask);
+	return true;
 }
 
-HANDLER_INLINE void ret(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool ret(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
 	(void)insn;
-	return_near(cpu, width, 0);
+	return return_near(cpu, width, place, 0);
 }
-DEFINE_BRANCH_W(ret)
+DEFINE_FAST_BRANCH_W(ret)
 
-HANDLER_INLINE void ret_i(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool ret_i(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	return_near(cpu, width, (uint16_t)insn->imm);
+	return return_near(cpu, width, place, (uint16_t)insn->imm);
 }
-DEFINE_BRANCH_W(ret_i)
+DEFINE_FAST_BRANCH_W(ret_i)

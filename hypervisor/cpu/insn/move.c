@@ -6,23 +6,28 @@
 
 /* ---- MOV ---- */
 
-HANDLER_INLINE void mov_eg(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool mov_eg(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	rm_write(cpu, insn, reg_read(cpu, insn->reg, width), width, memory);
+	return rm_store(cpu, insn, reg_read(cpu, insn->reg, width), width, place);
 }
-DEFINE_INSN_RM(mov_eg)
+DEFINE_FAST_INSN_RM(mov_eg)
 
-HANDLER_INLINE void mov_ge(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool mov_ge(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	reg_write(cpu, insn->reg, rm_read(cpu, insn, width, memory), width);
-}
-DEFINE_INSN_RM(mov_ge)
+	uint64_t value;
 
-HANDLER_INLINE void mov_ei(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
-{
-	rm_write(cpu, insn, (uint64_t)insn->imm, width, memory);
+	if (!rm_load(cpu, insn, width, place, &value))
+		return false;
+	reg_write(cpu, insn->reg, value, width);
+	return true;
 }
-DEFINE_INSN_RM(mov_ei)
+DEFINE_FAST_INSN_RM(mov_ge)
+
+HANDLER_INLINE bool mov_ei(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	return rm_store(cpu, insn, (uint64_t)insn->imm, width, place);
+}
+DEFINE_FAST_INSN_RM(mov_ei)
 
 HANDLER_INLINE void mov_zi(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
@@ -45,38 +50,48 @@ DEFINE_INSN_W(mov_oa)
 
 /* ---- extension ---- */
 
-HANDLER_INLINE void movzx_b(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+/* Reads @from bytes and extends them to @width. */
+HANDLER_INLINE bool extend(struct cpu *cpu, const struct insn *insn, unsigned from, unsigned width,
+			   enum place place, bool with_sign)
 {
-	reg_write(cpu, insn->reg, rm_read(cpu, insn, 1, memory), width);
-}
-DEFINE_INSN_RM(movzx_b)
+	uint64_t value;
 
-HANDLER_INLINE void movzx_w(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
-{
-	reg_write(cpu, insn->reg, rm_read(cpu, insn, 2, memory), width);
+	if (!rm_load(cpu, insn, from, place, &value))
+		return false;
+	reg_write(cpu, insn->reg, with_sign ? sign_extend(value, 8 * from) : value, width);
+	return true;
 }
-DEFINE_INSN_RM(movzx_w)
 
-HANDLER_INLINE void movsx_b(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool movzx_b(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	reg_write(cpu, insn->reg, sign_extend(rm_read(cpu, insn, 1, memory), 8), width);
+	return extend(cpu, insn, 1, width, place, false);
 }
-DEFINE_INSN_RM(movsx_b)
+DEFINE_FAST_INSN_RM(movzx_b)
 
-HANDLER_INLINE void movsx_w(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool movzx_w(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	reg_write(cpu, insn->reg, sign_extend(rm_read(cpu, insn, 2, memory), 16), width);
+	return extend(cpu, insn, 2, width, place, false);
 }
-DEFINE_INSN_RM(movsx_w)
+DEFINE_FAST_INSN_RM(movzx_w)
+
+HANDLER_INLINE bool movsx_b(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	return extend(cpu, insn, 1, width, place, true);
+}
+DEFINE_FAST_INSN_RM(movsx_b)
+
+HANDLER_INLINE bool movsx_w(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	return extend(cpu, insn, 2, width, place, true);
+}
+DEFINE_FAST_INSN_RM(movsx_w)
 
 /* With 16-bit operands it reads 16 bits (SDM 2B MOVSXD). */
-HANDLER_INLINE void movsxd(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
+HANDLER_INLINE bool movsxd(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	unsigned from = width == 2 ? 2 : 4;
-
-	reg_write(cpu, insn->reg, sign_extend(rm_read(cpu, insn, from, memory), 8 * from), width);
+	return extend(cpu, insn, width == 2 ? 2 : 4, width, place, true);
 }
-DEFINE_INSN_RM(movsxd)
+DEFINE_FAST_INSN_RM(movsxd)
 
 HANDLER_INLINE void cbw(struct cpu *cpu, const struct insn *insn, unsigned width)
 {

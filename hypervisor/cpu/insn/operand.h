@@ -54,6 +54,84 @@ HANDLER_INLINE void rm_modify_end(struct cpu *cpu, const struct insn *insn, uint
 		reg_write(cpu, insn->rm, value, width);
 }
 
+/* ---- the same for handlers of two halves (insn.h): false where only the slow half will do ---- */
+
+HANDLER_INLINE bool memory_load(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width,
+				enum place place, uint64_t *value)
+{
+	if (place == PLACE_FAST) {
+		const uint8_t *host = mem_fast_read(cpu, segment, offset, width);
+
+		if (unlikely(!host))
+			return false;
+		*value = host_load(host, width);
+		return true;
+	}
+	*value = mem_read_slow(cpu, segment, offset, width);
+	return true;
+}
+
+HANDLER_INLINE bool memory_store(struct cpu *cpu, unsigned segment, uint64_t offset, uint64_t value,
+				 unsigned width, enum place place)
+{
+	if (place == PLACE_FAST) {
+		uint8_t *host = mem_fast_write(cpu, segment, offset, width);
+
+		if (unlikely(!host))
+			return false;
+		host_store(host, value, width);
+		return true;
+	}
+	mem_write_slow(cpu, segment, offset, value, width);
+	return true;
+}
+
+HANDLER_INLINE bool rm_load(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+			    uint64_t *value)
+{
+	if (place != PLACE_REGISTER)
+		return memory_load(cpu, insn->segment, insn_offset(cpu, insn), width, place, value);
+	*value = reg_read(cpu, insn->rm, width);
+	return true;
+}
+
+HANDLER_INLINE bool rm_store(struct cpu *cpu, const struct insn *insn, uint64_t value, unsigned width,
+			     enum place place)
+{
+	if (place != PLACE_REGISTER)
+		return memory_store(cpu, insn->segment, insn_offset(cpu, insn), value, width, place);
+	reg_write(cpu, insn->rm, value, width);
+	return true;
+}
+
+/* Read-modify-write; rm_update_end() follows a true answer, and nothing that faults between. */
+HANDLER_INLINE bool rm_update_begin(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
+				    struct mem_modify *modify, uint64_t *value)
+{
+	if (place == PLACE_REGISTER) {
+		*value = reg_read(cpu, insn->rm, width);
+		return true;
+	}
+	if (place == PLACE_FAST) {
+		modify->host = mem_fast_write(cpu, insn->segment, insn_offset(cpu, insn), width);
+		if (unlikely(!modify->host))
+			return false;
+		*value = host_load(modify->host, width);
+		return true;
+	}
+	*value = mem_modify_slow(cpu, insn->segment, insn_offset(cpu, insn), width, modify);
+	return true;
+}
+
+HANDLER_INLINE void rm_update_end(struct cpu *cpu, const struct insn *insn, uint64_t value, unsigned width,
+				  enum place place, const struct mem_modify *modify)
+{
+	if (place == PLACE_FAST)
+		host_store(modify->host, value, width);
+	else
+		rm_modify_end(cpu, insn, value, width, place == PLACE_MEMORY, modify);
+}
+
 /* ---- conditions (SDM 1 appendix B) ---- */
 
 enum condition {

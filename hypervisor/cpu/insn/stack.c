@@ -7,7 +7,7 @@
 #include "cpu/insn/operand.h"
 
 /* RSP with @pointer in the part that the stack's address size names. */
-static uint64_t stack_pointer(const struct cpu *cpu, uint64_t pointer)
+static inline uint64_t stack_pointer(const struct cpu *cpu, uint64_t pointer)
 {
 	uint64_t old = cpu->reg[RSP];
 
@@ -16,30 +16,46 @@ static uint64_t stack_pointer(const struct cpu *cpu, uint64_t pointer)
 
 /* ---- one operand ---- */
 
-HANDLER_INLINE void push_z(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool push(struct cpu *cpu, uint64_t value, unsigned width, enum place place)
 {
-	stack_push(cpu, reg_read(cpu, insn->reg, width), width);
+	uint64_t pointer = cpu->reg[RSP] - width;
+
+	if (!memory_store(cpu, SS, pointer & cpu->stack_mask, value, width, place))
+		return false;
+	cpu->reg[RSP] = stack_pointer(cpu, pointer);
+	return true;
 }
-DEFINE_INSN_W(push_z)
+
+HANDLER_INLINE bool push_z(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
+{
+	return push(cpu, reg_read(cpu, insn->reg, width), width, place);
+}
+DEFINE_FAST_INSN_W(push_z)
 
 HANDLER_INLINE void push_e(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
 {
-	stack_push(cpu, rm_read(cpu, insn, width, memory), width);
+	push(cpu, rm_read(cpu, insn, width, memory), width, PLACE_MEMORY);
 }
 DEFINE_INSN_RM(push_e)
 
-HANDLER_INLINE void push_i(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool push_i(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	stack_push(cpu, (uint64_t)insn->imm, width);
+	return push(cpu, (uint64_t)insn->imm, width, place);
 }
-DEFINE_INSN_W(push_i)
+DEFINE_FAST_INSN_W(push_i)
 
 /* POP SP: the value that was popped stays, not the incremented one. */
-HANDLER_INLINE void pop_z(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool pop_z(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	reg_write(cpu, insn->reg, stack_pop(cpu, width), width);
+	uint64_t top = cpu->reg[RSP], value;
+
+	if (!memory_load(cpu, SS, top & cpu->stack_mask, width, place, &value))
+		return false;
+	cpu->reg[RSP] = stack_pointer(cpu, top + width);
+	reg_write(cpu, insn->reg, value, width);
+	return true;
 }
-DEFINE_INSN_W(pop_z)
+DEFINE_FAST_INSN_W(pop_z)
 
 /* An address made with RSP uses its value after the pop (SDM 2B POP). */
 HANDLER_INLINE void pop_e(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
@@ -128,13 +144,15 @@ HANDLER_INLINE void enter(struct cpu *cpu, const struct insn *insn, unsigned wid
 }
 DEFINE_INSN_W(enter)
 
-HANDLER_INLINE void leave(struct cpu *cpu, const struct insn *insn, unsigned width)
+HANDLER_INLINE bool leave(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place)
 {
-	uint64_t frame = cpu->reg[RBP];
-	uint64_t value = mem_read(cpu, SS, frame & cpu->stack_mask, width);
+	uint64_t frame = cpu->reg[RBP], value;
 
 	(void)insn;
+	if (!memory_load(cpu, SS, frame & cpu->stack_mask, width, place, &value))
+		return false;
 	cpu->reg[RSP] = stack_pointer(cpu, frame + width);
 	reg_write(cpu, RBP, value, width);
+	return true;
 }
-DEFINE_INSN_W(leave)
+DEFINE_FAST_INSN_W(leave)

@@ -53,7 +53,7 @@ HANDLER_INLINE void advance(struct cpu *cpu, const struct insn *insn, enum strin
 /* ZF, SF, PF, CF, OF, AF of @a - @b. */
 HANDLER_INLINE void compare(struct cpu *cpu, uint64_t a, uint64_t b, unsigned width)
 {
-	flags_set_sub(&cpu->lazy, a, b, (a - b) << (64 - 8 * width) >> (64 - 8 * width), 8 * width);
+	flags_sub(&cpu->lazy, a, b, false, 8 * width);
 }
 
 /* One element, by every check. rSI and rDI stay. */
