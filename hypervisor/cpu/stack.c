@@ -229,3 +229,16 @@ void transfer_done(struct cpu *cpu)
 	segment_derive_all(cpu);
 	cpu_mode_changed(cpu);
 }
+
+void check_virtual_interrupt(struct cpu *cpu)
+{
+	bool active = cpu_vm86(cpu) ? cpu->cr4 & CR4_VME : cpu->cpl == 3 && cpu->cr4 & CR4_PVI;
+	bool both = (cpu->rflags & (RFLAGS_VIF | RFLAGS_VIP)) == (RFLAGS_VIF | RFLAGS_VIP);
+
+	if (!CHECK(VIRTUAL_INTERRUPT, active && both))
+		return;
+	cpu_raise_event(cpu, &(struct event){.kind = EVENT_FAULT,
+					     .vector = VECTOR_GP,
+					     .has_error_code = true,
+					     .return_rip = cpu->rip});
+}

@@ -76,5 +76,10 @@ void code_check_rip(struct cpu *cpu, const struct descriptor *descriptor, uint64
 void code_commit(struct cpu *cpu, const struct code_target *target);
 /* Behind code_commit(), stack_commit() and all flags: everything that is derived. */
 void transfer_done(struct cpu *cpu);
+/*
+ * Behind what can load VIP: with VIF and VIP both set, VME (in virtual-8086 mode) or PVI (at CPL 3)
+ * raises #GP(0) before the next instruction (SDM 3A 20.3.2, 20.4).
+ */
+void check_virtual_interrupt(struct cpu *cpu);
 
 #endif
