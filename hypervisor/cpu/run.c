@@ -178,7 +178,6 @@ static void deliver_traps(struct cpu *cpu)
 	if (!cpu->dr6_pending || cpu->shadow == SHADOW_MOV_SS)
 		return;
 	deliver(cpu, &event);
-	cpu->dr6_pending = 0;
 }
 
 /* ---- between two instructions ---- */
