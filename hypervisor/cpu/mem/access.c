@@ -182,7 +182,8 @@ void linear_check(struct cpu *cpu, uint64_t linear, size_t size, unsigned access
 static unsigned current_access(const struct cpu *cpu) { return cpu->cpl == 3 ? ACCESS_USER : 0; }
 
 /* Segment unit and alignment: the linear address of @size bytes. */
-static uint64_t checked_linear(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size, unsigned access)
+static uint64_t checked_linear(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size,
+			       unsigned access)
 {
 	uint64_t linear = segment_linear(cpu, segment, offset, size, access);
 
@@ -206,11 +207,23 @@ uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uns
 			 struct mem_modify *modify)
 {
 	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_WRITE);
+	unsigned access = current_access(cpu) | ACCESS_WRITE;
+	const struct tlb_slow *page;
 
-	/* Both pages for writing, so that mem_modify_end() cannot fault; the read shows a missing page as a write. */
-	linear_check(cpu, linear, width, current_access(cpu) | ACCESS_WRITE);
 	modify->host = NULL;
 	modify->linear = linear;
+	if (first_part(linear, width) == width) {
+		page = tlb_translate(cpu, linear, access);
+		if (likely(page->flags && !page->watched)) {
+			modify->host = page->host + (linear & PAGE_MASK);
+			phys_page_written(cpu->memory, page->flags, page->physical | (linear & PAGE_MASK),
+					  width);
+			tlb_arm_write(cpu, access, linear);
+			return host_load(modify->host, width);
+		}
+	}
+	/* For writing first: what is missing shows as a write, and mem_modify_end() cannot fault. */
+	linear_check(cpu, linear, width, access);
 	return linear_read(cpu, linear, width, current_access(cpu));
 }
 
@@ -231,7 +244,8 @@ static uint64_t aligned_linear(struct cpu *cpu, unsigned segment, uint64_t offse
 	return linear;
 }
 
-void mem_read_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, size_t size, unsigned alignment)
+void mem_read_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, size_t size,
+		    unsigned alignment)
 {
 	uint64_t linear = aligned_linear(cpu, segment, offset, size, alignment, ACCESS_READ);
 	linear_read_bytes(cpu, linear, to, size, current_access(cpu));

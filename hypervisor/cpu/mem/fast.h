@@ -93,7 +93,8 @@ MEM_INLINE uint64_t mem_modify_begin(struct cpu *cpu, unsigned segment, uint64_t
 	return host_load(host, width);
 }
 
-MEM_INLINE void mem_modify_end(struct cpu *cpu, const struct mem_modify *modify, uint64_t value, unsigned width)
+MEM_INLINE void mem_modify_end(struct cpu *cpu, const struct mem_modify *modify, uint64_t value,
+			       unsigned width)
 {
 	if (likely(modify->host))
 		host_store(modify->host, value, width);

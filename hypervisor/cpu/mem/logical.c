@@ -66,14 +66,14 @@ static unsigned natural_alignment(size_t size)
 	switch (size) {
 	case 2: return 2;
 	case 4: return 4;
-	case 6: return 4;   /* 48-bit pointers, pseudo-descriptors */
+	case 6: return 4; /* 48-bit pointers, pseudo-descriptors */
 	case 8: return 8;
-	case 10: return 8;  /* double extended-precision; 80-bit pointers */
-	case 14: return 2;  /* 16-bit x87 environment */
-	case 28: return 4;  /* 32-bit x87 environment */
-	case 94: return 2;  /* x87 state behind them */
+	case 10: return 8; /* double extended-precision; 80-bit pointers */
+	case 14: return 2; /* 16-bit x87 environment */
+	case 28: return 4; /* 32-bit x87 environment */
+	case 94: return 2; /* x87 state behind them */
 	case 108: return 4;
-	default: return 1;  /* 16 bytes and more: #AC is up to the processor */
+	default: return 1; /* 16 bytes and more: #AC is up to the processor */
 	}
 }
 

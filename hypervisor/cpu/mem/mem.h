@@ -18,19 +18,24 @@ enum access {
 	ACCESS_READ = 0,
 	ACCESS_WRITE = 1,
 	ACCESS_EXECUTE = 2,
-	ACCESS_USER = 4,     /* at CPL 3; without it, supervisor-mode */
-	ACCESS_IMPLICIT = 8  /* descriptor tables, TSS, IDT: supervisor-mode whatever the CPL; SMAP ignores EFLAGS.AC */
+	ACCESS_USER = 4, /* at CPL 3; without it, supervisor-mode */
+	ACCESS_IMPLICIT =
+		8 /* descriptor tables, TSS, IDT: supervisor-mode whatever the CPL; SMAP ignores EFLAGS.AC */
 };
 
 /* ---- data, through a segment, at the current privilege ---- */
 
 /* @width 1, 2, 4 or 8, a constant where it is hot. Inline fast paths in mem/fast.h. */
 static inline uint64_t mem_read(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width);
-static inline void mem_write(struct cpu *cpu, unsigned segment, uint64_t offset, uint64_t value, unsigned width);
+static inline void mem_write(struct cpu *cpu, unsigned segment, uint64_t offset, uint64_t value,
+			     unsigned width);
 
-/* Any size up to a page (SSE, x87, FXSAVE, descriptors). @alignment: #GP(0) where the linear address is not a multiple; 1 for none. */
-void mem_read_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, size_t size, unsigned alignment);
-void mem_write_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, const void *from, size_t size, unsigned alignment);
+/* Any size up to a page (SSE, x87, FXSAVE, descriptors). @alignment: #GP(0) where the linear address is not a
+ * multiple; 1 for none. */
+void mem_read_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, void *to, size_t size,
+		    unsigned alignment);
+void mem_write_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, const void *from, size_t size,
+		     unsigned alignment);
 /* Raises what a write of @size bytes would raise, and writes nothing. */
 void mem_check_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size);
 void mem_check_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size);
@@ -40,12 +45,13 @@ void mem_check_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t s
  * mem_modify_end() stores the new one; nothing may fault between them.
  */
 struct mem_modify {
-	uint8_t *host;   /* NULL: page-crossing, MMIO or watched; then the slow path stores */
+	uint8_t *host; /* NULL: page-crossing, MMIO or watched; then the slow path stores */
 	uint64_t linear;
 };
 static inline uint64_t mem_modify_begin(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width,
 					struct mem_modify *modify);
-static inline void mem_modify_end(struct cpu *cpu, const struct mem_modify *modify, uint64_t value, unsigned width);
+static inline void mem_modify_end(struct cpu *cpu, const struct mem_modify *modify, uint64_t value,
+				  unsigned width);
 
 /* A page-wise run for string instructions: host pointer for up to *@size bytes at this offset that lie in one
  * page and inside the segment, without faulting; NULL where only the slow path will do. */
@@ -75,7 +81,8 @@ static inline bool linear_is_canonical(const struct cpu *cpu, uint64_t linear)
 
 /* ---- stack ---- */
 
-/* Pushes and pops of @width bytes through SS at cpu->stack_mask, at the current privilege. RSP changes only on success. */
+/* Pushes and pops of @width bytes through SS at cpu->stack_mask, at the current privilege. RSP changes only
+ * on success. */
 static inline void stack_push(struct cpu *cpu, uint64_t value, unsigned width);
 static inline uint64_t stack_pop(struct cpu *cpu, unsigned width);
 

@@ -34,16 +34,17 @@ struct memory_slot {
 struct phys_memory {
 	struct memory_slot slot[PHYS_SLOTS_MAX];
 	unsigned slots;
-	uint64_t *dirty;     /* guest-physical addresses of dirty pages, in order of their first write */
+	uint64_t *dirty; /* guest-physical addresses of dirty pages, in order of their first write */
 	size_t dirty_count;
 	size_t dirty_room;
-	struct cpu **cpus;   /* told when a page's flags change, or its content under decoded code */
+	struct cpu **cpus; /* told when a page's flags change, or its content under decoded code */
 	unsigned cpu_count;
 };
 
 struct phys_memory *phys_new(void);
 void phys_free(struct phys_memory *memory);
-/* Adds @size bytes at @host as RAM (or ROM) at guest-physical @base. 0, -EINVAL where it overlaps, -ENOSPC, -ENOMEM. */
+/* Adds @size bytes at @host as RAM (or ROM) at guest-physical @base. 0, -EINVAL where it overlaps, -ENOSPC,
+ * -ENOMEM. */
 int phys_add(struct phys_memory *memory, uint64_t base, uint64_t size, void *host, bool read_only);
 
 /* Adds and removes a CPU that runs on this memory (cpu_new(), cpu_free()). 0, -ENOMEM. */
@@ -72,7 +73,8 @@ uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t s
 bool phys_read(const struct phys_memory *memory, uint64_t address, void *to, size_t size);
 bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, size_t size);
 
-/* Forgets all dirty pages: from here on, pages count as unwritten. Takes time in the pages that were dirty. */
+/* Forgets all dirty pages: from here on, pages count as unwritten. Takes time in the pages that were dirty.
+ */
 void phys_dirty_reset(struct phys_memory *memory);
 
 /*

@@ -14,8 +14,8 @@
 
 /* What the cached rights of a CPU depend on besides the tables. */
 struct tlb_inputs {
-	uint64_t controls; /* bits of CR0, CR4 and EFER, side by side */
-	uint64_t pkru;     /* with CR4.PKE; and the broken check */
+	uint64_t controls;   /* bits of CR0, CR4 and EFER, side by side */
+	uint64_t pkru;       /* with CR4.PKE; and the broken check */
 	uint64_t watched[5]; /* DR7 and DR0 to DR3, where DR7 has a data breakpoint */
 };
 
@@ -234,8 +234,10 @@ static void fill(struct cpu *cpu, struct tlb *tlb, uint64_t linear, const struct
 	struct memory_slot *memory = phys_slot(cpu->memory, walked->physical);
 	uint64_t page = linear & ~PAGE_MASK;
 
-	*slow = (struct tlb_slow){.tag = page | tlb->generation, .physical = walked->physical,
-				  .rights = walked->rights, .watched = page_is_watched(cpu, linear)};
+	*slow = (struct tlb_slow){.tag = page | tlb->generation,
+				  .physical = walked->physical,
+				  .rights = walked->rights,
+				  .watched = page_is_watched(cpu, linear)};
 	if (!walked->dirty)
 		slow->rights &= ~(1u << ACCESS_WRITE);
 	if (memory) {

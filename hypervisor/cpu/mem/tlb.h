@@ -28,7 +28,7 @@ enum tlb_context {
 	TLB_SUPERVISOR,    /* EFLAGS.AC = 0 or no SMAP; implicit accesses */
 	TLB_SUPERVISOR_AC, /* CR4.SMAP = 1 and EFLAGS.AC = 1 */
 	TLB_USER,
-	TLB_USER_ALIGNED,  /* alignment checks are on: never filled, so that each access is seen */
+	TLB_USER_ALIGNED, /* alignment checks are on: never filled, so that each access is seen */
 	TLB_CONTEXTS
 };
 
@@ -54,7 +54,8 @@ struct tlb_slow {
 struct tlb {
 	uint64_t generation;       /* of read tags and slow tags; 1 to TLB_GENERATIONS - 1 */
 	uint64_t write_generation; /* of write tags: also raised when pages become clean or code */
-	uint64_t large_low, large_high; /* linear range of pages beyond 4 KiB since the last flush; TLB_SUPERVISOR's */
+	uint64_t large_low,
+		large_high; /* linear range of pages beyond 4 KiB since the last flush; TLB_SUPERVISOR's */
 	struct tlb_hot hot[TLB_ENTRIES];
 	struct tlb_slow slow[TLB_ENTRIES];
 };

@@ -16,7 +16,8 @@ void tlb_probe(struct cpu *cpu, uint64_t linear, unsigned access);
 /* After a write to the page of @linear made it dirty: lets further stores take the inline path. */
 void tlb_arm_write(struct cpu *cpu, unsigned access, uint64_t linear);
 
-/* Raises #AC(0) where alignment checks are on and @linear is no natural address for @size bytes (logical.c). */
+/* Raises #AC(0) where alignment checks are on and @linear is no natural address for @size bytes (logical.c).
+ */
 void alignment_check(struct cpu *cpu, uint64_t linear, size_t size);
 
 /* Records in cpu->dr6_pending the data breakpoints that an access hits (SDM 3B 18.2.4). */

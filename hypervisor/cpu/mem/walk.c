@@ -28,10 +28,7 @@ struct trail {
 };
 
 /* Which right @access asks for. */
-static uint32_t right_wanted(unsigned access)
-{
-	return 1u << (access & (ACCESS_WRITE | ACCESS_EXECUTE));
-}
+static uint32_t right_wanted(unsigned access) { return 1u << (access & (ACCESS_WRITE | ACCESS_EXECUTE)); }
 
 /* ---- error codes (SDM 3A 4.7) ---- */
 
@@ -190,7 +187,8 @@ static bool walk_32(struct trail *trail, struct walk *result)
 	if (CHECK(PTE_RESERVED, entry & reserved_32(cpu, entry, 2)))
 		return fail(result, trail, PF_P | PF_RSVD);
 	if (entry & PTE_PS && cpu->cr4 & CR4_PSE)
-		return finish(trail, result, ((entry & BITS(31, 22)) | (entry & BITS(20, 13)) << 19) & cpu->physical_mask,
+		return finish(trail, result,
+			      ((entry & BITS(31, 22)) | (entry & BITS(20, 13)) << 19) & cpu->physical_mask,
 			      1ull << 22);
 	if (!next_entry(trail, (entry & BITS(31, 12)) + (trail->linear >> 12 & 0x3ff) * 4))
 		return fail(result, trail, 0);
@@ -240,7 +238,8 @@ static bool walk_64(struct trail *trail, struct walk *result, uint64_t table, un
 		if (CHECK(PTE_RESERVED, entry & reserved_64(cpu, entry, level)))
 			return fail(result, trail, PF_P | PF_RSVD);
 		if (level == 1 || (level <= 3 && entry & PTE_PS))
-			return finish(trail, result, entry & ADDRESS_BITS & ~(size - 1) & cpu->physical_mask, size);
+			return finish(trail, result, entry & ADDRESS_BITS & ~(size - 1) & cpu->physical_mask,
+				      size);
 		table = entry & ADDRESS_BITS & cpu->physical_mask;
 	}
 }
@@ -256,12 +255,18 @@ static bool walk_pae(struct trail *trail, struct walk *result)
 
 bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result)
 {
-	struct trail trail = {.cpu = cpu, .linear = linear, .access = access,
-			      .writable = true, .user = true, .executable = true};
+	struct trail trail = {.cpu = cpu,
+			      .linear = linear,
+			      .access = access,
+			      .writable = true,
+			      .user = true,
+			      .executable = true};
 
 	if (!(cpu->cr0 & CR0_PG)) {
-		*result = (struct walk){.physical = linear & BITS(31, 12), .size = PAGE_SIZE,
-					.rights = ALLOW_ALL, .dirty = true};
+		*result = (struct walk){.physical = linear & BITS(31, 12),
+					.size = PAGE_SIZE,
+					.rights = ALLOW_ALL,
+					.dirty = true};
 		return true;
 	}
 	if (cpu->efer & EFER_LMA)

@@ -15,8 +15,8 @@ struct walk {
 	uint64_t physical; /* of the 4 KiB page that holds the linear address */
 	uint64_t size;     /* of the page that maps it, in bytes */
 	uint32_t rights;
-	bool dirty;        /* the D flag is set, or there is none: writes need no further walk */
-	uint32_t error;    /* of the #PF where there is no translation */
+	bool dirty;     /* the D flag is set, or there is none: writes need no further walk */
+	uint32_t error; /* of the #PF where there is no translation */
 };
 
 /*
