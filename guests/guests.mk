@@ -1,3 +1,58 @@
-# Guests: bare-metal ELF64 files, one a suite.
+# Guests: bare-metal ELF64 files, one a suite: guests/lib, the suite's case table, the text of
+# its case section, and the sources of guests/NAME where there is such a folder.
+#
+#   build/guests/NAME.elf <- build/suites/NAME.c, build/suites/NAME.txt (suites/suites.mk)
+#   build/guests/selftest.elf, hand-written cases for the library itself, has both from guests/selftest
+
+GUEST_CC ?= gcc
+GUEST_FLAGS := -m64 -ffreestanding -fno-pic -fno-pie -mcmodel=small -Iguests -Ihypervisor -MMD -MP
+GUEST_CFLAGS := -std=gnu17 $(WARNINGS) -O2 $(GUEST_FLAGS) -fno-builtin -fno-stack-protector -mno-red-zone \
+	-mgeneral-regs-only -fcf-protection=none -fno-asynchronous-unwind-tables -fno-strict-aliasing \
+	-fno-delete-null-pointer-checks
+GUEST_LDFLAGS := -m64 -nostdlib -static -no-pie -Wl,-T,guests/lib/guest.ld -Wl,--build-id=none \
+	-Wl,-z,noexecstack -Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096
+
+GUESTS := selftest $(SUITES)
+GUEST_LIB := $(patsubst guests/%,build/guests/%.o,$(sort $(wildcard guests/lib/*.c guests/lib/*.S)))
+guest_own = $(patsubst guests/%,build/guests/%.o,$(sort $(filter-out guests/selftest/section.c, \
+	$(wildcard guests/$(1)/*.c guests/$(1)/*.S))))
+
 .PHONY: guests
-guests:
+guests: $(GUESTS:%=build/guests/%.elf)
+.SECONDARY:
+
+build/guests/%.c.o: guests/%.c guests/guests.mk | $(DEPS)
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+
+build/guests/%.S.o: guests/%.S guests/guests.mk | $(DEPS)
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_FLAGS) -c -o $@ $<
+
+build/guests/%.table.o: build/suites/%.c guests/guests.mk
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_CFLAGS) -O0 -c -o $@ $<
+
+# The hand-written suite brings its table with its own sources.
+build/guests/selftest.table.o: | $(DEPS)
+	@mkdir -p $(@D)
+	echo | $(GUEST_CC) $(GUEST_FLAGS) -MF $@.d -xc -c -o $@ -
+
+build/guests/selftest/section: guests/selftest/section.c | $(DEPS)
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 $(WARNINGS) -Iguests -Ihypervisor -MMD -MP -o $@ $<
+
+build/suites/selftest.txt: build/guests/selftest/section
+	@mkdir -p $(@D)
+	$< >$@
+
+define guest_rule
+build/guests/$(1).elf: build/guests/$(1).table.o $(call guest_own,$(1)) $(GUEST_LIB) \
+		build/suites/$(1).txt guests/lib/guest.ld
+	$(GUEST_CC) $(GUEST_LDFLAGS) -o $$@.part $(GUEST_LIB) $(call guest_own,$(1)) build/guests/$(1).table.o
+	objcopy --add-section .trapline.cases=build/suites/$(1).txt $$@.part $$@
+	@rm -f $$@.part
+endef
+$(foreach guest,$(GUESTS),$(eval $(call guest_rule,$(guest))))
+
+-include $(wildcard build/guests/*.d build/guests/*/*.d)

@@ -16,7 +16,8 @@
  * An OUTCOME is one kind, then effects in any order, separated by one space:
  *
  *   RUNS NAME=VALUE…              the instruction completed
- *   FAULT vector=N error=N NAME=VALUE…   error only where a code was pushed
+ *   FAULT vector=N error=N NAME=VALUE…   error only where a code was pushed; vector in
+ *                                 decimal, error in hex with 0x
  *   VMFAIL n=N | ENTRY_FAILS reason=N | SHUTDOWN | HANG
  *   NOTSUP PROBE                  a precondition that this machine cannot set up,
  *                                 and the CPUID or MSR probe that says so
@@ -28,6 +29,14 @@
  * its value before, and the value found, in hex with 0x, most significant digit first;
  * memory is little endian and of any size. RIP is an effect on RUNS where it is not the next
  * instruction, on FAULT where it is not the instruction itself.
+ *
+ *
+ * The guest puts UD2 behind the bytes under test and wherever they may lead: #UD at a UD2
+ * that is not at the case's RIP ends it as RUNS. Whatever else is delivered through vectors 0 to 31,
+ * a software INT n too, is FAULT vector=n; through 32 to 255 it is RUNS event=0xN (INT 0x40: RUNS
+ * event=0x40, and no RIP, since the pushed RIP is the next instruction).
+ * RF in the image that an exception pushed is never part of rflags on a FAULT of the fault
+ * class: rf=0x0 stands there where it was clear though the manual promises it set.
  *
  * An expectation is written in the same words, where VALUE may also be
  *   *          anything, changed or not (the manual leaves it undefined)
