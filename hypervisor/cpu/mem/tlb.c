@@ -141,10 +141,9 @@ void watch_access(struct cpu *cpu, uint64_t linear, size_t size, bool write)
 			continue;
 		if (!write && (cpu->dr7 >> DR7_RW_SHIFT(n) & 3) != 3)
 			continue;
-		if (linear < start + bytes && start < linear + size) {
+		/* Run by single steps while DR7 enables anything: run.c looks at dr6_pending behind each. */
+		if (linear < start + bytes && start < linear + size)
 			cpu->dr6_pending |= DR6_B(n);
-			cpu->pending |= PENDING_DEBUG;
-		}
 	}
 }
 
