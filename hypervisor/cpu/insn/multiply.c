@@ -2,8 +2,8 @@
  * multiply.c: products and quotients (SDM 2A DIV IDIV IMUL, 2B MUL).
  *
  * A product sets CF and OF where its upper half is not the extension of the lower. SF, ZF, AF
- * and PF are undefined then, and all six after a division: they stay as they are, which is what
- * AMD's processors do.
+ * and PF are undefined then, and all six after a division: here they stay as they are, as after
+ * a multiplication on AMD's processors.
  */
 #include "cpu/insn/operand.h"
 
