@@ -46,7 +46,7 @@ $(B)/%.o: %.c | $(DEPS)
 
 $(LIBRARY): $(filter-out $(B)/hypervisor/cli/main.o,$(OBJECTS))
 	@rm -f $@
-	ar rcs $@ $^
+	ar qcs $@ $^ # not r: two folders may hold files of one name
 
 $(VISOR): $(B)/hypervisor/cli/main.o $(LIBRARY)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) $(LDLIBS)
