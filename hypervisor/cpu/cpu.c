@@ -45,8 +45,12 @@ void cpu_free(struct cpu *cpu)
 void cpu_step_changed(struct cpu *cpu)
 {
 	bool breakpoints = cpu->dr7 & 0xff;
+	bool step = breakpoints || cpu->tracing || cpu->rflags & (RFLAGS_TF | RFLAGS_RF);
 
-	if (breakpoints || cpu->tracing || cpu->rflags & (RFLAGS_TF | RFLAGS_RF))
+	/* A locked instruction costs as much as several guest instructions; mostly nothing changes. */
+	if (likely(step == !!(cpu->pending & PENDING_STEP)))
+		return;
+	if (step)
 		__atomic_fetch_or(&cpu->pending, PENDING_STEP, __ATOMIC_RELAXED);
 	else
 		__atomic_fetch_and(&cpu->pending, ~(uint32_t)PENDING_STEP, __ATOMIC_RELAXED);

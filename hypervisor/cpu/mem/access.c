@@ -11,6 +11,18 @@
 
 #define MMIO_MAX 16u /* bytes that the bus takes at once */
 
+/* memcpy() for sizes that are mostly those of an operand. */
+static inline void copy_operand(void *to, const void *from, size_t size)
+{
+	switch (size) {
+	case 1: memcpy(to, from, 1); break;
+	case 2: memcpy(to, from, 2); break;
+	case 4: memcpy(to, from, 4); break;
+	case 8: memcpy(to, from, 8); break;
+	default: memcpy(to, from, size);
+	}
+}
+
 /* ---- physical addresses ---- */
 
 static void bus_read(struct cpu *cpu, uint64_t address, uint8_t *to, size_t size)
@@ -41,7 +53,7 @@ uint64_t physical_read(struct cpu *cpu, uint64_t address, unsigned width)
 	uint64_t value = 0;
 
 	if (likely(host))
-		memcpy(&value, host, width);
+		copy_operand(&value, host, width);
 	else
 		bus_read(cpu, address, (uint8_t *)&value, width);
 	return value;
@@ -52,7 +64,7 @@ void physical_write(struct cpu *cpu, uint64_t address, uint64_t value, unsigned 
 	uint8_t *host = phys_write_begin(cpu->memory, address, width);
 
 	if (likely(host))
-		memcpy(host, &value, width);
+		copy_operand(host, &value, width);
 	else
 		bus_write(cpu, address, (const uint8_t *)&value, width);
 }
@@ -80,7 +92,7 @@ static void read_page(struct cpu *cpu, uint64_t linear, void *to, size_t size, u
 	if (unlikely(page->watched))
 		watch_access(cpu, linear, size, false);
 	if (likely(page->host))
-		memcpy(to, page->host + (linear & PAGE_MASK), size);
+		copy_operand(to, page->host + (linear & PAGE_MASK), size);
 	else
 		bus_read(cpu, page->physical | (linear & PAGE_MASK), to, size);
 }
@@ -98,7 +110,7 @@ static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t li
 		return;
 	}
 	phys_page_written(cpu->memory, page->flags, physical, size);
-	memcpy(page->host + (linear & PAGE_MASK), from, size);
+	copy_operand(page->host + (linear & PAGE_MASK), from, size);
 	tlb_arm_write(cpu, access, linear);
 }
 
@@ -116,7 +128,6 @@ void linear_read_bytes(struct cpu *cpu, uint64_t linear, void *to, size_t size, 
 {
 	size_t part = first_part(linear, size);
 
-	access &= ~(unsigned)ACCESS_WRITE;
 	check_canonical(cpu, linear, size);
 	if (likely(part == size)) {
 		read_page(cpu, linear, to, size, access);
@@ -152,15 +163,28 @@ void linear_write_bytes(struct cpu *cpu, uint64_t linear, const void *from, size
 
 uint64_t linear_read(struct cpu *cpu, uint64_t linear, unsigned width, unsigned access)
 {
+	const struct tlb *tlb = context_of(cpu, access);
+	const struct tlb_hot *hot = &tlb->hot[tlb_index(linear)];
 	uint64_t value = 0;
+	uint64_t page = (linear + (width - 1)) & ~PAGE_MASK;
 
+	if (likely(hot->read_tag == (page | tlb->generation) && !(access & ACCESS_WRITE))) {
+		copy_operand(&value, (const void *)(uintptr_t)(hot->host + linear), width);
+		return value;
+	}
 	linear_read_bytes(cpu, linear, &value, width, access);
 	return value;
 }
 
 void linear_write(struct cpu *cpu, uint64_t linear, uint64_t value, unsigned width, unsigned access)
 {
-	linear_write_bytes(cpu, linear, &value, width, access);
+	const struct tlb *tlb = context_of(cpu, access);
+	const struct tlb_hot *hot = &tlb->hot[tlb_index(linear)];
+
+	if (likely(hot->write_tag == (((linear + (width - 1)) & ~PAGE_MASK) | tlb->write_generation)))
+		copy_operand((void *)(uintptr_t)(hot->host + linear), &value, width);
+	else
+		linear_write_bytes(cpu, linear, &value, width, access);
 }
 
 void linear_check(struct cpu *cpu, uint64_t linear, size_t size, unsigned access)
@@ -304,7 +328,12 @@ uint8_t *mem_run_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_
 uint64_t fetch_translate(struct cpu *cpu, uint64_t linear)
 {
 	unsigned access = current_access(cpu) | ACCESS_EXECUTE;
+	const struct tlb *tlb = context_of(cpu, access);
+	const struct tlb_slow *page = &tlb->slow[tlb_index(linear)];
 
+	if (likely(page->tag == ((linear & ~PAGE_MASK) | tlb->generation) &&
+		   page->rights & 1u << ACCESS_EXECUTE))
+		return page->physical | (linear & PAGE_MASK);
 	if (cpu_ia32e(cpu) && CHECK(CANONICAL_FETCH, !linear_is_canonical(cpu, linear)))
 		cpu_raise(cpu, VECTOR_GP, 0);
 	return tlb_translate(cpu, linear, access)->physical | (linear & PAGE_MASK);

@@ -282,6 +282,18 @@ static void test_user_and_supervisor(void **state)
 	assert_int_equal(FAULT_OF(t, linear_read(cpu, DATA_LINEAR, 8, ACCESS_USER)), VECTOR_PF);
 	test_cpl_set(t, 0);
 	assert_int_equal(mem_read(cpu, DS, DATA_LINEAR, 8), 1);
+	/* A read for writing faults as the write will. */
+	cpu->cr0 |= CR0_WP;
+	tlb_select(cpu);
+	assert_int_equal(linear_read(cpu, DATA_LINEAR + 0x1000, 8, ACCESS_IMPLICIT), 2);
+	assert_int_equal(FAULT_OF(t, linear_read(cpu, DATA_LINEAR + 0x1000, 8, ACCESS_IMPLICIT | ACCESS_WRITE)),
+			 VECTOR_PF);
+	assert_int_equal(cpu->raised.error_code, PF_P | PF_W);
+	assert_int_equal(linear_read(cpu, DATA_LINEAR, 8, ACCESS_IMPLICIT | ACCESS_WRITE), 1);
+	/* The inline tags serve explicit accesses as well. */
+	linear_write(cpu, DATA_LINEAR, 3, 2, ACCESS_IMPLICIT);
+	linear_write(cpu, DATA_LINEAR + 2, 4, 1, ACCESS_IMPLICIT);
+	assert_int_equal(linear_read(cpu, DATA_LINEAR, 4, ACCESS_IMPLICIT), 0x40003);
 	test_cpu_free(t);
 }
 

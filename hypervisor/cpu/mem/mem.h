@@ -58,7 +58,10 @@ static inline void mem_modify_end(struct cpu *cpu, const struct mem_modify *modi
 const uint8_t *mem_run_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size);
 uint8_t *mem_run_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size);
 
-/* ---- linear addresses, with explicit rights (enum access bits) ---- */
+/*
+ * ---- linear addresses, with explicit rights (enum access bits) ----
+ * A read with ACCESS_WRITE is the first half of a read-modify-write: it faults as the write does.
+ */
 
 uint64_t linear_read(struct cpu *cpu, uint64_t linear, unsigned width, unsigned access);
 void linear_write(struct cpu *cpu, uint64_t linear, uint64_t value, unsigned width, unsigned access);

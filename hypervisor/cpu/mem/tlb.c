@@ -12,6 +12,8 @@
 #include "cpu/mem/walk.h"
 #include "cpu/trace.h"
 
+#define CR4_INPUTS (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE)
+
 /* What the cached rights of a CPU depend on besides the tables. */
 struct tlb_inputs {
 	uint64_t controls;   /* bits of CR0, CR4 and EFER, side by side */
@@ -149,48 +151,49 @@ void watch_access(struct cpu *cpu, uint64_t linear, size_t size, bool write)
 
 /* ---- contexts ---- */
 
-static struct tlb_inputs current_inputs(const struct cpu *cpu)
+static bool watches_any_data(const struct cpu *cpu)
 {
-	struct tlb_inputs inputs = {
-		.controls = (cpu->cr0 & (CR0_PG | CR0_WP)) | (cpu->efer & (EFER_LMA | EFER_NXE)) |
-			    (cpu->cr4 & (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE)) << 32,
-		.pkru = (cpu->cr4 & CR4_PKE ? cpu->pkru : 0) | (uint64_t)(uint32_t)check_broken << 32};
-	bool watching = false;
+	if (likely(!(cpu->dr7 & 0xff)))
+		return false;
+	return watches_data(cpu, 0) || watches_data(cpu, 1) || watches_data(cpu, 2) || watches_data(cpu, 3);
+}
 
-	for (unsigned n = 0; n < 4; n++)
-		watching |= watches_data(cpu, n);
-	if (watching) {
-		inputs.watched[0] = cpu->dr7;
-		memcpy(&inputs.watched[1], cpu->dr, sizeof(cpu->dr));
+/* Whether what the cached rights depend on has changed since the last call; notes the new state. */
+static bool inputs_changed(struct cpu *cpu)
+{
+	struct tlb_inputs *known = &tlb_set(cpu)->inputs;
+	uint64_t controls = (cpu->cr0 & (CR0_PG | CR0_WP)) | (cpu->efer & (EFER_LMA | EFER_NXE)) |
+			    (cpu->cr4 & CR4_INPUTS) << 32;
+	uint64_t pkru = (cpu->cr4 & CR4_PKE ? cpu->pkru : 0) | (uint64_t)(uint32_t)check_broken << 32;
+	uint64_t watched[5] = {0};
+
+	if (unlikely(watches_any_data(cpu))) {
+		watched[0] = cpu->dr7;
+		memcpy(&watched[1], cpu->dr, sizeof(cpu->dr));
 	}
-	return inputs;
+	if (likely(known->controls == controls && known->pkru == pkru && !(known->watched[0] | watched[0])))
+		return false;
+	if (known->controls == controls && known->pkru == pkru &&
+	    !memcmp(known->watched, watched, sizeof(watched)))
+		return false;
+	known->controls = controls;
+	known->pkru = pkru;
+	memcpy(known->watched, watched, sizeof(watched));
+	return true;
 }
 
 void tlb_select(struct cpu *cpu)
 {
-	struct tlb_inputs inputs = current_inputs(cpu);
 	enum tlb_context context = TLB_SUPERVISOR;
 	bool ac = cpu->rflags & RFLAGS_AC;
 
-	if (memcmp(&inputs, &tlb_set(cpu)->inputs, sizeof(inputs))) {
-		tlb_set(cpu)->inputs = inputs;
+	if (unlikely(inputs_changed(cpu)))
 		tlb_flush_all(cpu);
-	}
 	if (cpu->cpl == 3)
 		context = ac && cpu->cr0 & CR0_AM ? TLB_USER_ALIGNED : TLB_USER;
 	else if (ac && cpu->cr4 & CR4_SMAP)
 		context = TLB_SUPERVISOR_AC;
 	cpu->tlb = &cpu->tlbs[context];
-}
-
-/* The table for @access; its rights are those that such an access has. */
-static struct tlb *context_of(struct cpu *cpu, unsigned access)
-{
-	if (access & ACCESS_USER)
-		return &cpu->tlbs[TLB_USER];
-	if (cpu->cr4 & CR4_SMAP && cpu->rflags & RFLAGS_AC && !(access & ACCESS_IMPLICIT))
-		return &cpu->tlbs[TLB_SUPERVISOR_AC];
-	return &cpu->tlbs[TLB_SUPERVISOR];
 }
 
 /* ---- translation ---- */

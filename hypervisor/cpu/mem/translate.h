@@ -6,6 +6,16 @@
 
 #include "cpu/mem/mem.h"
 
+/* The table for @access; its rights are those that such an access has. */
+static inline struct tlb *context_of(const struct cpu *cpu, unsigned access)
+{
+	if (access & ACCESS_USER)
+		return &cpu->tlbs[TLB_USER];
+	if (cpu->cr4 & CR4_SMAP && cpu->rflags & RFLAGS_AC && !(access & ACCESS_IMPLICIT))
+		return &cpu->tlbs[TLB_SUPERVISOR_AC];
+	return &cpu->tlbs[TLB_SUPERVISOR];
+}
+
 /*
  * The page of @linear (canonical) for @access, from the TLB or by a walk, which sets A and D.
  * Raises #PF. The entry stays valid until the next translation or flush.
