@@ -305,10 +305,8 @@ static bool break_row(struct pattern *p, const char *gate)
 		return had;
 	}
 	if (!strcmp(gate, "LOCK")) {
-		bool had = !(p->flags & FLAG_LOCK) && !p->reserved;
-
-		p->lock_broken |= had;
-		return had;
+		p->lock_broken = !p->reserved;
+		return p->lock_broken;
 	}
 	uint32_t bit = gate_bit(gate);
 	bool had = p->gates & bit;

@@ -1,0 +1,743 @@
+/*
+ * run_test.c: small programs on a whole CPU: what retires, what a store into code does, and
+ * what comes between two instructions.
+ */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpu/cpu.h"
+#include "cpu/insn.h"
+#include "cpu/mem/phys.h"
+#include "cpu/trace.h"
+
+#define MEMORY (1u << 20)
+#define CODE 0x7000u
+#define STACK 0x6000u
+#define HANDLERS 0x5000u /* of vector n at + 16 n: HLT */
+
+struct machine {
+	struct profile profile;
+	struct phys_memory *memory;
+	struct cpu *cpu;
+	uint8_t *ram;
+	int interrupt; /* vector for interrupt_acknowledge, or -1 */
+	unsigned acknowledged;
+	unsigned traced, events;
+};
+
+/* ---- a bus: port 1 stops, port 2 raises the interrupt line, port 3 an NMI ---- */
+
+static uint32_t bus_port_in(void *owner, uint16_t port, unsigned size)
+{
+	(void)owner;
+	(void)port;
+	(void)size;
+	return 0x5a5a5a5a;
+}
+
+static void bus_port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
+{
+	struct machine *m = owner;
+
+	(void)size;
+	(void)value;
+	if (port == 1)
+		cpu_request_stop(m->cpu);
+	if (port == 2)
+		cpu_set_interrupt_line(m->cpu, true);
+	if (port == 3)
+		cpu_raise_nmi(m->cpu);
+}
+
+static void bus_mmio_read(void *owner, uint64_t address, void *to, unsigned size)
+{
+	(void)owner;
+	(void)address;
+	memset(to, 0xf4, size); /* HLT, where code runs off */
+}
+
+static void bus_mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
+{
+	struct machine *m = owner;
+
+	(void)from;
+	(void)size;
+	if ((address & 0xfff) == 1)
+		cpu_request_stop(m->cpu);
+}
+
+static int bus_interrupt_acknowledge(void *owner)
+{
+	struct machine *m = owner;
+
+	m->acknowledged++;
+	cpu_set_interrupt_line(m->cpu, false);
+	return m->interrupt;
+}
+
+static void bus_cr8_written(void *owner, uint64_t cr8)
+{
+	(void)owner;
+	(void)cr8;
+}
+
+static bool bus_msr_read(void *owner, uint32_t index, uint64_t *value)
+{
+	(void)owner;
+	(void)index;
+	*value = 0;
+	return true;
+}
+
+static bool bus_msr_write(void *owner, uint32_t index, uint64_t value)
+{
+	(void)owner;
+	(void)index;
+	(void)value;
+	return true;
+}
+
+static void bus_trace_insn(void *owner, struct cpu *cpu, const struct insn *insn)
+{
+	(void)cpu;
+	(void)insn;
+	((struct machine *)owner)->traced++;
+}
+
+static void bus_trace_event(void *owner, struct cpu *cpu, const struct event *event)
+{
+	(void)cpu;
+	(void)event;
+	((struct machine *)owner)->events++;
+}
+
+/* ---- machines ---- */
+
+static int setup(void **state)
+{
+	struct machine *m = calloc(1, sizeof(*m));
+	struct cpu_bus bus = {.owner = m, .port_in = bus_port_in, .port_out = bus_port_out,
+			      .mmio_read = bus_mmio_read, .mmio_write = bus_mmio_write,
+			      .interrupt_acknowledge = bus_interrupt_acknowledge, .cr8_written = bus_cr8_written,
+			      .msr_read = bus_msr_read, .msr_write = bus_msr_write,
+			      .trace_insn = bus_trace_insn, .trace_event = bus_trace_event};
+	char why[128];
+
+	*state = m;
+	assert_int_equal(profile_parse(&m->profile, "amd", why, sizeof(why)), 0);
+	m->memory = phys_new();
+	m->ram = aligned_alloc(4096, MEMORY);
+	memset(m->ram, 0, MEMORY);
+	assert_int_equal(phys_add(m->memory, 0, MEMORY, m->ram, false), 0);
+	m->cpu = cpu_new(&m->profile, &bus, m->memory);
+	assert_non_null(m->cpu);
+	m->interrupt = 0x20;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct machine *m = *state;
+
+	cpu_free(m->cpu);
+	phys_free(m->memory);
+	free(m->ram);
+	free(m);
+	return 0;
+}
+
+/* Real-address mode at 0:CODE; every vector leads to a HLT of its own. */
+static void start_real(struct machine *m, const void *code, size_t size)
+{
+	struct vcpu_state s;
+
+	for (unsigned vector = 0; vector < 256; vector++) {
+		uint32_t entry = HANDLERS + 16 * vector;
+
+		assert_true(phys_write(m->memory, vector * 4u, &entry, 4));
+		assert_true(phys_write(m->memory, entry, "\xf4", 1));
+	}
+	assert_true(phys_write(m->memory, CODE, code, size));
+	cpu_reset(m->cpu, false);
+	cpu_save(m->cpu, &s);
+	s.segment[CS].base = s.segment[CS].selector = 0;
+	s.idtr.limit = 0x3ff;
+	s.rip = CODE;
+	s.gpr[RSP] = STACK;
+	cpu_load(m->cpu, &s);
+	m->cpu->stop_at = m->cpu->event_at = 100000;
+}
+
+#define START_REAL(m, ...)                                        \
+	do {                                                      \
+		static const uint8_t code_[] = {__VA_ARGS__};     \
+		start_real((m), code_, sizeof(code_));            \
+	} while (0)
+
+/* Flat 32-bit protected mode, without paging and without an IDT. */
+static void start_flat(struct machine *m, const void *code, size_t size)
+{
+	struct vcpu_state s;
+
+	start_real(m, code, size);
+	cpu_save(m->cpu, &s);
+	s.cr0 |= CR0_PE;
+	for (unsigned i = 0; i < SEGMENT_COUNT; i++) {
+		s.segment[i].selector = 16;
+		s.segment[i].limit = 0xffffffff;
+		s.segment[i].attributes = SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_DB | SEG_G;
+	}
+	s.segment[CS].selector = 8;
+	s.segment[CS].attributes |= SEG_CODE;
+	s.idtr.limit = 0;
+	cpu_load(m->cpu, &s);
+}
+
+#define START_FLAT(m, ...)                                        \
+	do {                                                      \
+		static const uint8_t code_[] = {__VA_ARGS__};     \
+		start_flat((m), code_, sizeof(code_));            \
+	} while (0)
+
+static uint16_t word(const struct machine *m, uint32_t address)
+{
+	uint16_t value;
+
+	memcpy(&value, m->ram + address, 2);
+	return value;
+}
+
+/* Runs into the HLT of the handler of @vector; the pushed IP is @ip. */
+static void expect_vector(struct machine *m, unsigned vector, unsigned ip)
+{
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, HANDLERS + 16 * vector + 1);
+	assert_int_equal(word(m, (uint32_t)m->cpu->reg[RSP]), ip);
+}
+
+/* ---- counting ---- */
+
+/* mov cx,5; loop: inc ax; dec cx; jnz loop; hlt */
+#define LOOP 0xb9, 5, 0, 0x40, 0x49, 0x75, 0xfc, 0xf4
+#define LOOP_INSNS (1 + 3 * 5 + 1)
+
+static void test_counts(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, LOOP);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->reg[RAX], 5);
+	assert_int_equal(m->cpu->retired, LOOP_INSNS);
+	assert_int_equal(m->cpu->rip, CODE + 8);
+	/* Halted it stays. */
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->retired, LOOP_INSNS);
+}
+
+/* Any budget stops at that very instruction, and going on from there ends in the same state. */
+static void test_budget(void **state)
+{
+	struct machine *m = *state;
+	static const uint8_t rips[] = {0, 3, 4, 5};
+
+	for (unsigned n = 1; n < LOOP_INSNS; n++) {
+		START_REAL(m, LOOP);
+		m->cpu->stop_at = n;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_BUDGET);
+		assert_int_equal(m->cpu->retired, n);
+		assert_int_equal(m->cpu->rip, CODE + (n == LOOP_INSNS - 1 ? 7 : rips[1 + (n - 1) % 3]));
+		m->cpu->stop_at = 1000;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->retired, LOOP_INSNS);
+		assert_int_equal(m->cpu->reg[RAX], 5);
+	}
+}
+
+static void test_event_at(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, LOOP);
+	m->cpu->event_at = 7;
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_REQUESTED);
+	assert_int_equal(m->cpu->retired, 7);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->retired, LOOP_INSNS);
+}
+
+/* cld; mov cx,100; mov di,9000h; rep stosb; hlt: each iteration counts, and any may be the last. */
+static void test_rep(void **state)
+{
+	struct machine *m = *state;
+
+	for (unsigned n = 1; n < 104; n += 3) {
+		START_REAL(m, 0xfc, 0xb9, 100, 0, 0xbf, 0x00, 0x90, 0xf3, 0xaa, 0xf4);
+		m->cpu->stop_at = n;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_BUDGET);
+		assert_int_equal(m->cpu->retired, n);
+		if (n > 3) {
+			assert_int_equal(m->cpu->reg[RCX], 103 - n);
+			assert_int_equal(m->cpu->rip, n == 103 ? CODE + 9 : CODE + 7);
+		}
+		m->cpu->stop_at = 1000;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->retired, 104);
+		assert_int_equal(m->cpu->reg[RCX], 0);
+	}
+	/* No iterations are still one instruction. */
+	START_REAL(m, 0xb9, 0, 0, 0xf3, 0xaa, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->retired, 3);
+}
+
+/* A fault in the middle of a trace: what is before it has retired, the delivery counts as one, then the HLT. */
+static void test_fault(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0x40, 0x0f, 0x0b, 0x40);
+	expect_vector(m, VECTOR_UD, CODE + 2);
+	assert_int_equal(m->cpu->reg[RAX], 2);
+	assert_int_equal(m->cpu->retired, 4);
+	/* #DE likewise: xor dx,dx; xor cx,cx; div cx */
+	START_REAL(m, 0x31, 0xd2, 0x31, 0xc9, 0xf7, 0xf1);
+	expect_vector(m, VECTOR_DE, CODE + 4);
+}
+
+/* A handler that faults itself for ever, on a stack that wraps: the budget ends it. */
+static void test_fault_loop(void **state)
+{
+	struct machine *m = *state;
+	uint32_t entry = CODE;
+
+	START_REAL(m, 0x0f, 0x0b);
+	assert_true(phys_write(m->memory, VECTOR_UD * 4u, &entry, 4));
+	m->cpu->stop_at = 1000;
+	m->cpu->reg[RSP] = 0xfffe;
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_BUDGET);
+	assert_int_equal(m->cpu->retired, 1000);
+}
+
+static void test_too_long(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90);
+	expect_vector(m, VECTOR_GP, CODE);
+}
+
+static void test_shutdown(void **state)
+{
+	struct machine *m = *state;
+
+	START_FLAT(m, 0x40, 0x0f, 0x0b);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_SHUTDOWN);
+	assert_int_equal(m->cpu->activity, ACTIVITY_SHUTDOWN);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_SHUTDOWN);
+}
+
+/* ---- code that is written ---- */
+
+/* mov byte [CODE+5],41h; inc ax (to become inc cx); hlt: in one trace. */
+static void test_store_into_running_trace(void **state)
+{
+	struct machine *m = *state;
+
+	for (int i = 0; i < 3; i++) {
+		START_REAL(m, 0xc6, 0x06, 0x05, 0x70, 0x41, 0x40, 0x40, 0xf4);
+		m->cpu->reg[RCX] = m->cpu->reg[RAX] = 0;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RCX], 1);
+		assert_int_equal(m->cpu->reg[RAX], 1);
+		assert_int_equal(m->cpu->retired, 4);
+	}
+}
+
+/* A loop whose first instruction changes under its links. */
+static void test_store_into_linked_trace(void **state)
+{
+	struct machine *m = *state;
+
+	/* mov cx,200; l: inc ax; dec cx; jnz l; cmp byte [l],42h; je end; mov byte [l],42h; mov cx,100; jmp l; end: hlt */
+	START_REAL(m, 0xb9, 200, 0, 0x40, 0x49, 0x75, 0xfc, 0x80, 0x3e, 0x03, 0x70, 0x42, 0x74, 0x0a, 0xc6, 0x06, 0x03,
+		   0x70, 0x42, 0xb9, 100, 0, 0xeb, 0xeb, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->reg[RAX], 200);
+	assert_int_equal(m->cpu->reg[RDX] - m->profile.signature, 100);
+	assert_int_equal(m->cpu->retired, 1 + 600 + 2 + 3 + 300 + 2 + 1);
+}
+
+/* Code written from outside between two runs, as a restore does. */
+static void test_code_replaced(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	START_REAL(m, 0x43, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->reg[RBX], 1);
+	assert_int_equal(m->cpu->reg[RAX], 0);
+	/* And after everything was forgotten. */
+	trace_drop_all(m->cpu->traces);
+	START_REAL(m, 0x43, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->reg[RBX], 1);
+}
+
+/* More code than the arena holds: 4 times 900 KiB of INC AX, each page made anew. */
+static void test_arena(void **state)
+{
+	struct machine *m = *state;
+
+	START_FLAT(m, 0xf4);
+	memset(m->ram + 0x10000, 0x40, MEMORY - 0x10000);
+	m->ram[MEMORY - 1] = 0xf4;
+	for (int i = 0; i < 2; i++) {
+		m->cpu->rip = 0x10000;
+		m->cpu->activity = ACTIVITY_ACTIVE;
+		m->cpu->stop_at = m->cpu->event_at = 10000000;
+		m->cpu->reg[RAX] = 0;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RAX], MEMORY - 0x10001);
+	}
+}
+
+/* An instruction across two pages, in a loop. */
+static void test_page_crossing(void **state)
+{
+	struct machine *m = *state;
+	/* l: add eax,11223344h over the edge; dec ecx; jnz l; hlt */
+	static const uint8_t code[] = {0x05, 0x44, 0x33, 0x22, 0x11, 0x49, 0x75, 0xf8, 0xf4};
+
+	for (unsigned before = 1; before < 5; before++) {
+		START_FLAT(m, 0xf4);
+		assert_true(phys_write(m->memory, 0x9000 - before, code, sizeof(code)));
+		m->cpu->rip = 0x9000 - before;
+		m->cpu->reg[RCX] = 3;
+		m->cpu->reg[RAX] = 0;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RAX], 0x11223344u * 3u);
+		assert_int_equal(m->cpu->retired, 10);
+		/* Its second half changes. */
+		assert_true(phys_write(m->memory, 0x9000 - before + 4, "\x22", 1));
+		m->cpu->activity = ACTIVITY_ACTIVE;
+		m->cpu->rip = 0x9000 - before;
+		m->cpu->reg[RCX] = 1;
+		m->cpu->reg[RAX] = 0;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RAX], 0x22223344u);
+	}
+}
+
+/* ---- the edges of CS ---- */
+
+static void set_code_limit(struct machine *m, uint32_t limit)
+{
+	struct vcpu_state s;
+
+	cpu_save(m->cpu, &s);
+	s.segment[CS].limit = limit;
+	cpu_load(m->cpu, &s);
+}
+
+/* The #GP comes at the instruction that leaves CS, not before, and the same code under a larger limit runs on. */
+static void test_code_limit(void **state)
+{
+	struct machine *m = *state;
+
+	for (unsigned inside = 1; inside < 5; inside++) {
+		START_REAL(m, 0x40, 0xb9, 1, 0, 0xf4);
+		set_code_limit(m, CODE + inside - 1);
+		/* The handlers lie inside. */
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->rip, HANDLERS + 16 * VECTOR_GP + 1);
+		assert_int_equal(word(m, (uint32_t)m->cpu->reg[RSP]), CODE + (inside < 4 ? 1 : 4));
+		assert_int_equal(m->cpu->reg[RAX], 1);
+		set_code_limit(m, 0xffff);
+		m->cpu->activity = ACTIVITY_ACTIVE;
+		m->cpu->rip = CODE;
+		m->cpu->reg[RSP] = STACK;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->rip, CODE + 5);
+		assert_int_equal(m->cpu->reg[RCX], 1);
+	}
+}
+
+/* ---- between instructions ---- */
+
+static void test_single_step(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0x40, 0xf4);
+	m->cpu->rflags |= RFLAGS_TF;
+	cpu_mode_changed(m->cpu);
+	expect_vector(m, VECTOR_DB, CODE + 1);
+	assert_int_equal(m->cpu->reg[RAX], 1);
+	assert_int_equal(m->cpu->dr6, DR6_FIXED_1 | DR6_BS);
+	assert_false(m->cpu->rflags & RFLAGS_TF);
+}
+
+/* pushf; or word [sp] TF; popf; inc ax; inc ax: the trap comes behind the instruction after POPF. */
+static void test_single_step_by_popf(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x9c, 0x58, 0x80, 0xcc, 0x01, 0x50, 0x9d, 0x43, 0x43);
+	expect_vector(m, VECTOR_DB, CODE + 8);
+	assert_int_equal(m->cpu->reg[RBX], 1);
+}
+
+/* Single steps of a repeated instruction trap after each iteration, with IP still at it. */
+static void test_single_step_rep(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0xf3, 0xaa, 0xf4);
+	m->cpu->reg[RCX] = 3;
+	m->cpu->reg[RDI] = 0x9000;
+	m->cpu->rflags |= RFLAGS_TF;
+	cpu_mode_changed(m->cpu);
+	expect_vector(m, VECTOR_DB, CODE);
+	assert_int_equal(m->cpu->reg[RCX], 2);
+}
+
+/* mov ss,ax; inc bx; inc bx with TF: no trap behind MOV SS, one behind the next. */
+static void test_mov_ss_holds_traps(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x8e, 0xd0, 0x43, 0x43);
+	m->cpu->rflags |= RFLAGS_TF;
+	cpu_mode_changed(m->cpu);
+	expect_vector(m, VECTOR_DB, CODE + 3);
+}
+
+static void test_sti_shadow(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0xfb, 0x40, 0x40, 0xf4);
+	cpu_set_interrupt_line(m->cpu, true);
+	expect_vector(m, 0x20, CODE + 3);
+	assert_int_equal(m->acknowledged, 1);
+	assert_int_equal(m->cpu->reg[RAX], 2);
+	assert_false(m->cpu->rflags & RFLAGS_IF);
+}
+
+/* With IF set already, STI shadows nothing. */
+static void test_interrupt_at_once(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0x40, 0xf4);
+	m->cpu->rflags |= RFLAGS_IF;
+	cpu_set_interrupt_line(m->cpu, true);
+	expect_vector(m, 0x20, CODE);
+}
+
+/* out 2,al raises the line: taken behind the OUT; the NMI of port 3 goes first. */
+static void test_interrupt_from_port(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0xfb, 0x90, 0xe6, 2, 0x40, 0x40, 0xf4);
+	expect_vector(m, 0x20, CODE + 4);
+	assert_int_equal(m->cpu->reg[RAX], 0);
+	START_REAL(m, 0xe6, 2, 0xe6, 3, 0x40, 0xf4);
+	expect_vector(m, VECTOR_NMI, CODE + 4);
+	assert_true(m->cpu->nmi_blocked);
+}
+
+static void test_nmi_blocked(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0x40, 0xf4);
+	m->cpu->nmi_blocked = true;
+	cpu_raise_nmi(m->cpu);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, CODE + 3);
+	/* Unblocked, it ends the halt. */
+	m->cpu->nmi_blocked = false;
+	expect_vector(m, VECTOR_NMI, CODE + 3);
+}
+
+static void test_halt_wakes(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0xfb, 0xf4, 0x40, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, CODE + 2);
+	cpu_set_interrupt_line(m->cpu, true);
+	expect_vector(m, 0x20, CODE + 2);
+}
+
+/* A stop asked for by a device in the middle of a trace: behind that instruction, and nothing is lost. */
+static void test_request_stop(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0xe6, 1, 0x40, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_REQUESTED);
+	assert_int_equal(m->cpu->rip, CODE + 3);
+	assert_int_equal(m->cpu->retired, 2);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->reg[RAX], 2);
+	/* By memory-mapped I/O: mov [0x200001],al; inc eax; inc eax */
+	for (int i = 0; i < 2; i++) {
+		START_FLAT(m, 0x40, 0xa2, 0x01, 0x00, 0x20, 0x00, 0x40, 0x40, 0xf4);
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_REQUESTED);
+		assert_int_equal(m->cpu->rip, CODE + 6);
+		assert_int_equal(m->cpu->retired, 2);
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RAX], 3);
+		assert_int_equal(m->cpu->retired, 5);
+	}
+}
+
+/* ---- breakpoints ---- */
+
+static void set_breakpoint(struct machine *m, uint64_t address, uint64_t dr7)
+{
+	struct vcpu_state s;
+
+	cpu_save(m->cpu, &s);
+	s.dr[0] = address;
+	s.dr7 = DR7_FIXED_1 | dr7;
+	cpu_load(m->cpu, &s);
+}
+
+static void test_code_breakpoint(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0x40, 0xf4);
+	set_breakpoint(m, CODE + 1, DR7_L(0));
+	expect_vector(m, VECTOR_DB, CODE + 1);
+	assert_int_equal(m->cpu->reg[RAX], 1);
+	assert_int_equal(m->cpu->dr6, DR6_FIXED_1 | DR6_B(0));
+	/* RF holds it off, for one instruction. */
+	START_REAL(m, 0x40, 0x40, 0xf4);
+	set_breakpoint(m, CODE, DR7_L(0));
+	m->cpu->rflags |= RFLAGS_RF;
+	cpu_mode_changed(m->cpu);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, CODE + 3);
+	assert_false(m->cpu->rflags & RFLAGS_RF);
+}
+
+/* mov [9000h],al; inc ax: a trap behind the store. */
+static void test_data_breakpoint(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0xa2, 0x00, 0x90, 0x40, 0xf4);
+	set_breakpoint(m, 0x9000, DR7_L(0) | 1u << DR7_RW_SHIFT(0));
+	expect_vector(m, VECTOR_DB, CODE + 4);
+	assert_int_equal(m->cpu->dr6, DR6_FIXED_1 | DR6_B(0));
+	assert_int_equal(m->ram[0x9000], 1);
+}
+
+/* ---- tracing, and what is not modelled ---- */
+
+static void test_tracing(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0x40, 0x0f, 0x0b);
+	m->cpu->tracing = true;
+	cpu_mode_changed(m->cpu);
+	expect_vector(m, VECTOR_UD, CODE + 2);
+	assert_int_equal(m->events, 1);
+	assert_int_equal(m->traced, 4); /* the UD2 and the HLT as well */
+}
+
+static void test_unmodelled(void **state)
+{
+	struct machine *m = *state;
+
+	START_FLAT(m, 0x40, 0xc5, 0xf8, 0x77, 0x90); /* VZEROUPPER */
+	m->profile.features[FEATURE_avx / 64] |= 1ull << FEATURE_avx % 64;
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_UNMODELLED);
+	assert_non_null(strstr(m->cpu->unmodelled, "7001 c5 f8 77"));
+	assert_int_equal(m->cpu->rip, CODE + 1);
+	assert_int_equal(m->cpu->retired, 1);
+}
+
+/* ---- state ---- */
+
+static void test_save_load(void **state)
+{
+	struct machine *m = *state;
+	struct vcpu_state before, after;
+
+	START_REAL(m, LOOP);
+	m->cpu->stop_at = 9;
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_BUDGET);
+	flags_set(&m->cpu->lazy, RFLAGS_ZF | RFLAGS_PF | RFLAGS_SF);
+	memset(&before, 0, sizeof(before));
+	memset(&after, 0, sizeof(after));
+	cpu_save(m->cpu, &before);
+	assert_int_equal(before.rflags & RFLAGS_STATUS, RFLAGS_ZF | RFLAGS_PF | RFLAGS_SF);
+	cpu_reset(m->cpu, false);
+	cpu_load(m->cpu, &before);
+	cpu_save(m->cpu, &after);
+	assert_memory_equal(before.gpr, after.gpr, sizeof(before.gpr));
+	assert_int_equal(before.rip, after.rip);
+	assert_int_equal(before.rflags, after.rflags);
+	assert_int_equal(before.tsc, after.tsc);
+	assert_memory_equal(before.segment, after.segment, sizeof(before.segment));
+}
+
+/* INIT keeps what SDM 3A table 9-1 says that it keeps. */
+static void test_init(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, LOOP);
+	m->cpu->cr0 = CR0_PE | CR0_CD | CR0_WP;
+	m->cpu->mxcsr = 0x1fa0;
+	m->cpu->msr.star = 7;
+	m->cpu->vector[3] = 9;
+	cpu_reset(m->cpu, true);
+	assert_int_equal(m->cpu->cr0, CR0_ET | CR0_CD);
+	assert_int_equal(m->cpu->mxcsr, 0x1fa0);
+	assert_int_equal(m->cpu->msr.star, 7);
+	assert_int_equal(m->cpu->vector[3], 9);
+	assert_int_equal(m->cpu->rip, 0xfff0);
+	assert_int_equal(m->cpu->segment[CS].s.base, 0xffff0000);
+	assert_int_equal(m->cpu->code_mode, CODE_16);
+	cpu_reset(m->cpu, false);
+	assert_int_equal(m->cpu->cr0, CR0_ET | CR0_CD | CR0_NW);
+	assert_int_equal(m->cpu->mxcsr, MXCSR_RESET);
+	assert_int_equal(m->cpu->msr.star, 0);
+	assert_int_equal(m->cpu->reg[RDX], m->profile.signature);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_counts), TEST(test_budget), TEST(test_event_at), TEST(test_rep), TEST(test_fault),
+		TEST(test_fault_loop), TEST(test_too_long), TEST(test_shutdown), TEST(test_store_into_running_trace),
+		TEST(test_store_into_linked_trace), TEST(test_code_replaced), TEST(test_arena),
+		TEST(test_page_crossing), TEST(test_code_limit), TEST(test_single_step),
+		TEST(test_single_step_by_popf), TEST(test_single_step_rep), TEST(test_mov_ss_holds_traps),
+		TEST(test_sti_shadow), TEST(test_interrupt_at_once), TEST(test_interrupt_from_port),
+		TEST(test_nmi_blocked), TEST(test_halt_wakes), TEST(test_request_stop), TEST(test_code_breakpoint),
+		TEST(test_data_breakpoint), TEST(test_tracing), TEST(test_unmodelled), TEST(test_save_load),
+		TEST(test_init),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
