@@ -44,6 +44,10 @@ static const struct msr_field {
 static bool present(const struct msr_field *msr) { return !msr->present || *msr->present; }
 static bool is_64(unsigned mode) { return mode == MODE_LONG || mode == MODE_COMPAT; }
 
+/* Whether the processor uses them with this CR4. */
+static bool has_xcr0(const uint64_t *f) { return machine.xsave && f[STATE_cr4] & CR4_OSXSAVE; }
+static bool has_pkru(const uint64_t *f) { return machine.pku && f[STATE_cr4] & CR4_PKE; }
+
 /* ---- loading ---- */
 
 static void write_debug_register(unsigned n, uint64_t value)
@@ -75,9 +79,9 @@ static void load_quiet_fields(const uint64_t *in)
 		machine_write_cr8(in[STATE_cr8]);
 	if (in[STATE_misc_features] != now[STATE_misc_features])
 		machine_write_msr(MSR_MISC_FEATURES, in[STATE_misc_features]);
-	if (machine.xsave && in[STATE_xcr0] != now[STATE_xcr0])
+	if (has_xcr0(in) && in[STATE_xcr0] != now[STATE_xcr0])
 		machine_write_xcr0(in[STATE_xcr0]);
-	if (machine.pku && in[STATE_pkru] != now[STATE_pkru])
+	if (has_pkru(in) && in[STATE_pkru] != now[STATE_pkru])
 		machine_write_pkru((uint32_t)in[STATE_pkru]);
 }
 
@@ -170,8 +174,8 @@ static void prepare_stub(const struct case_spec *spec, uint32_t address)
 	uint8_t code[CASE_BYTES_MAX + 2];
 
 	machine_copy(code, spec->bytes, spec->length);
-	code[spec->length] = 0x0f; /* UD2 */
-	code[spec->length + 1] = 0x0b;
+	code[spec->length] = CASE_END & 0xff;
+	code[spec->length + 1] = CASE_END >> 8;
 	world_poke(address, code, spec->length + 2u);
 }
 
@@ -202,6 +206,20 @@ static void load(struct exchange *x, const struct case_spec *spec)
 
 /* ---- looking ---- */
 
+/* What was not looked at is as it was. */
+static void remember(const struct exchange *x)
+{
+	uint64_t xcr0 = hardware.field[STATE_xcr0], pkru = hardware.field[STATE_pkru];
+
+	hardware = x->out;
+	if (!has_xcr0(x->in.field) && !has_xcr0(x->out.field))
+		hardware.field[STATE_xcr0] = xcr0;
+	if (!has_pkru(x->in.field) && !has_pkru(x->out.field))
+		hardware.field[STATE_pkru] = pkru;
+	if (x->detect)
+		hardware.field[STATE_dr6] = machine_read_dr6();
+}
+
 /* The fields that the assembler left alone. */
 static void capture_quiet_fields(struct exchange *x)
 {
@@ -216,9 +234,9 @@ static void capture_quiet_fields(struct exchange *x)
 	out[STATE_dr1] = machine_read_dr1();
 	out[STATE_dr2] = machine_read_dr2();
 	out[STATE_dr3] = machine_read_dr3();
-	if (machine.xsave)
+	if (has_xcr0(x->in.field) || has_xcr0(out))
 		out[STATE_xcr0] = machine_read_xcr0();
-	if (machine.pku)
+	if (has_pkru(x->in.field) || has_pkru(out))
 		out[STATE_pkru] = machine_read_pkru();
 	if (x->in.field[STATE_misc_features] != hardware.field[STATE_misc_features])
 		out[STATE_misc_features] = machine_read_msr(MSR_MISC_FEATURES);
@@ -226,9 +244,7 @@ static void capture_quiet_fields(struct exchange *x)
 		out[STATE_dr7] |= DR7_GD;
 		out[STATE_dr6] = (out[STATE_dr6] & ~(uint64_t)DR6_BD) | (x->in.field[STATE_dr6] & DR6_BD);
 	}
-	hardware = x->out;
-	/* DR6 as it is now */
-	hardware.field[STATE_dr6] = machine_read_dr6();
+	remember(x);
 }
 
 static void read_frame_long(struct exchange *x, struct ending *end)
@@ -334,7 +350,7 @@ static void capture(struct exchange *x, const struct case_spec *spec, struct end
 
 /* ---- judging what it was: RUNS or FAULT ---- */
 
-/* UD2 that is not the instruction under test is the end of the case. */
+/* CASE_END that is not the instruction under test is the end of the case. */
 static bool ended_by_marker(const struct exchange *x, const struct case_spec *spec, unsigned vector)
 {
 	const uint64_t *out = x->out.field;
@@ -350,7 +366,7 @@ static bool ended_by_marker(const struct exchange *x, const struct case_spec *sp
 	address = linear(mode, out[STATE_cs], out[STATE_rip]);
 	if (address >= CASE_WINDOW + CASE_WINDOW_SIZE || (mode == MODE_LONG && out[STATE_rip] >> 32))
 		return false;
-	return *(const uint16_t *)address == 0x0b0f;
+	return *(const uint16_t *)address == CASE_END;
 }
 
 /* Whether @vector is a fault, which pushes RF set (SDM 3B 18.3.1.1). */
@@ -419,6 +435,20 @@ static void report_effects(const struct exchange *x, const struct case_spec *spe
 	world_report_changes(spec->mode);
 }
 
+extern const uint8_t monitor_stubs[], enter_legacy_32[], text_start[], text_end[], monitor_gdt[];
+extern const uint16_t monitor_gdt_limit;
+
+/* Whether the state could not even be loaded: the exception is the library's own. */
+static bool failed_to_enter(const struct exchange *x)
+{
+	uint64_t rip = x->out.field[STATE_rip], cs = x->out.field[STATE_cs];
+
+	if (x->out.field[STATE_rflags] & RFLAGS_VM)
+		return false;
+	return (cs == MONITOR_CS64 || cs == MONITOR_CS32) && rip >= (uintptr_t)text_start &&
+	       rip < (uintptr_t)text_end;
+}
+
 static void report_outcome(struct exchange *x, const struct case_spec *spec, const struct ending *end)
 {
 	bool marker = ended_by_marker(x, spec, end->vector);
@@ -426,6 +456,13 @@ static void report_outcome(struct exchange *x, const struct case_spec *spec, con
 
 	bool rf_promised = settle_rf(x, end, runs, spec->mode);
 
+	if (failed_to_enter(x)) {
+		report_text("ERROR entry");
+		report_field("vector", end->vector);
+		report_field("error", end->error);
+		report_field("rip", x->out.field[STATE_rip]);
+		return;
+	}
 	if (runs) {
 		report_text("RUNS");
 		if (!marker)
@@ -444,9 +481,6 @@ static void report_outcome(struct exchange *x, const struct case_spec *spec, con
 /* ---- the whole ---- */
 
 static const struct case_spec *running;
-
-extern const uint8_t monitor_stubs[], enter_legacy_32[], text_start[], text_end[], monitor_gdt[];
-extern const uint16_t monitor_gdt_limit;
 
 static uint64_t monitor_idt[2 * 32];
 static uint64_t text_sum;
@@ -483,12 +517,13 @@ void run_initialize(void)
 	x->monitor_cr4 = cr4;
 	x->monitor_efer = machine_read_msr(MSR_EFER);
 	__asm__ volatile("lidt %0" : : "m"(x->monitor_idtr));
-	/* Everything that is loaded by difference, once. */
+	/* Everything that is loaded by difference, once; XCR0 and PKRU when a case has them. */
 	baseline_fill(&x->in, MODE_LONG, 0);
 	machine_fill(&hardware, 0xee, sizeof(hardware));
 	hardware.field[STATE_misc_features] = 0;
 	load_quiet_fields(x->in.field);
-	hardware = x->in;
+	x->out = x->in;
+	remember(x);
 	text_sum = sum_text();
 }
 
@@ -515,7 +550,7 @@ void run_case(const struct case_spec *spec)
 		else
 			enter_legacy();
 		capture(x, spec, &end);
-		if (machine.pku && x->out.field[STATE_pkru]) {
+		if (has_pkru(x->out.field) && x->out.field[STATE_pkru]) { /* it would bind us too */
 			machine_write_pkru(0);
 			hardware.field[STATE_pkru] = 0;
 		}

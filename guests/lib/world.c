@@ -221,9 +221,9 @@ void world_build(void)
 	build_paging();
 	machine_fill(at(CASE_OPERAND_PAGE), CASE_FILL, CASE_LAND_SUPERVISOR - CASE_OPERAND_PAGE);
 	for (uint32_t i = 0; i < PAGE_SIZE; i += 2) {
-		put16(CASE_STUB + i, 0x0b0f);
-		put16(CASE_LAND_SUPERVISOR + i, 0x0b0f);
-		put16(CASE_LAND_USER + i, 0x0b0f);
+		put16(CASE_STUB + i, CASE_END);
+		put16(CASE_LAND_SUPERVISOR + i, CASE_END);
+		put16(CASE_LAND_USER + i, CASE_END);
 	}
 	machine_copy(at(TRAMPOLINE), trampoline_start, (size_t)(trampoline_end - trampoline_start));
 	machine_copy(original, at(CASE_WINDOW), CASE_WINDOW_SIZE);

@@ -63,7 +63,12 @@
 #define CASE_IDT32 0x12000u
 #define CASE_IDT32_LIMIT 0x7ffu
 
-/* The bytes under test stand at CASE_STUB, UD2 behind them and in the rest of the page. */
+/*
+ * CASE_END, two bytes, ends a case by #UD: LOCK NOP, undefined on every processor. (UD2 would
+ * do, but the instruction emulator of KVM gives up on that one at CPL 0.)
+ * The bytes under test stand at CASE_STUB, CASE_END behind them and in the rest of the page.
+ */
+#define CASE_END 0x90f0u
 #define CASE_STUB 0x13000u
 
 /* Two pages of CASE_FILL; CASE_OPERAND is where RBX and RSI point, CASE_OPERAND2 RDI. */
@@ -81,7 +86,7 @@
 #define CASE_STACK1 0x17800u           /* ESP1, RSP1; SS1 = DS32_1 */
 #define CASE_STACK2 0x17c00u           /* ESP2, RSP2; SS2 = DS32_2 */
 
-/* Pages full of UD2, which end a case that arrives there. */
+/* Pages full of CASE_END, which end a case that arrives there. */
 #define CASE_LAND_SUPERVISOR 0x18000u
 #define CASE_LAND_SYSCALL (CASE_LAND_SUPERVISOR + 0x100) /* LSTAR */
 #define CASE_LAND_CSTAR (CASE_LAND_SUPERVISOR + 0x200)
@@ -185,7 +190,8 @@
 /*
  * What the machine lacks is neither loaded nor reported: SYSENTER_* without SEP, STAR and
  * its kin without SYSCALL, TSC_AUX without RDTSCP and RDPID, XCR0 without XSAVE, PKRU
- * without PKU, and misc_features (MSR 0x140) unless the case sets it. R8 to R15
+ * without PKU, and misc_features (MSR 0x140) unless the case sets it. XCR0 and PKRU count
+ * only where CR4.OSXSAVE and CR4.PKE are set before or after the case. R8 to R15
  * belong to long alone. FS and GS bases outside long follow from the selectors.
  */
 

@@ -31,8 +31,8 @@
  * instruction, on FAULT where it is not the instruction itself.
  *
  *
- * The guest puts UD2 behind the bytes under test and wherever they may lead: #UD at a UD2
- * that is not at the case's RIP ends it as RUNS. Whatever else is delivered through vectors 0 to 31,
+ * The guest puts an undefined instruction (CASE_END, case_layout.h) behind the bytes under
+ * test and wherever they may lead: #UD at one that is not at the case's RIP ends it as RUNS. Whatever else is delivered through vectors 0 to 31,
  * a software INT n too, is FAULT vector=n; through 32 to 255 it is RUNS event=0xN (INT 0x40: RUNS
  * event=0x40, and no RIP, since the pushed RIP is the next instruction).
  * RF in the image that an exception pushed is never part of rflags on a FAULT of the fault
