@@ -139,7 +139,7 @@ static inline bool bytes_fit(const struct decoder *d, const struct pattern *p, u
 	if (!p->has_modrm)
 		return true;
 	return (p->regs >> (modrm >> 3 & 7) & 1) && (p->mods & (modrm >= 0xc0 ? MODS_REGISTER : MODS_MEMORY)) &&
-	       (p->modrm < 0 || p->modrm == (int)modrm);
+	       (p->modrm < 0 || (p->modrm <= (int)modrm && modrm <= p->modrm_last));
 }
 
 static inline bool mode_fits(const struct decoder *d, const struct pattern *p)
@@ -381,8 +381,8 @@ static enum decode_result decode_pattern(struct decoder *d, const struct pattern
 		return DECODE_UNDEFINED;
 	if (unlikely(insn->prefixes & PREFIX_LOCK) && !(p->flags & FLAG_LOCK && memory) && !p->lock_broken)
 		return DECODE_UNDEFINED;
-	if (unlikely(p->reserved))
-		return DECODE_UNDEFINED;
+	if (unlikely(p->reserved || p->unmodelled))
+		return p->reserved ? DECODE_UNDEFINED : DECODE_UNMODELLED;
 	insn->opcode = p->row;
 	insn->run = p->gates ? gate_run
 			     : opcode_table[p->row].handlers->run[memory][__builtin_ctz(insn->width)];

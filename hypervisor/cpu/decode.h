@@ -8,11 +8,13 @@
  *
  *   mnemonic  the manual's, in capitals: SGDT
  *   encoding  words separated by spaces:
- *               NP 66 F3 F2   before 0F: the mandatory prefix (none, or that one);
- *                             without one of these, the prefixes have their usual meaning
+ *               NP 66 F3 F2   before the opcode or 0F: the mandatory prefix (none, or that one;
+ *                             F2 and F3 take precedence over 66, the later one of them over the
+ *                             other); without one of these, the prefixes have their usual meaning
  *               W0 W1         REX.W
  *               0F  0F 38  0F 3A    the opcode map
  *               8C            the opcode; 50+r: register in its low three bits
+ *               42-7F         a range of opcodes (or of ModRM bytes), for reserved ones
  *               /r /0 … /7    ModRM, with a register or an opcode extension
  *               mem reg       ModRM.mod is not 3, is 3
  *               D1 (after the opcode)   this very ModRM byte
@@ -33,7 +35,9 @@
  * Several rows may share an opcode and differ in prefix, ModRM, mode or feature; the
  * first that fits in the order of the table is taken, so narrow rows stand first. An
  * opcode without a row is an instruction that is not modelled, unless the manual
- * reserves it: rows with handler `reserved` raise #UD.
+ * reserves it: rows with handler `reserved` raise #UD (opcodes/reserved.def stands last,
+ * so that its wide rows take what no other row took). Handler `unmodelled` ends the run
+ * where the row's feature is there, and raises #UD where it is not.
  */
 #ifndef TRAPLINE_CPU_DECODE_H
 #define TRAPLINE_CPU_DECODE_H

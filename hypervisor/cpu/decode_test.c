@@ -21,7 +21,7 @@
 /* ---- what may differ, and why ---- */
 
 /* Instructions that Zydis knows and these bytes are #UD for: features that no profile has. */
-static const char *const absent_isa[] = {"AMD3DNOW", "3DNOW", "MPX", "CET", "KNC", "XOP", "FMA4", "TBM", "LWP", "PADLOCK", "RTM",
+static const char *const absent_isa[] = {"AMD3DNOW", "3DNOW", "MPX", "CET", "KNC", "XOP", "FMA4", "TBM", "LWP", "PADLOCK", "RTM", "GFNI", "KEYLOCKER", "ENQCMD", "MOVDIR", "HRESET",
 				  "CYRIX", "GEODE"};
 
 static const struct {

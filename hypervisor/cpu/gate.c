@@ -95,3 +95,12 @@ static const struct insn *reserved_run(struct cpu *cpu, const struct insn *insn)
 }
 extern const struct handlers insn_reserved;
 const struct handlers insn_reserved = {HANDLERS_ONE(reserved_run)};
+
+/* Rows of features that are not modelled: the decoder answers UNMODELLED. */
+static const struct insn *unmodelled_run(struct cpu *cpu, const struct insn *insn)
+{
+	cpu->insn = insn;
+	cpu_unmodelled(cpu, opcode_table[insn->opcode].mnemonic);
+}
+extern const struct handlers insn_unmodelled;
+const struct handlers insn_unmodelled = {HANDLERS_ONE(unmodelled_run)};

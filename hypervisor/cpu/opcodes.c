@@ -18,7 +18,7 @@ const struct opcode opcode_table[] = {
 const size_t opcode_count = OPCODE_COUNT;
 
 static struct pattern patterns[OPCODE_COUNT];
-static const struct pattern *candidates[OPCODE_COUNT * 8];
+static const struct pattern *candidates[OPCODE_COUNT * 8 + OPCODE_MAPS * 256];
 static struct {
 	uint16_t first, count;
 } lookup[OPCODE_MAPS][256];
@@ -100,10 +100,18 @@ static bool parse_bytes(struct pattern *p, const uint8_t *bytes, unsigned count)
 		return false;
 	p->opcode = bytes[i++];
 	if (i < count) {
-		p->modrm = bytes[i++];
+		p->modrm = p->modrm_last = bytes[i++];
 		p->has_modrm = true;
 	}
 	return i == count;
+}
+
+/* A range of ModRM bytes: "0F 01 D8-DF". */
+static bool parse_modrm_range(struct pattern *p, uint8_t first)
+{
+	p->modrm_last = p->opcode_last;
+	p->opcode_last = p->opcode;
+	return p->modrm_last > first;
 }
 
 static bool parse_encoding(struct pattern *p, const char *text)
@@ -115,19 +123,30 @@ static bool parse_encoding(struct pattern *p, const char *text)
 		size_t length = strcspn(text, " ");
 		int byte = length >= 2 ? hex_byte(text) : -1;
 		bool plus = length == 4 && text[2] == '+' && text[3] == 'r';
+		int last = length == 5 && text[2] == '-' ? hex_byte(text + 3) : -1;
 
-		if (byte >= 0 && (length == 2 || plus)) {
+		if (byte >= 0 && (length == 2 || plus || last > byte)) {
 			if (count == sizeof(bytes))
 				return false;
 			bytes[count++] = (uint8_t)byte;
 			p->plus_register |= plus;
+			if (last >= 0)
+				p->opcode_last = (uint8_t)last;
 		} else if (!parse_word(p, text, length)) {
 			return false;
 		}
 		text += length;
 		text += strspn(text, " ");
 	}
-	return parse_bytes(p, bytes, count);
+	if (!parse_bytes(p, bytes, count))
+		return false;
+	if (p->opcode_last && p->modrm >= 0)
+		return parse_modrm_range(p, bytes[count - 1]);
+	if (p->opcode_last < p->opcode)
+		p->opcode_last = p->opcode;
+	if (p->plus_register)
+		p->opcode_last = p->opcode | 7;
+	return true;
 }
 
 /* ---- operands ---- */
@@ -223,7 +242,7 @@ static bool parse_operands(struct pattern *p, const char *text)
 
 /* ---- the tables ---- */
 
-extern const struct handlers insn_reserved;
+extern const struct handlers insn_reserved, insn_unmodelled;
 
 static bool parse_row(struct pattern *p, unsigned row)
 {
@@ -231,7 +250,8 @@ static bool parse_row(struct pattern *p, unsigned row)
 
 	*p = (struct pattern){.row = (uint16_t)row, .prefixes = PREFIXES_ANY, .regs = 0xff, .mods = MODS_ANY,
 			      .modrm = -1, .rex_w = 3, .modes = o->modes, .flags = o->flags,
-			      .feature = o->feature, .gates = o->gates, .reserved = o->handlers == &insn_reserved};
+			      .feature = o->feature, .gates = o->gates, .reserved = o->handlers == &insn_reserved,
+			      .unmodelled = o->handlers == &insn_unmodelled};
 	if (!parse_encoding(p, o->encoding))
 		return false;
 	if (p->prefixes == PREFIXES_66)
@@ -241,19 +261,23 @@ static bool parse_row(struct pattern *p, unsigned row)
 	return !(p->plus_register && p->has_modrm) && p->mods;
 }
 
-static void list_rows(enum opcode_map map, unsigned opcode, unsigned *used)
+
+static bool list_rows(enum opcode_map map, unsigned opcode, unsigned *used)
 {
 	unsigned first = *used;
 
 	for (unsigned row = 0; row < OPCODE_COUNT; row++) {
 		const struct pattern *p = &patterns[row];
-		unsigned low = p->plus_register ? opcode & 7u : 0;
 
-		if (p->map == map && p->opcode == opcode - low)
-			candidates[(*used)++] = p;
+		if (p->map != map || opcode < p->opcode || opcode > p->opcode_last)
+			continue;
+		if (*used == sizeof(candidates) / sizeof(candidates[0]))
+			return false;
+		candidates[(*used)++] = p;
 	}
 	lookup[map][opcode].first = (uint16_t)first;
 	lookup[map][opcode].count = (uint16_t)(*used - first);
+	return true;
 }
 
 int decode_init(void)
@@ -268,7 +292,8 @@ int decode_init(void)
 			return (int)row;
 	for (unsigned map = 0; map < OPCODE_MAPS; map++)
 		for (unsigned opcode = 0; opcode < 256; opcode++)
-			list_rows((enum opcode_map)map, opcode, &used);
+			if (!list_rows((enum opcode_map)map, opcode, &used))
+				return OPCODE_COUNT;
 	done = true;
 	return -1;
 }

@@ -42,11 +42,12 @@ enum size_rule {
 
 struct pattern {
 	uint16_t row;
-	uint8_t map, opcode;
+	uint8_t map, opcode, opcode_last;
 	uint8_t prefixes;  /* enum prefix_set that fit */
 	uint8_t regs;      /* ModRM.reg that fit, a bit each */
 	uint8_t mods;      /* enum mod_set that fit */
-	int16_t modrm;     /* the very ModRM byte, or -1 */
+	int16_t modrm;     /* the very ModRM byte, up to modrm_last; or -1 */
+	uint8_t modrm_last;
 	uint8_t rex_w;     /* 1: W0 fits, 2: W1 fits */
 	uint8_t modes;     /* enum opcode_modes */
 	bool plus_register;
@@ -54,7 +55,7 @@ struct pattern {
 	bool mod_ignored;  /* MOV CR, MOV DR: rm is a register whatever mod says */
 	bool moffs;
 	bool segment_written; /* the destination is Sw: CS is #UD */
-	bool reserved;
+	bool reserved, unmodelled;
 	bool lock_broken;
 	uint8_t size;      /* enum size_rule */
 	uint8_t reg_kind, rm_kind;
