@@ -613,6 +613,13 @@ void effect_any(struct cell *x, enum state_field field)
 	strcpy(effect->value, "*");
 }
 
+void effect_event(struct cell *x, unsigned vector)
+{
+	struct effect *effect = effect_get(x, 0, 0, EFFECT_EVENT);
+
+	snprintf(effect->value, sizeof(effect->value), "0x%x", vector);
+}
+
 /* Hex of @size bytes, 128 bits of them given, zeros above. */
 static void format_wide(char *text, size_t room, unsigned size, uint64_t low, uint64_t high)
 {
@@ -725,7 +732,8 @@ static void want_write(const struct want *want, FILE *out)
 		if (effect->address)
 			fprintf(out, " [0x%x:%u]=%s", effect->address, effect->size, effect->value);
 		else
-			fprintf(out, " %s=%s", state_names[effect->field], effect->value);
+			fprintf(out, " %s=%s", effect->field == EFFECT_EVENT ? "event" : state_names[effect->field],
+				effect->value);
 	}
 	fputc('\n', out);
 }
@@ -737,7 +745,7 @@ static void cell_watch(struct cell *x)
 		for (unsigned j = 0; j < x->wants[i].effect_count; j++) {
 			const struct effect *effect = &x->wants[i].effects[j];
 
-			if (!effect->address && !effect->any)
+			if (!effect->address && !effect->any && effect->field != EFFECT_EVENT)
 				watch_add(x, 0, 0, effect->field);
 		}
 	}

@@ -93,6 +93,8 @@ const struct feature_bit *feature_find(const char *name);
 #define CITES_MAX    6
 #define TAGS_MAX     8
 
+#define EFFECT_EVENT STATE_COUNT /* not a field: the vector of an interrupt */
+
 struct effect {
 	uint32_t address; /* 0: a field */
 	uint32_t size;

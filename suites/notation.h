@@ -148,11 +148,16 @@ enum operand_kind {
 
 #define EFFECT(field, value)       effect_field(x, STATE_##field, (value), ~0ull)
 #define EFFECT_BITS(field, value, mask) effect_field(x, STATE_##field, (value), (mask))
+/* A register written in 16 bits keeps the others; in 32 bits clears them. */
+#define GPR16(field, value) EFFECT(field, (LOADED(field) & ~0xffffull) | ((value) & 0xffffull))
+#define GPR32(field, value) EFFECT(field, (uint32_t)(value))
 #define UNDEFINED(field)           effect_any(x, STATE_##field)
 #define MEMORY(size, address, value) effect_memory(x, (address), (size), (value), ~0ull)
 #define MEMORY_BITS(size, address, value, mask) effect_memory(x, (address), (size), (value), (mask))
 #define MEMORY_WIDE(size, address, low, high) effect_memory_wide(x, (address), (size), (low), (high))
 #define MEMORY_UNDEFINED(size, address) effect_memory_any(x, (address), (size))
+/* Delivered through the IDT or the interrupt vector table as an interrupt, not an exception. */
+#define EVENT(vector)              effect_event(x, (vector))
 #define FLAGS(set, cleared)        effect_flags(x, (set), (cleared), 0)
 #define FLAGS_UNDEFINED(set, cleared, undefined) effect_flags(x, (set), (cleared), (undefined))
 
@@ -193,6 +198,7 @@ const char *predicate_feature(const char *feature, bool present);
 const char *predicate_both(const char *a, const char *b);
 
 void effect_field(struct cell *x, enum state_field field, uint64_t value, uint64_t mask);
+void effect_event(struct cell *x, unsigned vector);
 void effect_any(struct cell *x, enum state_field field);
 void effect_memory(struct cell *x, uint64_t address, unsigned size, uint64_t value, uint64_t mask);
 void effect_memory_wide(struct cell *x, uint64_t address, unsigned size, uint64_t low, uint64_t high);

@@ -10,19 +10,20 @@ build/suites/%.o: suites/%.c | $(DEPS)
 	@mkdir -p $(@D)
 	$(CC) $(SUITE_FLAGS) -c -o $@ $<
 
-build/suites/%/expand: build/suites/%/suite.o $(EXPAND_SOURCES:%=build/suites/%.o)
+build/host/expand-%: build/suites/%/suite.o $(EXPAND_SOURCES:%=build/suites/%.o)
+	@mkdir -p $(@D)
 	$(CC) -o $@ $^
 
-build/suites/%.c: build/suites/%/expand
+build/suites/%.c: build/host/expand-%
 	$< --table $@
 
-build/suites/%.txt: build/suites/%/expand
+build/suites/%.txt: build/host/expand-%
 	$< --section $@
 
 .PHONY: suites lint-suites
-.PRECIOUS: build/suites/%.o build/suites/%/expand build/suites/%.c build/suites/%.txt
+.PRECIOUS: build/suites/%.o build/host/expand-% build/suites/%.c build/suites/%.txt
 suites: $(SUITES:%=build/suites/%.c) $(SUITES:%=build/suites/%.txt)
-lint-suites: $(SUITES:%=build/suites/%/expand)
+lint-suites: $(SUITES:%=build/host/expand-%)
 	@for suite in $^; do $$suite --lint || exit 1; done
 
 -include $(wildcard build/suites/*.d build/suites/*/*.d)

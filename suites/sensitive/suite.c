@@ -11,10 +11,46 @@ FAMILY(descriptor_tables)
 #include "descriptor_tables.def"
 }
 
+FAMILY(access_rights)
+{
+#include "access_rights.def"
+}
+
+FAMILY(control_registers)
+{
+#include "control_registers.def"
+}
+
+FAMILY(debug_registers)
+{
+#include "debug_registers.def"
+}
+
+FAMILY(flags)
+{
+#include "flags.def"
+}
+
+FAMILY(io)
+{
+#include "io.def"
+}
+
+FAMILY(privileged)
+{
+#include "privileged.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
 
 	cell.suite = suite;
 	descriptor_tables(&cell);
+	access_rights(&cell);
+	control_registers(&cell);
+	debug_registers(&cell);
+	flags(&cell);
+	io(&cell);
+	privileged(&cell);
 }
