@@ -4,17 +4,14 @@
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
-#include "cpu/trace.h"
 
 _Noreturn static void raise_gp0(struct cpu *cpu) { cpu_raise(cpu, VECTOR_GP, 0); }
 
 /* What follows from a change of mode or of how addresses are translated. */
 static void mode_changed(struct cpu *cpu, bool translation)
 {
-	if (translation) {
+	if (translation)
 		tlb_flush_all(cpu);
-		trace_mapping_changed(cpu);
-	}
 	cpu_mode_changed(cpu);
 	segment_derive_all(cpu);
 }
@@ -102,7 +99,6 @@ void control_write_cr3(struct cpu *cpu, uint64_t value)
 	 * processor may always do so (SDM 3A 4.10.4.1).
 	 */
 	tlb_flush_non_global(cpu);
-	trace_mapping_changed(cpu);
 }
 
 /* ---- CR4 ---- */
