@@ -24,6 +24,10 @@ uint64_t control_cr4_valid(const struct cpu *cpu); /* bits that the profile lets
 bool msr_read(struct cpu *cpu, uint32_t index, uint64_t *value);
 bool msr_write(struct cpu *cpu, uint32_t index, uint64_t value);
 
+/* Bits that MXCSR has, MXCSR_MASK; others are #GP(0) (insn/xsave.c; for LDMXCSR as well). */
+uint32_t xsave_mxcsr_mask(const struct cpu *cpu);
+/* MONITOR and MWAIT are there: not switched off by IA32_MISC_ENABLE or HWCR (insn/cpuid.c). */
+bool cpuid_monitor_enabled(const struct cpu *cpu);
 /* What RESET makes of cpu->msr (SDM 3A table 9-1, APM 2 table 14-2). APIC_BASE is the bus's. */
 void msr_reset(struct cpu *cpu);
 /* RDPMC's counter. False: there is none of that index. */

@@ -191,6 +191,7 @@ struct cpu {
 	struct phys_memory *memory;
 	struct trace_cache *traces;
 	struct tlb *tlbs;          /* TLB_CONTEXTS of them */
+	uint32_t apic_id;          /* initial APIC id, as CPUID tells it; set by the engine, 0 after cpu_new() */
 	uint64_t physical_mask;    /* bits of a physical address, from the profile */
 	bool tracing;
 	struct event delivering;   /* while delivering_depth > 0: for #DF and for EXT */

@@ -349,9 +349,9 @@ static bool write_debugctl(struct cpu *cpu, const struct msr_rule *rule, uint32_
 /* Switches of caches and clocks, which nothing here depends on, can be set; others must be modelled. */
 static bool write_hwcr(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
 {
-	uint64_t modelled = HWCR_SMM_LOCK | HWCR_MONITOR_DISABLE | HWCR_MONITOR_USER | HWCR_MC_STATUS_WRITE;
+	uint64_t modelled = HWCR_SMM_LOCK | HWCR_MONITOR_DISABLE | HWCR_MC_STATUS_WRITE;
 	uint64_t harmless = 1u << 3 | 1u << 4 | 1u << 6 | 1u << 25 | 1u << 27;
-	uint64_t unmodelled = HWCR_WRAP32_DISABLE | 1u << 20;
+	uint64_t unmodelled = HWCR_MONITOR_USER | HWCR_WRAP32_DISABLE | 1u << 20;
 	uint64_t sticky = cpu->msr.hwcr & HWCR_SMM_LOCK;
 
 	if (cpu_has(cpu, FEATURE_cpuid_user_dis))
@@ -359,7 +359,7 @@ static bool write_hwcr(struct cpu *cpu, const struct msr_rule *rule, uint32_t in
 	if (reserved(value, modelled | harmless | unmodelled | 1u << 24))
 		return false;
 	if (value & unmodelled)
-		cpu_unmodelled(cpu, "HWCR.Wrap32Dis or IoCfgGpFault");
+		cpu_unmodelled(cpu, "HWCR.MonMwaitUserEn, Wrap32Dis or IoCfgGpFault");
 	*field_of(cpu, rule, index) = (value & ~(1ull << 24)) | sticky | 1u << 24; /* the TSC runs at P0 */
 	return true;
 }

@@ -1,0 +1,65 @@
+/* control_registers.c: MOV to and from control and debug registers (SDM 2B MOV; APM 3 MOV CRn, MOV DRn). */
+#include "cpu/checks.h"
+#include "cpu/control.h"
+#include "cpu/insn/operand.h"
+
+static inline void mov_rd_cd(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t value = 0;
+
+	switch (insn->reg) {
+	case 0: value = cpu->cr0; break;
+	case 2: value = cpu->cr2; break;
+	case 3: value = cpu->cr3; break;
+	case 4: value = cpu->cr4; break;
+	default: value = cpu->cr8; break; /* the decoder lets no other through */
+	}
+	reg_write(cpu, insn->rm, value, cpu_64bit(cpu) ? 8 : 4);
+}
+DEFINE_INSN(mov_rd_cd)
+
+static inline void mov_cd_rd(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t value = reg_read(cpu, insn->rm, cpu_64bit(cpu) ? 8 : 4);
+
+	switch (insn->reg) {
+	case 0: control_write_cr0(cpu, value); break;
+	case 2: cpu->cr2 = value; break;
+	case 3: control_write_cr3(cpu, value); break;
+	case 4: control_write_cr4(cpu, value); break;
+	default: control_write_cr8(cpu, value); break;
+	}
+}
+DEFINE_INSN(mov_cd_rd)
+
+/*
+ * DR4 and DR5 are DR6 and DR7 unless CR4.DE = 1 (SDM 3B 18.2.2); with DR7.GD = 1 any access is a
+ * #DB that says so in DR6.BD (SDM 3B 18.2.4), the event itself clearing GD.
+ */
+static unsigned debug_register(struct cpu *cpu, unsigned number)
+{
+	if (CHECK(DR_DE, (number == 4 || number == 5) && cpu->cr4 & CR4_DE))
+		cpu_raise(cpu, VECTOR_UD, 0);
+	if (CHECK(DR_GD, cpu->dr7 & DR7_GD)) {
+		cpu->dr6_pending |= DR6_BD;
+		cpu_raise(cpu, VECTOR_DB, 0);
+	}
+	return number == 4 || number == 5 ? number + 2 : number;
+}
+
+static inline void mov_rd_dd(struct cpu *cpu, const struct insn *insn)
+{
+	unsigned number = debug_register(cpu, insn->reg);
+	uint64_t value = number == 6 ? cpu->dr6 : number == 7 ? cpu->dr7 : cpu->dr[number & 3];
+
+	reg_write(cpu, insn->rm, value, cpu_64bit(cpu) ? 8 : 4);
+}
+DEFINE_INSN(mov_rd_dd)
+
+static inline void mov_dd_rd(struct cpu *cpu, const struct insn *insn)
+{
+	unsigned number = debug_register(cpu, insn->reg);
+
+	control_write_dr(cpu, number, reg_read(cpu, insn->rm, cpu_64bit(cpu) ? 8 : 4));
+}
+DEFINE_INSN(mov_dd_rd)
