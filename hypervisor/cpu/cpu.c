@@ -123,12 +123,6 @@ static void reset_segments(struct cpu *cpu)
 /* What INIT leaves alone. */
 static void reset_power_up(struct cpu *cpu)
 {
-	cpu->msr = (struct vcpu_state){
-		.pat = 0x0007040600070406ull,
-		.apic_base = 0xfee00900u,
-		.misc_enable = cpu->profile->vendor == VENDOR_INTEL ? 1 : 0, /* fast strings */
-		.smbase = 0x30000,
-	};
 	cpu->fcw = 0x40;
 	cpu->ftw = 0x5555;
 	cpu->fsw = cpu->fop = cpu->fcs = cpu->fds = 0;
@@ -143,6 +137,7 @@ static void reset_power_up(struct cpu *cpu)
 	cpu->cr0 = CR0_CD | CR0_NW;
 	cpu->tsc_offset = 0;
 	cpu->retired = 0;
+	msr_reset(cpu);
 }
 
 void cpu_reset(struct cpu *cpu, bool init)

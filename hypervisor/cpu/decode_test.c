@@ -57,6 +57,8 @@ static const char *const names[][2] = {
 	{"cbw", "cwde"}, {"cbw", "cdqe"}, {"cwd", "cdq"}, {"cwd", "cqo"}, /* one row for all sizes */
 	{"jcxz", "jecxz"}, {"jcxz", "jrcxz"},
 	{"retf", "ret"},
+	{"mov_cr", "mov"}, {"mov_dr", "mov"}, /* so that a gate of either can be named */
+	{"wbnoinvd", "wbinvd"},               /* Zydis wants to be told that there is such a thing */
 	{"prefetchw", "prefetch"}, {"prefetchw", "prefetchwt1"}, /* one row for all hints */
 };
 
@@ -239,7 +241,8 @@ static const char *compare(const struct insn *insn, const ZydisDecodedInstructio
 		return "length";
 	if (width_matters(insn) && insn->width * 8 != z->operand_width)
 		return "operand size";
-	if (insn->address_width * 8 != z->address_width)
+	/* Zydis gives ENCLU at least 32 bits. */
+	if (insn->address_width * 8 != z->address_width && z->mnemonic != ZYDIS_MNEMONIC_ENCLU)
 		return "address size";
 	what = compare_operands(insn, z, operands);
 	return what ? what : compare_immediates(insn, z);

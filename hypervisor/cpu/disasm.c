@@ -239,7 +239,7 @@ void disassemble(const struct insn *insn, uint64_t rip, char *text, size_t size)
 	}
 	row = &opcode_table[insn->opcode];
 	put_prefixes(&w, row->flags);
-	for (const char *c = row->mnemonic; *c; c++)
+	for (const char *c = row->mnemonic; *c && *c != '_'; c++) /* MOV_CR is MOV */
 		put(&w, "%c", *c >= 'A' && *c <= 'Z' ? *c | 0x20 : *c);
 	for (const char *code = row->operands; *code;) {
 		size_t length = strcspn(code, ",");

@@ -471,6 +471,7 @@ void msr_reset(struct cpu *cpu)
 				   MISC_ENABLE_BTS_UNAVAILABLE | MISC_ENABLE_PEBS_UNAVAILABLE;
 	else
 		msr->hwcr = 1u << 24;
+	msr->apic_base = 0xfee00000u | APIC_BASE_ENABLE | APIC_BASE_BSP;
 	msr->smbase = 0x30000;
-	msr->mperf = msr->aperf = -control_tsc(cpu);
+	msr->mperf = msr->aperf = -(cpu->retired + cpu->tsc_offset);
 }
