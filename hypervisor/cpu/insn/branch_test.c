@@ -335,6 +335,69 @@ static void frames(void **state)
 	machine_close(&m);
 }
 
+/* With a 16-bit stack only SP counts and changes. */
+static void short_stack(void **state)
+{
+	const uint64_t base = MACHINE_BASE + 0x100000, high = 0x12340000;
+	struct vcpu_state saved;
+	struct machine m;
+
+	(void)state;
+	machine_open(&m, "intel");
+	machine_mode(&m, CODE_16);
+	cpu_save(m.cpu, &saved);
+	saved.segment[SS].base = base;
+	saved.gpr[RSP] = high;
+	saved.gpr[RAX] = 0xbeef;
+	saved.gpr[RBP] = high + 8;
+	cpu_load(m.cpu, &saved);
+	RUN(&m, "\x50");
+	assert_int_equal(m.cpu->reg[RSP], high + 0xfffe);
+	assert_int_equal(stack_read(&m, base + 0xfffe) & 0xffff, 0xbeef);
+	RUN(&m, "\x5b");
+	assert_int_equal(m.cpu->reg[RBX], 0xbeef);
+	assert_int_equal(m.cpu->reg[RSP], high);
+	RUN(&m, "\xe8\x10\x00");
+	assert_int_equal(m.cpu->reg[RSP], high + 0xfffe);
+	assert_int_equal(stack_read(&m, base + 0xfffe) & 0xffff, (CODE_AT + 3) & 0xffff);
+	RUN(&m, "\xc2\x06\x00");
+	assert_int_equal(m.cpu->rip, (CODE_AT + 3) & 0xffff);
+	assert_int_equal(m.cpu->reg[RSP], high + 6);
+	m.cpu->reg[RSP] = high;
+	RUN(&m, "\x60");
+	assert_int_equal(m.cpu->reg[RSP], high + 0xfff0);
+	assert_int_equal(stack_read(&m, base + 0xfffe) & 0xffff, 0xbeef);
+	m.cpu->reg[RAX] = 0;
+	RUN(&m, "\x61");
+	assert_int_equal(m.cpu->reg[RAX], 0xbeef);
+	assert_int_equal(m.cpu->reg[RSP], high);
+	RUN(&m, "\xc8\x10\x00\x01"); /* ENTER 16, 1 */
+	assert_int_equal(m.cpu->reg[RBP], high + 0xfffe);
+	assert_int_equal(m.cpu->reg[RSP], high + 0xfffc - 0x10);
+	assert_int_equal(stack_read(&m, base + 0xfffe) & 0xffff, 8);
+	RUN(&m, "\xc9");
+	assert_int_equal(m.cpu->reg[RBP], high + 8);
+	assert_int_equal(m.cpu->reg[RSP], high);
+	machine_close(&m);
+}
+
+/* The new top of the stack is checked for writing, though nothing is stored there. */
+static void frames_end_in_memory(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	machine_open(&m, "amd");
+	m.cpu->reg[RBP] = DATA_AT;
+	m.cpu->reg[RSP] = MACHINE_BASE + 0x800;
+	RUN(&m, "\xc8\x00\x20\x00");
+	assert_int_equal(m.vector, VECTOR_PF);
+	assert_int_equal(m.cpu->cr2, MACHINE_BASE + 0x7f8 - 0x2000);
+	assert_int_equal(m.cpu->reg[RBP], DATA_AT);
+	assert_int_equal(m.cpu->reg[RSP], MACHINE_BASE + 0x800);
+	machine_close(&m);
+}
+
 /* ---- BOUND, CMPXCHG8B, CMPXCHG16B, RDRAND ---- */
 
 static void bound(void **state)
@@ -425,6 +488,8 @@ int main(void)
 		cmocka_unit_test(pop_to_memory),
 		cmocka_unit_test(all_registers),
 		cmocka_unit_test(frames),
+		cmocka_unit_test(short_stack),
+		cmocka_unit_test(frames_end_in_memory),
 		cmocka_unit_test(bound),
 		cmocka_unit_test(wide_compare_and_exchange),
 		cmocka_unit_test(random_numbers_repeat),

@@ -179,7 +179,7 @@ static void budget_ends_between_iterations(void **state)
 	machine_close(&m);
 }
 
-/* 16-bit addresses wrap within the segment. */
+/* 16-bit addresses wrap within the segment, whose base lies in the middle of a page. */
 static void short_addresses_wrap(void **state)
 {
 	static const uint8_t rep_stosb[] = {0x67, 0xf3, 0xaa, 0xeb, 0xfe}; /* in 32-bit mode */
@@ -190,7 +190,7 @@ static void short_addresses_wrap(void **state)
 	machine_open(&m, "intel");
 	machine_mode(&m, CODE_32);
 	cpu_save(m.cpu, &saved);
-	saved.segment[ES].base = MACHINE_BASE + 0x100000;
+	saved.segment[ES].base = MACHINE_BASE + 0x100800;
 	saved.gpr[RCX] = 0xabcd0020;
 	saved.gpr[RDI] = 0x1234fff0;
 	saved.gpr[RAX] = 0x77;
@@ -200,11 +200,11 @@ static void short_addresses_wrap(void **state)
 	assert_int_equal(machine_run(&m, rep_stosb, sizeof(rep_stosb), 100), CPU_STOP_BUDGET);
 	assert_int_equal(m.cpu->reg[RCX], 0xabcd0000);
 	assert_int_equal(m.cpu->reg[RDI], 0x12340010);
-	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x10000f), 0x77);
-	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x100010), 0);
-	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x10ffef), 0);
-	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x10ffff), 0x77);
-	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x110000), 0);
+	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x10080f), 0x77);
+	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x100810), 0);
+	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x1107ef), 0);
+	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x1107ff), 0x77);
+	assert_int_equal(*machine_host(&m, MACHINE_BASE + 0x110800), 0);
 	machine_close(&m);
 }
 
