@@ -49,11 +49,11 @@ static void bus_write(struct cpu *cpu, uint64_t address, const uint8_t *from, si
 
 uint64_t physical_read(struct cpu *cpu, uint64_t address, unsigned width)
 {
-	const uint8_t *host = phys_host(cpu->memory, address, NULL);
+	const struct memory_slot *slot = phys_slot(cpu->memory, address);
 	uint64_t value = 0;
 
-	if (likely(host))
-		copy_operand(&value, host, width);
+	if (likely(slot))
+		copy_operand(&value, slot->host + (address - slot->base), width);
 	else
 		bus_read(cpu, address, (uint8_t *)&value, width);
 	return value;

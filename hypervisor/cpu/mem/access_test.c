@@ -286,8 +286,9 @@ static void test_user_and_supervisor(void **state)
 	cpu->cr0 |= CR0_WP;
 	tlb_select(cpu);
 	assert_int_equal(linear_read(cpu, DATA_LINEAR + 0x1000, 8, ACCESS_IMPLICIT), 2);
-	assert_int_equal(FAULT_OF(t, linear_read(cpu, DATA_LINEAR + 0x1000, 8, ACCESS_IMPLICIT | ACCESS_WRITE)),
-			 VECTOR_PF);
+	assert_int_equal(
+		FAULT_OF(t, linear_read(cpu, DATA_LINEAR + 0x1000, 8, ACCESS_IMPLICIT | ACCESS_WRITE)),
+		VECTOR_PF);
 	assert_int_equal(cpu->raised.error_code, PF_P | PF_W);
 	assert_int_equal(linear_read(cpu, DATA_LINEAR, 8, ACCESS_IMPLICIT | ACCESS_WRITE), 1);
 	/* The inline tags serve explicit accesses as well. */

@@ -35,6 +35,16 @@ MEM_INLINE uint64_t host_load(const void *host, unsigned width)
 
 MEM_INLINE void host_store(void *host, uint64_t value, unsigned width) { memcpy(host, &value, width); }
 
+/* Never NULL, which saves the test for it behind each hit. */
+MEM_INLINE uint8_t *host_at(const struct tlb_hot *hot, uint64_t linear)
+{
+	uint8_t *host = (uint8_t *)(uintptr_t)(hot->host + linear);
+
+	if (!host)
+		__builtin_unreachable();
+	return host;
+}
+
 /* Where @width readable bytes at @offset lie on the host, or NULL for the slow path. */
 MEM_INLINE const uint8_t *mem_fast_read(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width)
 {
@@ -45,7 +55,7 @@ MEM_INLINE const uint8_t *mem_fast_read(struct cpu *cpu, unsigned segment, uint6
 	uint64_t tag = ((linear + (width - 1)) & ~PAGE_MASK) | tlb->generation;
 
 	if (likely(offset + width <= s->read_end && hot->read_tag == tag))
-		return (const uint8_t *)(uintptr_t)(hot->host + linear);
+		return host_at(hot, linear);
 	return NULL;
 }
 
@@ -59,7 +69,7 @@ MEM_INLINE uint8_t *mem_fast_write(struct cpu *cpu, unsigned segment, uint64_t o
 	uint64_t tag = ((linear + (width - 1)) & ~PAGE_MASK) | tlb->write_generation;
 
 	if (likely(offset + width <= s->write_end && hot->write_tag == tag))
-		return (uint8_t *)(uintptr_t)(hot->host + linear);
+		return host_at(hot, linear);
 	return NULL;
 }
 

@@ -84,16 +84,6 @@ void phys_detach(struct phys_memory *memory, struct cpu *cpu)
 	}
 }
 
-struct memory_slot *phys_slot(const struct phys_memory *memory, uint64_t address)
-{
-	for (unsigned i = 0; i < memory->slots; i++) {
-		const struct memory_slot *slot = &memory->slot[i];
-		if (address - slot->base < slot->size)
-			return (struct memory_slot *)slot;
-	}
-	return NULL;
-}
-
 const uint8_t *phys_host(const struct phys_memory *memory, uint64_t address, struct memory_slot **slot)
 {
 	struct memory_slot *found = phys_slot(memory, address);

@@ -6,8 +6,16 @@
 
 #include "cpu/mem/phys.h"
 
-/* The slot that holds @address, or NULL. */
-struct memory_slot *phys_slot(const struct phys_memory *memory, uint64_t address);
+/* The slot that holds @address, or NULL. Slots are few, and the first is where nearly all memory is. */
+static inline struct memory_slot *phys_slot(const struct phys_memory *memory, uint64_t address)
+{
+	for (unsigned i = 0; i < memory->slots; i++) {
+		const struct memory_slot *slot = &memory->slot[i];
+		if (address - slot->base < slot->size)
+			return (struct memory_slot *)slot;
+	}
+	return NULL;
+}
 
 /*
  * phys_write_begin() for a page whose flags the caller has at hand: @size bytes at @address

@@ -99,7 +99,7 @@ void tlb_flush_non_global(struct cpu *cpu) { tlb_flush_all(cpu); }
 
 void tlb_flush_page(struct cpu *cpu, uint64_t linear)
 {
-	unsigned index = tlb_index(linear);
+	uint64_t index = tlb_index(linear);
 
 	/* The translation of a large page is kept in pieces; INVLPG drops all of it. */
 	if (linear >= cpu->tlbs[0].large_low && linear <= cpu->tlbs[0].large_high) {

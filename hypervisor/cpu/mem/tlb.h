@@ -60,6 +60,6 @@ struct tlb {
 	struct tlb_slow slow[TLB_ENTRIES];
 };
 
-static inline unsigned tlb_index(uint64_t linear) { return (unsigned)(linear >> PAGE_SHIFT) % TLB_ENTRIES; }
+static inline uint64_t tlb_index(uint64_t linear) { return (linear >> PAGE_SHIFT) % TLB_ENTRIES; }
 
 #endif

@@ -4,6 +4,7 @@
 #include "cpu/mem/walk.h"
 
 #include "cpu/checks.h"
+#include "cpu/mem/phys_internal.h"
 #include "x86/paging.h"
 
 #define ALLOW_READ    (1u << ACCESS_READ)
@@ -145,8 +146,13 @@ static bool finish(struct trail *trail, struct walk *result, uint64_t base, uint
 /* Reads the next entry, at @address. False where it is not present. */
 static bool next_entry(struct trail *trail, uint64_t address)
 {
-	uint64_t entry = physical_read(trail->cpu, address, trail->entry_size);
+	const struct memory_slot *slot = phys_slot(trail->cpu->memory, address);
+	uint64_t entry;
 
+	if (likely(slot && trail->entry_size == 8))
+		entry = host_load(slot->host + (address - slot->base), 8);
+	else
+		entry = physical_read(trail->cpu, address, trail->entry_size);
 	trail->address[trail->depth] = address;
 	trail->entry[trail->depth++] = entry;
 	trail->writable &= !!(entry & PTE_W);
