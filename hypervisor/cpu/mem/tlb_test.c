@@ -140,6 +140,14 @@ static void test_select_forgets_rights(void **state)
 	tlb_select(cpu);
 	assert_int_equal(FAULT_OF(t, mem_write(cpu, DS, LINEAR, 1, 1)), VECTOR_PF);
 
+	/* So is what a broken check let pass, once it is mended. */
+	check_broken = CHECK_CR0_WP;
+	tlb_select(cpu);
+	assert_int_equal(FAULT_OF(t, mem_write(cpu, DS, LINEAR, 1, 1)), NO_FAULT);
+	check_broken = -1;
+	tlb_select(cpu);
+	assert_int_equal(FAULT_OF(t, mem_write(cpu, DS, LINEAR, 1, 1)), VECTOR_PF);
+
 	assert_int_equal(FAULT_OF(t, byte_at(t, LINEAR)), NO_FAULT);
 	cpu->cr4 |= CR4_PKE;
 	tlb_select(cpu);
@@ -193,6 +201,124 @@ static void test_select_keeps_translations(void **state)
 	test_cpu_free(t);
 }
 
+/* ---- the TLB against the walk ---- */
+
+#define PAGES  24u /* linear pages in play; four of them share an index with another */
+#define FRAMES 8u
+
+static uint64_t random_next(uint64_t *state)
+{
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	return *state >> 33;
+}
+
+static uint64_t page_linear(unsigned page)
+{
+	return LINEAR + (page % 20) * PAGE_SIZE + (page < 20 ? 0 : (uint64_t)TLB_ENTRIES * PAGE_SIZE);
+}
+
+/* Maps a page anew with random rights, and drops what was known of it. */
+static void random_map(struct test_cpu *t, uint64_t *seed)
+{
+	uint64_t linear = page_linear((unsigned)random_next(seed) % PAGES);
+	uint64_t frame = PAGE + random_next(seed) % FRAMES * PAGE_SIZE;
+	uint64_t flags = random_next(seed) & (PTE_P | PTE_W | PTE_U);
+
+	if (random_next(seed) % 4)
+		flags |= PTE_P | PTE_W;
+	test_map(t, linear, frame | flags, 1);
+	tlb_flush_page(&t->cpu, linear);
+}
+
+/* A control bit, a privilege level, the kind of a page. */
+static void random_state(struct test_cpu *t, uint64_t *seed)
+{
+	struct cpu *cpu = &t->cpu;
+
+	switch (random_next(seed) % 8) {
+	case 0: cpu->cr0 ^= CR0_WP; break;
+	case 1: cpu->cr4 ^= CR4_SMAP; break;
+	case 2: cpu->rflags ^= RFLAGS_AC; break;
+	case 3: tlb_flush_non_global(cpu); break;
+	case 4: phys_dirty_reset(cpu->memory); break;
+	case 5: phys_set_code(cpu->memory, PAGE + random_next(seed) % FRAMES * PAGE_SIZE); break;
+	case 6: phys_clear_code(cpu->memory, PAGE + random_next(seed) % FRAMES * PAGE_SIZE); break;
+	default: cpu->cpl ^= 3; break;
+	}
+	tlb_select(cpu);
+}
+
+/* What an access must do, by walks alone: where each of its two parts lies, or the fault. */
+static bool expect(struct test_cpu *t, uint64_t linear, unsigned access, uint64_t *where)
+{
+	struct walk walked;
+
+	access |= t->cpu.cpl == 3 ? ACCESS_USER : 0;
+	if (!walk(&t->cpu, linear, access | ACCESS_PROBE, &walked))
+		return false;
+	*where = walked.physical | (linear & PAGE_MASK);
+	return true;
+}
+
+static bool page_is_listed(const struct phys_memory *memory, uint64_t address)
+{
+	for (size_t i = 0; i < memory->dirty_count; i++) {
+		if (memory->dirty[i] == (address & ~PAGE_MASK))
+			return true;
+	}
+	return false;
+}
+
+/* A write of *@value, or a read into it: the vector that it raised, or NO_FAULT. */
+static int access_fault(struct test_cpu *t, uint64_t linear, unsigned access, uint64_t *value)
+{
+	if (access)
+		return FAULT_OF(t, mem_write(&t->cpu, DS, linear, *value, 8));
+	return FAULT_OF(t, *value = mem_read(&t->cpu, DS, linear, 8));
+}
+
+/* One read or write of eight bytes, anywhere, by the inline path where that will do. */
+static void random_access(struct test_cpu *t, uint64_t *seed)
+{
+	uint64_t offset = random_next(seed) % 8 ? random_next(seed) % 0xff8 : 0xff9 + random_next(seed) % 7;
+	uint64_t linear = page_linear((unsigned)random_next(seed) % PAGES) + offset;
+	uint64_t value = random_next(seed), low = 0, high = 0, memory = 0;
+	unsigned access = random_next(seed) & ACCESS_WRITE;
+	size_t first = offset > 0xff8 ? 0x1000 - offset : 8;
+	bool allowed = expect(t, linear, access, &low) && expect(t, linear + 7, access, &high);
+
+	assert_int_equal(access_fault(t, linear, access, &value), allowed ? NO_FAULT : VECTOR_PF);
+	if (!allowed)
+		return;
+	memcpy(&memory, t->ram + low, first);
+	memcpy((uint8_t *)&memory + first, t->ram + high - (7 - first), 8 - first);
+	assert_int_equal(memory, value);
+	if (access) {
+		assert_true(page_is_listed(t->cpu.memory, low));
+		assert_true(page_is_listed(t->cpu.memory, high));
+	}
+}
+
+/* Nothing that was kept ever differs from what a walk would find. */
+static void test_against_walks(void **state)
+{
+	struct test_cpu *t = test_cpu_new("intel");
+	uint64_t seed = 1;
+
+	(void)state;
+	test_mode_set(t, MODE_4LEVEL);
+	for (unsigned i = 0; i < 200; i++)
+		random_map(t, &seed);
+	for (unsigned i = 0; i < 60000; i++) {
+		if (random_next(&seed) % 16 == 0)
+			random_map(t, &seed);
+		if (random_next(&seed) % 16 == 0)
+			random_state(t, &seed);
+		random_access(t, &seed);
+	}
+	test_cpu_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -203,6 +329,7 @@ int main(void)
 		cmocka_unit_test(test_dirty_flag),
 		cmocka_unit_test(test_select_forgets_rights),
 		cmocka_unit_test(test_select_keeps_translations),
+		cmocka_unit_test(test_against_walks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
