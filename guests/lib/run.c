@@ -435,7 +435,7 @@ static void report_effects(const struct exchange *x, const struct case_spec *spe
 	world_report_changes(spec->mode);
 }
 
-extern const uint8_t monitor_stubs[], enter_legacy_32[], text_start[], text_end[], monitor_gdt[];
+extern const uint8_t monitor_stubs[], enter_legacy_32[], image_start[], text_start[], text_end[], monitor_gdt[];
 extern const uint16_t monitor_gdt_limit;
 
 /* Whether the state could not even be loaded: the exception is the library's own. */
@@ -489,7 +489,7 @@ static uint64_t sum_text(void)
 {
 	uint64_t sum = 0;
 
-	for (const uint8_t *p = text_start; p + 8 <= text_end; p += 8)
+	for (const uint8_t *p = image_start; p + 8 <= text_end; p += 8)
 		sum = (sum << 1 | sum >> 63) ^ *(const uint64_t *)(const void *)p;
 	return sum;
 }

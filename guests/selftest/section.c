@@ -1,7 +1,7 @@
 /* Prints the text section (x86/case_section.h) of the selftest guest, from cases.def. */
 #include <stdio.h>
 
-#include "x86/case.h"
+#include "x86/case_layout.h"
 #include "x86/case_section.h"
 
 struct text {
