@@ -12,6 +12,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/insn.h"
+#include "cpu/mem/mem.h"
 #include "cpu/mem/phys.h"
 #include "cpu/trace.h"
 
@@ -470,6 +471,137 @@ static void test_code_limit(void **state)
 	}
 }
 
+/* The same bytes in another mode are other instructions: B8 takes two bytes or four. */
+static void test_mode_of_code(void **state)
+{
+	struct machine *m = *state;
+	static const uint8_t code[] = {0xb8, 0x34, 0x12, 0x40, 0x40, 0xf4};
+
+	for (int i = 0; i < 2; i++) {
+		start_real(m, code, sizeof(code));
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RAX], 0x1236);
+		start_flat(m, code, sizeof(code));
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RAX], 0x40401234);
+	}
+}
+
+/* ---- paging under code ---- */
+
+#define TABLES 0x10000u
+#define PRESENT_WRITABLE 3u
+
+static void put64(struct machine *m, uint32_t address, uint64_t value)
+{
+	assert_true(phys_write(m->memory, address, &value, 8));
+}
+
+/*
+ * 64-bit mode. The low 2 MiB are mapped to themselves but for the page at 0x9000, which is not
+ * present; the last page below the non-canonical hole is the one at CODE's.
+ */
+static void start_long(struct machine *m, const void *code, size_t size)
+{
+	struct vcpu_state s;
+
+	start_flat(m, code, size);
+	put64(m, TABLES, (TABLES + 0x1000) | PRESENT_WRITABLE);
+	put64(m, TABLES + 8 * 255, (TABLES + 0x4000) | PRESENT_WRITABLE);
+	put64(m, TABLES + 0x1000, (TABLES + 0x2000) | PRESENT_WRITABLE);
+	put64(m, TABLES + 0x2000, (TABLES + 0x3000) | PRESENT_WRITABLE);
+	for (unsigned i = 0; i < 256; i++)
+		put64(m, TABLES + 0x3000 + 8 * i, (i == 9 ? 0 : i * 0x1000 | PRESENT_WRITABLE));
+	put64(m, TABLES + 0x4000 + 8 * 511, (TABLES + 0x5000) | PRESENT_WRITABLE);
+	put64(m, TABLES + 0x5000 + 8 * 511, (TABLES + 0x6000) | PRESENT_WRITABLE);
+	put64(m, TABLES + 0x6000 + 8 * 511, (CODE & ~0xfffu) | PRESENT_WRITABLE);
+	cpu_save(m->cpu, &s);
+	s.cr0 |= CR0_PG;
+	s.cr4 |= CR4_PAE;
+	s.cr3 = TABLES;
+	s.efer = EFER_LME | EFER_LMA;
+	s.segment[CS].attributes = (s.segment[CS].attributes & ~SEG_DB) | SEG_L;
+	cpu_load(m->cpu, &s);
+}
+
+/* mov r8d,5; l: add rax,r8; dec r8; jnz l; add rax,[rip+1]; hlt; dq 1000 */
+static void test_long_mode(void **state)
+{
+	struct machine *m = *state;
+	static const uint8_t code[] = {0x41, 0xb8, 5, 0, 0, 0, 0x4c, 0x01, 0xc0, 0x49, 0xff, 0xc8, 0x75, 0xf8,
+				       0x48, 0x03, 0x05, 1, 0, 0, 0, 0xf4, 0xe8, 3, 0, 0, 0, 0, 0, 0};
+
+	start_long(m, code, sizeof(code));
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->reg[RAX], 15 + 1000);
+	assert_int_equal(m->cpu->retired, 1 + 15 + 2);
+}
+
+/* The fault of a fetch comes when execution is there: at the instruction, with CR2 in the missing page. */
+static void test_fetch_fault(void **state)
+{
+	struct machine *m = *state;
+	/* mov eax,imm32 over the edge of the page that is followed by none; before it inc ecx twice */
+	static const uint8_t code[] = {0xff, 0xc1, 0xff, 0xc1, 0xb8, 1, 2, 3, 4};
+
+	for (unsigned before = 5; before < 9; before++) {
+		start_long(m, "\xf4", 1);
+		assert_true(phys_write(m->memory, 0x9000 - before, code, before));
+		m->cpu->rip = 0x9000 - before;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_SHUTDOWN);
+		assert_int_equal(m->cpu->reg[RCX], 2);
+		assert_int_equal(m->cpu->cr2, 0x9000);
+		assert_int_equal(m->cpu->rip, 0x9000 - before + 4);
+	}
+	/* jmp short back in front of the edge: never a fault, however often the page is decoded up to it. */
+	start_long(m, "\xf4", 1);
+	assert_true(phys_write(m->memory, 0x8ffb, "\xff\xc1\xf4\xb8\x01", 5));
+	m->cpu->rip = 0x8ffb;
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, 0x8ffe);
+}
+
+/* Running off the last canonical page: #GP, not #PF, with RIP at the first address beyond it or at the one across. */
+static void test_fetch_non_canonical(void **state)
+{
+	struct machine *m = *state;
+	static const uint8_t code[] = {0xff, 0xc1, 0xb8, 1, 2, 3, 4};
+
+	for (unsigned before = 2; before < 7; before++) {
+		start_long(m, "\xf4", 1);
+		m->cpu->cr2 = 0x1234;
+		assert_true(phys_write(m->memory, 0x8000 - before, code, before));
+		m->cpu->rip = 0x800000000000 - before;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_SHUTDOWN);
+		assert_int_equal(m->cpu->reg[RCX], 1);
+		assert_int_equal(m->cpu->cr2, 0x1234);
+		assert_int_equal(m->cpu->rip, 0x800000000000 - before + 2);
+	}
+}
+
+/* The same linear address, mapped to another page: jumps between pages must not go by what was there before. */
+static void test_remapped_code(void **state)
+{
+	struct machine *m = *state;
+	/* at 0x8000: jmp 0xa000; at 0xa000: inc eax; hlt; at 0xb000: inc ebx; hlt */
+	static const uint8_t jump[] = {0xe9, 0xfb, 0x1f, 0, 0};
+
+	start_long(m, "\xf4", 1);
+	assert_true(phys_write(m->memory, 0x8000, jump, sizeof(jump)));
+	assert_true(phys_write(m->memory, 0xa000, "\xff\xc0\xf4", 3));
+	assert_true(phys_write(m->memory, 0xb000, "\xff\xc3\xf4", 3));
+	for (unsigned i = 0; i < 6; i++) {
+		m->cpu->activity = ACTIVITY_ACTIVE;
+		m->cpu->rip = 0x8000;
+		put64(m, TABLES + 0x3000 + 8 * 10, (i & 1 ? 0xb000 : 0xa000) | PRESENT_WRITABLE);
+		trace_mapping_changed(m->cpu);
+		tlb_flush_page(m->cpu, 0xa000);
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RAX], i / 2 + 1);
+		assert_int_equal(m->cpu->reg[RBX], (i + 1) / 2);
+	}
+}
+
 /* ---- between instructions ---- */
 
 static void test_single_step(void **state)
@@ -731,7 +863,9 @@ int main(void)
 		TEST(test_counts), TEST(test_budget), TEST(test_event_at), TEST(test_rep), TEST(test_fault),
 		TEST(test_fault_loop), TEST(test_too_long), TEST(test_shutdown), TEST(test_store_into_running_trace),
 		TEST(test_store_into_linked_trace), TEST(test_code_replaced), TEST(test_arena),
-		TEST(test_page_crossing), TEST(test_code_limit), TEST(test_single_step),
+		TEST(test_page_crossing), TEST(test_code_limit), TEST(test_mode_of_code),
+		TEST(test_long_mode), TEST(test_fetch_fault), TEST(test_fetch_non_canonical), TEST(test_remapped_code),
+		TEST(test_single_step),
 		TEST(test_single_step_by_popf), TEST(test_single_step_rep), TEST(test_mov_ss_holds_traps),
 		TEST(test_sti_shadow), TEST(test_interrupt_at_once), TEST(test_interrupt_from_port),
 		TEST(test_nmi_blocked), TEST(test_halt_wakes), TEST(test_request_stop), TEST(test_code_breakpoint),
