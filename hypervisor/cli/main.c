@@ -8,14 +8,16 @@
 #include "cli/records.h"
 
 static const char help[] = "usage: visor COMMAND …\n"
+			   "  run IMAGE             boots a guest, and runs the cases that it holds\n"
 			   "  list IMAGE            the cases that an image holds\n"
 			   "  judge IMAGE <REPORT   verdicts on what any machine reported\n"
+			   "  info                  the engines of this build\n"
 			   "`visor COMMAND --help` says more.\n";
 
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
-} commands[] = {{"list", cmd_list}, {"judge", cmd_judge}};
+} commands[] = {{"run", cmd_run}, {"list", cmd_list}, {"judge", cmd_judge}, {"info", cmd_info}};
 
 /*
  * A standard stream that was closed must not become the next file that is opened: what is

@@ -1,0 +1,40 @@
+/*
+ * run.h: the options of `visor run`, and the two things that it runs.
+ */
+#ifndef TRAPLINE_CLI_RUN_H
+#define TRAPLINE_CLI_RUN_H
+
+#include <signal.h>
+
+#include "cli/cli.h"
+#include "cli/tracer.h"
+#include "engine/engine.h"
+#include "vm/boot.h"
+#include "vm/machine.h"
+
+struct run_options {
+	const struct engine_ops *engine;
+	const char *device, *cpu, *append, *initrd, *trace, *break_check, *image;
+	uint64_t memory;
+	uint64_t max_insns; /* 0: not given */
+	double timeout;     /* seconds; 0: not given */
+	bool json, invert, open_bus, list_breaks;
+	struct patterns patterns;
+};
+
+/* 0; an exit code after a message; -1 after --help. */
+int run_parse(int argc, char **argv, struct run_options *options);
+/* The options that a reproduction line needs besides --engine, --cpu and --cases. The caller frees it. */
+char *run_again(const struct run_options *options);
+
+extern volatile sig_atomic_t run_signal; /* the signal that asked us to stop, or 0 */
+
+/* Makes a machine of @options with the image in it. 0, or an exit code after a message. */
+int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
+		const struct machine_config *config);
+
+/* Both return an exit code. */
+int run_cases(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer);
+int run_plain(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer);
+
+#endif

@@ -1,0 +1,117 @@
+/* visor run of an image that holds cases. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "cli/records.h"
+#include "cli/run.h"
+#include "vm/suite.h"
+
+struct session {
+	struct suite suite;
+	struct records records;
+	struct tracer *tracer;
+	struct machine *machine;
+};
+
+static int on_ready(void *owner)
+{
+	struct session *session = owner;
+
+	if (session->tracer->file) {
+		session->machine->bus.traced = tracer_access;
+		session->machine->bus.trace_owner = session->tracer->file;
+	}
+	return records_run(&session->records);
+}
+
+static int on_started(void *owner, unsigned index)
+{
+	struct session *session = owner;
+
+	if (session->tracer->file)
+		fprintf(session->tracer->file, "case %.*s\n",
+			SPAN_ARGS(session->records.facts.list->entry[index].id));
+	return records_start(&session->records, index);
+}
+
+static int on_ended(void *owner, const struct judge_result *result, const struct suite_cost *cost)
+{
+	struct session *session = owner;
+	struct case_cost spent = {cost->insns, cost->ns};
+
+	if (session->tracer->file)
+		fprintf(session->tracer->file, "%s %.*s %s\n", verdict_names[result->verdict],
+			SPAN_ARGS(result->got), result->why);
+	return records_end(&session->records, result, &spent);
+}
+
+static int finish(struct session *session, enum suite_end end)
+{
+	const struct judge *judge = &session->suite.judge;
+	const char *image = session->records.facts.image->path;
+	int error;
+
+	if (session->records.line.error)
+		return cli_output_failed(session->records.line.error);
+	if (end == SUITE_NOT_READY || end == SUITE_FAILED)
+		return cli_fail(EXIT_HARNESS, "%s: %s", image, session->suite.why);
+	error = records_done(&session->records, judge, end == SUITE_COMPLETE);
+	if (error)
+		return cli_output_failed(error);
+	if (end == SUITE_SIGNAL)
+		return EXIT_SIGNAL + run_signal;
+	return cli_verdict(judge, end == SUITE_COMPLETE);
+}
+
+static int run_session(struct session *session, const struct run_options *options, const struct cli_image *opened)
+{
+	struct machine_config config = {
+		.control = true, .owner = &session->suite, .console = suite_console, .serial = suite_serial};
+	int code = run_machine(&session->machine, options, opened, &config);
+
+	if (code)
+		return code;
+	code = finish(session, suite_run(&session->suite, session->machine));
+	suite_free(&session->suite);
+	machine_free(session->machine);
+	return code;
+}
+
+int run_cases(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer)
+{
+	static struct session session;
+	struct suite_events events = {
+		.owner = &session, .ready = on_ready, .started = on_started, .ended = on_ended};
+	struct suite_options suite = {.inverted = options->invert,
+				      .max_insns = options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT,
+				      .timeout = options->timeout > 0 ? (uint64_t)(options->timeout * 1e9)
+								      : SUITE_TIMEOUT_DEFAULT,
+				      .break_check = options->break_check,
+				      .trace = tracer->file ? &tracer->trace : NULL};
+	struct selection selection;
+	char *again;
+	int code = patterns_apply(&options->patterns, &opened->list, &selection);
+
+	if (code)
+		return code;
+	again = run_again(options);
+	suite.chosen = selection.chosen;
+	session.tracer = tracer;
+	suite_init(&session.suite, &opened->list, &suite, &events);
+	session.records = (struct records){.fd = STDOUT_FILENO,
+					   .json = options->json,
+					   .facts = {.command = "run",
+						     .image = &opened->image,
+						     .list = &opened->list,
+						     .selected = selection.count,
+						     .engine = options->engine->name,
+						     .cpu = options->cpu,
+						     .again = again,
+						     .machine = &session.suite.judge.facts}};
+	code = run_session(&session, options, opened);
+	line_free(&session.records.line);
+	free(again);
+	selection_free(&selection);
+	return code;
+}

@@ -1,0 +1,187 @@
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/line.h"
+#include "cli/run.h"
+
+#define CPU_DEFAULT "amd"
+
+static const char help[] =
+	"usage: visor run [OPTION]… IMAGE\n"
+	"Boots a guest. One that holds cases runs them, each on a fresh machine; another runs until it ends\n"
+	"itself, and its debug-exit value is the exit code: (value << 1) | 1.\n"
+	"  --engine NAME         soft: the software reference CPU (default)\n"
+	"  --cpu PROFILE         NAME[,+feature,-feature…] (default " CPU_DEFAULT "); see `visor info`\n"
+	"  --mem SIZE            memory: bytes, or with K, M or G (default 128M)\n"
+	"  --append STRING       command line for the guest\n"
+	"  --initrd FILE         first module\n"
+	"  --cases WORDS         ids and globs separated by commas, or @FILE with one a line; repeatable\n"
+	"  --json                JSON lines instead of text\n"
+	"  --trace FILE          instructions, events and device accesses\n"
+	"  --max-insns N         instruction budget, of each case (default 2000000) or of the guest (none)\n"
+	"  --timeout SECONDS     time limit, of each case (default 10) or of the guest (none)\n"
+	"  --open-bus            accesses that no device claims read as ones instead of ending the run\n"
+	"  --break NAME          break one check of the software CPU once the guest is ready\n"
+	"  --list-breaks         the names that --break takes\n"
+	"  --invert              judge each case against the opposite of its expectation\n"
+	"Exit codes: 0 all as expected, 1 not, 2 wrong command line or file, 3 the harness failed or the run\n"
+	"is incomplete, 5 no case was selected, 128+n stopped by signal n.\n";
+
+enum { ENGINE, CPU, MEM, APPEND, INITRD, CASES, JSON, TRACE, MAX_INSNS, TIMEOUT, OPEN_BUS, BREAK, LIST_BREAKS,
+       INVERT, HELP };
+
+static const struct option longs[] = {
+	{"engine", required_argument, NULL, ENGINE},
+	{"cpu", required_argument, NULL, CPU},
+	{"mem", required_argument, NULL, MEM},
+	{"append", required_argument, NULL, APPEND},
+	{"initrd", required_argument, NULL, INITRD},
+	{"cases", required_argument, NULL, CASES},
+	{"json", no_argument, NULL, JSON},
+	{"trace", required_argument, NULL, TRACE},
+	{"max-insns", required_argument, NULL, MAX_INSNS},
+	{"timeout", required_argument, NULL, TIMEOUT},
+	{"open-bus", no_argument, NULL, OPEN_BUS},
+	{"break", required_argument, NULL, BREAK},
+	{"list-breaks", no_argument, NULL, LIST_BREAKS},
+	{"invert", no_argument, NULL, INVERT},
+	{"help", no_argument, NULL, HELP},
+	{0}};
+
+static int parse_engine(struct run_options *options, const char *text)
+{
+	size_t size = strcspn(text, ":");
+
+	options->engine = engine_find(text, size);
+	if (!options->engine)
+		return cli_fail(EXIT_USAGE, "--engine %s: there is no such engine; see `visor info`", text);
+	options->device = text[size] ? text + size + 1 : NULL;
+	if (options->device && options->engine == &engine_soft)
+		return cli_fail(EXIT_USAGE, "--engine %s: soft takes no device", text);
+	return 0;
+}
+
+static int parse_memory(struct run_options *options, const char *text)
+{
+	static const char units[] = "KMG";
+	char *end;
+	const char *unit;
+
+	errno = 0;
+	options->memory = strtoull(text, &end, 0);
+	unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	if (unit && *unit && !errno && options->memory <= MEMORY_MAX) {
+		options->memory <<= 10 * (unit - units + 1);
+		end++;
+	}
+	if (errno || *text < '0' || *text > '9' || *end)
+		return cli_fail(EXIT_USAGE, "--mem %s: not a size such as 64M", text);
+	if (options->memory < MEMORY_MIN || options->memory > MEMORY_MAX || options->memory % 4096)
+		return cli_fail(EXIT_USAGE, "--mem %s: not between 2M and 3072M in whole pages", text);
+	return 0;
+}
+
+static int parse_insns(struct run_options *options, const char *text)
+{
+	if (!span_number(span_of(text), &options->max_insns) || options->max_insns == 0)
+		return cli_fail(EXIT_USAGE, "--max-insns %s: not a number above 0", text);
+	return 0;
+}
+
+static int parse_timeout(struct run_options *options, const char *text)
+{
+	char *end;
+
+	options->timeout = strtod(text, &end);
+	if (end == text || *end || !(options->timeout > 0) || options->timeout > 1e8)
+		return cli_fail(EXIT_USAGE, "--timeout %s: not a number of seconds", text);
+	return 0;
+}
+
+static int parse_break(struct run_options *options, const char *text)
+{
+	options->break_check = text;
+	for (unsigned i = 0; options->engine->check_name(i); i++)
+		if (strcmp(options->engine->check_name(i), text) == 0)
+			return 0;
+	return cli_fail(EXIT_USAGE, "--break %s: no check is called that; see --list-breaks", text);
+}
+
+static int parse_option(struct run_options *options, int option, const char *value)
+{
+	switch (option) {
+	case ENGINE: return parse_engine(options, value);
+	case CPU: options->cpu = value; return 0;
+	case MEM: return parse_memory(options, value);
+	case APPEND: options->append = value; return 0;
+	case INITRD: options->initrd = value; return 0;
+	case CASES: return patterns_add(&options->patterns, value);
+	case JSON: options->json = true; return 0;
+	case TRACE: options->trace = value; return 0;
+	case MAX_INSNS: return parse_insns(options, value);
+	case TIMEOUT: return parse_timeout(options, value);
+	case OPEN_BUS: options->open_bus = true; return 0;
+	case BREAK: return parse_break(options, value);
+	case LIST_BREAKS: options->list_breaks = true; return 0;
+	case INVERT: options->invert = true; return 0;
+	case HELP: fputs(help, stdout); return -1;
+	default: return EXIT_USAGE;
+	}
+}
+
+int run_parse(int argc, char **argv, struct run_options *options)
+{
+	int option, code;
+
+	*options = (struct run_options){.engine = &engine_soft, .cpu = CPU_DEFAULT, .memory = MEMORY_DEFAULT};
+	while ((option = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
+		code = parse_option(options, option, optarg);
+		if (code)
+			return code;
+	}
+	if (options->list_breaks)
+		return 0;
+	if (optind + 1 != argc)
+		return cli_fail(EXIT_USAGE, "run takes one IMAGE; see `visor run --help`");
+	options->image = argv[optind];
+	return 0;
+}
+
+/* ---- reproduction ---- */
+
+/* As one word of a POSIX shell. */
+static void quoted(struct line *line, const char *option, const char *value)
+{
+	if (!value)
+		return;
+	line_format(line, " --%s '", option);
+	for (; *value; value++) {
+		if (*value == '\'')
+			line_text(line, "'\\'");
+		line_add(line, (struct span){value, 1});
+	}
+	line_text(line, "'");
+}
+
+char *run_again(const struct run_options *options)
+{
+	struct line line = {0};
+
+	if (options->memory != MEMORY_DEFAULT)
+		line_format(&line, " --mem %" PRIu64, options->memory);
+	quoted(&line, "append", options->append);
+	quoted(&line, "initrd", options->initrd);
+	quoted(&line, "break", options->break_check);
+	if (options->max_insns)
+		line_format(&line, " --max-insns %" PRIu64, options->max_insns);
+	if (options->timeout > 0)
+		line_format(&line, " --timeout %g", options->timeout);
+	line_text(&line, options->open_bus ? " --open-bus" : "");
+	line_text(&line, options->invert ? " --invert" : "");
+	line_add(&line, (struct span){"", 1});
+	return line.at;
+}

@@ -1,0 +1,124 @@
+/*
+ * visor run of any other image: its serial port is our standard input and output, its
+ * debug console our standard error.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/run.h"
+
+struct stream {
+	int fd, error;
+	size_t size;
+	char room[4096];
+};
+
+struct plain {
+	struct machine *machine;
+	struct stream serial, console;
+	bool input_over;
+};
+
+static void flush(struct stream *stream)
+{
+	size_t done = 0;
+
+	while (!stream->error && done < stream->size) {
+		ssize_t wrote = write(stream->fd, stream->room + done, stream->size - done);
+
+		if (wrote >= 0)
+			done += (size_t)wrote;
+		else if (errno != EINTR)
+			stream->error = -errno;
+	}
+	stream->size = 0;
+}
+
+static void put(struct stream *stream, uint8_t byte)
+{
+	stream->room[stream->size++] = (char)byte;
+	if (byte == '\n' || stream->size == sizeof(stream->room))
+		flush(stream);
+}
+
+static void on_serial(void *owner, uint8_t byte) { put(&((struct plain *)owner)->serial, byte); }
+static void on_console(void *owner, uint8_t byte) { put(&((struct plain *)owner)->console, byte); }
+
+/* What has come on standard input goes to the serial port, as far as it has room. */
+static void on_idle(void *owner)
+{
+	struct plain *plain = owner;
+	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+	unsigned room = serial_room(&plain->machine->serial);
+	uint8_t bytes[SERIAL_FIFO];
+	ssize_t got;
+
+	flush(&plain->serial);
+	flush(&plain->console);
+	if (plain->input_over || room == 0 || poll(&input, 1, 0) <= 0)
+		return;
+	got = read(STDIN_FILENO, bytes, room);
+	if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
+		plain->input_over = true;
+	for (ssize_t i = 0; i < got; i++)
+		serial_receive(&plain->machine->serial, bytes[i]);
+}
+
+static int finish(struct plain *plain, const struct machine_end *end)
+{
+	char text[300];
+
+	flush(&plain->serial);
+	flush(&plain->console);
+	if (plain->serial.error)
+		return cli_output_failed(plain->serial.error);
+	if (end->event == MACHINE_EXIT)
+		return (int)((end->value << 1 | 1) & 0xff);
+	if (end->event == MACHINE_SIGNAL)
+		return EXIT_SIGNAL + run_signal;
+	machine_end_text(end, text, sizeof(text));
+	switch (end->event) {
+	case MACHINE_UNCLAIMED:
+	case MACHINE_MISUSED:
+	case MACHINE_FAILED: return cli_fail(EXIT_HARNESS, "%s", text);
+	default: return cli_fail(EXIT_UNEXPECTED, "%s", text);
+	}
+}
+
+static int start_trace(struct plain *plain, struct tracer *tracer)
+{
+	const struct engine_ops *ops = plain->machine->engine->ops;
+
+	if (!tracer->file)
+		return 0;
+	plain->machine->bus.traced = tracer_access;
+	plain->machine->bus.trace_owner = tracer->file;
+	return ops->trace(plain->machine->vcpu, &tracer->trace);
+}
+
+int run_plain(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer)
+{
+	static struct plain plain = {.serial.fd = STDOUT_FILENO, .console.fd = STDERR_FILENO};
+	struct machine_config config = {
+		.owner = &plain, .console = on_console, .serial = on_serial, .idle = on_idle};
+	struct machine_limits limits = {.insns = options->max_insns ? options->max_insns : UINT64_MAX,
+					.deadline = UINT64_MAX,
+					.output = UINT64_MAX};
+	int code = run_machine(&plain.machine, options, opened, &config);
+
+	if (code)
+		return code;
+	if (options->timeout > 0)
+		limits.deadline = machine_now() + (uint64_t)(options->timeout * 1e9);
+	if (start_trace(&plain, tracer))
+		code = cli_fail(EXIT_USAGE, "--trace: this engine cannot trace");
+	else if (options->break_check &&
+		 !options->engine->break_check(plain.machine->engine, options->break_check))
+		code = cli_fail(EXIT_USAGE, "--break %s: no check is called that", options->break_check);
+	else
+		code = finish(&plain, machine_run(plain.machine, &limits));
+	machine_free(plain.machine);
+	return code;
+}

@@ -1,0 +1,24 @@
+/*
+ * tracer.h: --trace FILE: instructions, events and device accesses, a line each.
+ */
+#ifndef TRAPLINE_CLI_TRACER_H
+#define TRAPLINE_CLI_TRACER_H
+
+#include <stdio.h>
+
+#include "dev/bus.h"
+#include "engine/engine.h"
+
+struct tracer {
+	FILE *file; /* NULL: no trace is wanted */
+	struct engine_trace trace;
+};
+
+/* 0 or a negative errno. */
+int tracer_open(struct tracer *tracer, const char *path);
+/* For bus->traced; the owner is the tracer's file. */
+void tracer_access(void *file, const struct bus_access *access);
+/* 0 or the negative errno of a write that failed. */
+int tracer_close(struct tracer *tracer);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * bus.h: who answers at a port or at a physical address that is no memory.
+ *
+ * A device claims ranges, one call each. An access that nobody claims, or that lies only
+ * partly in a range, is told to bus->unclaimed and answers all ones; with
+ * bus->open_bus it is not told.
+ */
+#ifndef TRAPLINE_DEV_BUS_H
+#define TRAPLINE_DEV_BUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* @offset is from the start of the range; sizes are 1, 2, 4 (ports) or 1 to 8 bytes. */
+struct bus_ops {
+	const char *name;
+	unsigned width; /* widest access that the device takes; wider ones come as several, lowest first */
+	uint64_t (*read)(void *device, uint64_t offset, unsigned size);
+	void (*write)(void *device, uint64_t offset, unsigned size, uint64_t value);
+};
+
+struct bus_range {
+	uint64_t first, count;
+	const struct bus_ops *ops;
+	void *device;
+};
+
+struct bus_access {
+	bool port, write;
+	uint64_t address;
+	unsigned size;
+	uint64_t value; /* read or written; of MMIO wider than 8 bytes, the first 8 */
+};
+
+#define BUS_RANGES_MAX 64
+
+struct bus {
+	void *owner;
+	void (*unclaimed)(void *owner, const struct bus_access *access);
+	void (*traced)(void *trace_owner, const struct bus_access *access); /* each access, when not NULL */
+	void *trace_owner;
+	bool open_bus;
+	unsigned port_count, mmio_count;
+	struct bus_range port[BUS_RANGES_MAX], mmio[BUS_RANGES_MAX];
+	uint8_t port_map[65536]; /* index in port, plus one */
+};
+
+/* 0, -EEXIST where the range overlaps another, -EINVAL where it is empty or no range, -ENOSPC. */
+int bus_claim_ports(struct bus *bus, uint16_t first, unsigned count, const struct bus_ops *ops, void *device);
+int bus_claim_mmio(struct bus *bus, uint64_t first, uint64_t count, const struct bus_ops *ops, void *device);
+
+uint32_t bus_port_in(struct bus *bus, uint16_t port, unsigned size);
+void bus_port_out(struct bus *bus, uint16_t port, unsigned size, uint32_t value);
+void bus_mmio_read(struct bus *bus, uint64_t address, void *to, unsigned size);
+void bus_mmio_write(struct bus *bus, uint64_t address, const void *from, unsigned size);
+
+/* "out 0xf4 size 4 value 0x10" */
+void bus_access_text(const struct bus_access *access, char *text, size_t size);
+
+#endif

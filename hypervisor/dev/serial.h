@@ -1,0 +1,38 @@
+/*
+ * serial.h: a 16550A UART, byte by byte: what is sent is gone at once, what is received
+ * waits in the FIFO, or in the one register where FIFOs are off.
+ */
+#ifndef TRAPLINE_DEV_SERIAL_H
+#define TRAPLINE_DEV_SERIAL_H
+
+#include "dev/bus.h"
+#include "dev/state.h"
+
+#define SERIAL_PORTS 8
+#define SERIAL_FIFO  16
+
+struct serial {
+	/* Registers, by the datasheet's names. */
+	uint8_t ier, fcr, lcr, mcr, lsr, msr, scr;
+	uint16_t divisor;
+	uint8_t fifo[SERIAL_FIFO]; /* received, oldest at fifo_first */
+	uint8_t fifo_first, fifo_count;
+	uint8_t thr_empty_pending; /* the transmitter-empty interrupt has not been read from IIR */
+	uint8_t line;              /* level of the interrupt line */
+
+	void *owner;
+	void (*sent)(void *owner, uint8_t byte);
+	void (*interrupt)(void *owner, bool raised); /* NULL: the line leads nowhere */
+};
+
+extern const struct state_table serial_state;
+
+void serial_reset(struct serial *serial);
+/* Claims the eight ports from @first. As bus_claim_ports(). */
+int serial_attach(struct serial *serial, struct bus *bus, uint16_t first);
+/* How many bytes can be received without an overrun. */
+unsigned serial_room(const struct serial *serial);
+/* A byte arrives at the line; without room it is lost and the guest sees an overrun. */
+void serial_receive(struct serial *serial, uint8_t byte);
+
+#endif

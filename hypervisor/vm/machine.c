@@ -1,0 +1,309 @@
+#include "vm/machine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "x86/control_device.h"
+
+/* Instructions between two looks at the clock: some milliseconds. */
+#define SLICE (1u << 20)
+
+uint64_t machine_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- what devices tell the machine ---- */
+
+/* The first reason stands: what follows it in the same instruction is its consequence. */
+static void end_with(struct machine *machine, enum machine_event event, uint32_t value)
+{
+	if (machine->ended)
+		return;
+	machine->ended = true;
+	machine->end = (struct machine_end){.event = event, .value = value};
+	machine->engine->ops->request_stop(machine->vcpu);
+}
+
+static void unclaimed(void *owner, const struct bus_access *access)
+{
+	struct machine *machine = owner;
+	char text[128];
+
+	if (machine->ended)
+		return;
+	end_with(machine, MACHINE_UNCLAIMED, 0);
+	bus_access_text(access, text, sizeof(text));
+	snprintf(machine->end.why, sizeof(machine->end.why), "no device answers: %s", text);
+}
+
+static void misused(void *owner, const struct bus_access *access)
+{
+	struct machine *machine = owner;
+	char text[128];
+
+	if (!machine->control.present) {
+		if (!machine->bus.open_bus)
+			unclaimed(machine, access);
+		return;
+	}
+	if (machine->ended)
+		return;
+	end_with(machine, MACHINE_MISUSED, 0);
+	bus_access_text(access, text, sizeof(text));
+	snprintf(machine->end.why, sizeof(machine->end.why), "misuse of the control device: %s", text);
+}
+
+static void command(void *owner, uint32_t value)
+{
+	end_with(owner, value == CONTROL_READY ? MACHINE_READY : MACHINE_DONE, 0);
+}
+
+static void exited(void *owner, uint32_t value) { end_with(owner, MACHINE_EXIT, value); }
+
+static void reset_asked(void *owner) { end_with(owner, MACHINE_RESET, 0); }
+
+/* Counts a byte of output. False: it is one too many. */
+static bool may_print(struct machine *machine)
+{
+	if (machine->printed++ < machine->output_limit)
+		return true;
+	end_with(machine, MACHINE_OUTPUT, 0);
+	return false;
+}
+
+static void console_printed(void *owner, uint8_t byte)
+{
+	struct machine *machine = owner;
+
+	if (may_print(machine))
+		machine->config.console(machine->config.owner, byte);
+}
+
+static void serial_sent(void *owner, uint8_t byte)
+{
+	struct machine *machine = owner;
+
+	if (may_print(machine))
+		machine->config.serial(machine->config.owner, byte);
+}
+
+/* ---- the engine's bus ---- */
+
+static uint32_t port_in(void *owner, uint16_t port, unsigned size)
+{
+	return bus_port_in(&((struct machine *)owner)->bus, port, size);
+}
+
+static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
+{
+	bus_port_out(&((struct machine *)owner)->bus, port, size, value);
+}
+
+static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
+{
+	bus_mmio_read(&((struct machine *)owner)->bus, address, to, size);
+}
+
+static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
+{
+	bus_mmio_write(&((struct machine *)owner)->bus, address, from, size);
+}
+
+/* ---- life ---- */
+
+void *machine_device(struct machine *machine, unsigned index, const struct state_table **table)
+{
+	switch (index) {
+	case 0: *table = &serial_state; return &machine->serial;
+	case 1: *table = &debug_state; return &machine->debug;
+	case 2: *table = &pci_state; return &machine->pci;
+	case 3: *table = &control_state; return &machine->control;
+	default: return NULL;
+	}
+}
+
+static int attach_devices(struct machine *machine)
+{
+	struct bus *bus = &machine->bus;
+	int error;
+
+	bus->owner = machine;
+	bus->unclaimed = unclaimed;
+	bus->open_bus = machine->config.open_bus;
+	machine->serial.owner = machine;
+	machine->serial.sent = serial_sent;
+	serial_reset(&machine->serial);
+	machine->debug.owner = machine;
+	machine->debug.printed = console_printed;
+	machine->debug.exited = exited;
+	machine->pci.owner = machine;
+	machine->pci.reset_asked = reset_asked;
+	machine->control.present = machine->config.control;
+	machine->control.owner = machine;
+	machine->control.command = command;
+	machine->control.misused = misused;
+	error = serial_attach(&machine->serial, bus, SERIAL1_PORT);
+	if (!error)
+		error = debug_attach(&machine->debug, bus);
+	if (!error)
+		error = pci_attach(&machine->pci, bus);
+	return error ? error : control_attach(&machine->control, bus);
+}
+
+static int open_engine(struct machine *machine, char *why, size_t size)
+{
+	const struct machine_config *config = &machine->config;
+	struct engine_config engine = {.cpu = config->cpu,
+				       .device = config->device,
+				       .bus = {.owner = machine,
+					       .port_in = port_in,
+					       .port_out = port_out,
+					       .mmio_read = mmio_read,
+					       .mmio_write = mmio_write}};
+	int error = config->engine->open(&machine->engine, &engine, why, size);
+
+	if (!error)
+		error = config->engine->memory_add(machine->engine, 0, config->memory, machine->ram, false);
+	if (!error)
+		error = config->engine->vcpu_new(machine->engine, &machine->vcpu);
+	return error;
+}
+
+int machine_new(struct machine **made, const struct machine_config *config, char *why, size_t size)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+	int error = -ENOMEM;
+
+	why[0] = 0;
+	if (machine) {
+		machine->config = *config;
+		machine->ram = mmap(NULL, config->memory, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (machine->ram == MAP_FAILED)
+			machine->ram = NULL;
+		else
+			error = attach_devices(machine);
+	}
+	if (!error)
+		error = open_engine(machine, why, size);
+	if (error) {
+		if (!why[0])
+			snprintf(why, size, "%s", strerror(-error));
+		machine_free(machine);
+		return error;
+	}
+	*made = machine;
+	return 0;
+}
+
+void machine_free(struct machine *machine)
+{
+	if (!machine)
+		return;
+	if (machine->engine)
+		machine->engine->ops->close(machine->engine);
+	if (machine->ram)
+		munmap(machine->ram, machine->config.memory);
+	if (machine->rom)
+		munmap(machine->rom, machine->rom_size);
+	free(machine);
+}
+
+bool machine_write(struct machine *machine, uint64_t address, const void *from, size_t size)
+{
+	return machine->engine->ops->memory_write(machine->engine, address, from, size);
+}
+
+int machine_add_rom(struct machine *machine, const uint8_t *data, size_t size)
+{
+	if (machine->rom || size == 0 || size % 4096 || size > ROM_MAX)
+		return -EINVAL;
+	machine->rom = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (machine->rom == MAP_FAILED) {
+		machine->rom = NULL;
+		return -ENOMEM;
+	}
+	machine->rom_size = size;
+	memcpy(machine->rom, data, size);
+	return machine->engine->ops->memory_add(machine->engine, (1ull << 32) - size, size, machine->rom, true);
+}
+
+/* ---- running ---- */
+
+/* What the engine's exit means. Returns false where the run goes on. */
+static bool exit_ends(struct machine *machine, enum engine_exit exit, bool last)
+{
+	switch (exit) {
+	case ENGINE_STOPPED: return machine->ended;
+	case ENGINE_BUDGET:
+		if (last && !machine->ended)
+			machine->end = (struct machine_end){.event = MACHINE_BUDGET};
+		return last || machine->ended;
+	case ENGINE_HALTED:
+		if (!machine->ended)
+			machine->end = (struct machine_end){.event = MACHINE_HALTED};
+		return true;
+	case ENGINE_SHUTDOWN: machine->end = (struct machine_end){.event = MACHINE_SHUTDOWN}; return true;
+	case ENGINE_FAILED: break;
+	}
+	machine->end = (struct machine_end){.event = MACHINE_FAILED};
+	snprintf(machine->end.why, sizeof(machine->end.why), "%s", machine->engine->ops->failure(machine->vcpu));
+	return true;
+}
+
+const struct machine_end *machine_run(struct machine *machine, const struct machine_limits *limits)
+{
+	const struct engine_ops *ops = machine->engine->ops;
+	uint64_t began = ops->retired(machine->vcpu);
+
+	machine->ended = false;
+	machine->printed = 0;
+	machine->output_limit = limits->output;
+	for (;;) {
+		uint64_t spent = ops->retired(machine->vcpu) - began;
+		uint64_t left = spent < limits->insns ? limits->insns - spent : 0;
+		uint64_t slice = left < SLICE ? left : SLICE;
+
+		if (exit_ends(machine, ops->run(machine->vcpu, slice), slice == left))
+			return &machine->end;
+		if (machine->config.idle)
+			machine->config.idle(machine->config.owner);
+		if (machine->config.signal && *machine->config.signal) {
+			machine->end = (struct machine_end){.event = MACHINE_SIGNAL};
+			return &machine->end;
+		}
+		if (limits->deadline != UINT64_MAX && machine_now() >= limits->deadline) {
+			machine->end = (struct machine_end){.event = MACHINE_TIMEOUT};
+			return &machine->end;
+		}
+	}
+}
+
+void machine_end_text(const struct machine_end *end, char *text, size_t size)
+{
+	static const char *const texts[] = {
+		[MACHINE_READY] = "the guest said READY",
+		[MACHINE_DONE] = "the guest said DONE",
+		[MACHINE_RESET] = "the guest reset the machine",
+		[MACHINE_SHUTDOWN] = "the machine shut down (triple fault)",
+		[MACHINE_HALTED] = "the guest halted, and nothing can wake it",
+		[MACHINE_BUDGET] = "the instruction budget is spent",
+		[MACHINE_TIMEOUT] = "the time limit is over",
+		[MACHINE_OUTPUT] = "the guest printed without end",
+		[MACHINE_SIGNAL] = "stopped by a signal",
+	};
+
+	if (end->event == MACHINE_EXIT)
+		snprintf(text, size, "the guest wrote 0x%x to the debug exit", end->value);
+	else
+		snprintf(text, size, "%s", end->why[0] ? end->why : texts[end->event]);
+}

@@ -1,0 +1,104 @@
+/*
+ * machine.h: a guest's machine: memory, devices and a vCPU on an engine.
+ *
+ * Whatever the guest does ends in a struct machine_end. One thread; nothing is global.
+ */
+#ifndef TRAPLINE_VM_MACHINE_H
+#define TRAPLINE_VM_MACHINE_H
+
+#include <signal.h>
+
+#include "dev/bus.h"
+#include "dev/control.h"
+#include "dev/debug.h"
+#include "dev/pci.h"
+#include "dev/serial.h"
+#include "engine/engine.h"
+#include "vm/span.h"
+
+#define MEMORY_MIN (2ull << 20)
+#define MEMORY_MAX (3072ull << 20)
+#define MEMORY_DEFAULT (128ull << 20)
+#define ROM_MAX (16u << 20)
+
+enum machine_event {
+	MACHINE_READY,     /* control device: take the snapshot */
+	MACHINE_DONE,      /* control device: the case is over */
+	MACHINE_EXIT,      /* debug exit; value */
+	MACHINE_RESET,     /* the guest reset the machine */
+	MACHINE_SHUTDOWN,  /* triple fault */
+	MACHINE_HALTED,    /* a halt that nothing can end */
+	MACHINE_BUDGET,    /* instruction budget spent */
+	MACHINE_TIMEOUT,   /* wall clock */
+	MACHINE_OUTPUT,    /* printed more than it may */
+	MACHINE_UNCLAIMED, /* an access that no device claims; why */
+	MACHINE_MISUSED,   /* the control device, against its contract; why */
+	MACHINE_FAILED,    /* the engine cannot go on; why */
+	MACHINE_SIGNAL     /* a signal came to us */
+};
+
+struct machine_end {
+	enum machine_event event;
+	uint32_t value;
+	char why[256];
+};
+
+struct machine_limits {
+	uint64_t insns;      /* UINT64_MAX: none */
+	uint64_t deadline;   /* of machine_now(); UINT64_MAX: none */
+	uint64_t output;     /* bytes; UINT64_MAX: none */
+};
+
+struct machine_config {
+	const struct engine_ops *engine;
+	const char *device, *cpu;
+	uint64_t memory; /* bytes */
+	bool open_bus, control;
+	/* Where the guest's output goes. */
+	void *owner;
+	void (*console)(void *owner, uint8_t byte); /* debug console */
+	void (*serial)(void *owner, uint8_t byte);  /* first serial port */
+	/* Called now and then while the guest runs; may call serial_receive(). May be NULL. */
+	void (*idle)(void *owner);
+	const volatile sig_atomic_t *signal; /* set by a handler: the run ends soon */
+};
+
+struct machine {
+	struct machine_config config;
+	struct engine *engine;
+	struct engine_vcpu *vcpu;
+	uint8_t *ram;
+	uint8_t *rom;
+	uint64_t rom_size;
+	struct bus bus;
+	struct serial serial;
+	struct debug debug;
+	struct pci pci;
+	struct control control;
+	uint64_t printed; /* bytes since machine_run() began */
+	uint64_t output_limit;
+	bool ended;       /* a device has set end */
+	struct machine_end end;
+};
+
+/* 0, or a negative errno with @why. *@machine is freed by machine_free(). */
+int machine_new(struct machine **machine, const struct machine_config *config, char *why, size_t size);
+void machine_free(struct machine *machine);
+
+/* Runs until something ends it; machine->end says what, and is returned. */
+const struct machine_end *machine_run(struct machine *machine, const struct machine_limits *limits);
+
+/* Writes to RAM. False: not all of it is RAM. */
+bool machine_write(struct machine *machine, uint64_t address, const void *from, size_t size);
+/* Maps @size bytes (a multiple of 4096, at most ROM_MAX) read-only below 4 GiB. 0, -ENOMEM, -EINVAL. */
+int machine_add_rom(struct machine *machine, const uint8_t *data, size_t size);
+
+/* Each device with its table, for whoever walks them: NULL past the last. */
+void *machine_device(struct machine *machine, unsigned index, const struct state_table **table);
+
+/* Nanoseconds of the monotonic clock. */
+uint64_t machine_now(void);
+/* "the guest halted …": one line for people. */
+void machine_end_text(const struct machine_end *end, char *text, size_t size);
+
+#endif

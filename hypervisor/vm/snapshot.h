@@ -1,0 +1,26 @@
+/*
+ * snapshot.h: a machine at one moment, and its way back there.
+ *
+ * Restoring copies back the pages that were written since, so it costs what the guest
+ * touched. A snapshot belongs to the machine it was taken of.
+ */
+#ifndef TRAPLINE_VM_SNAPSHOT_H
+#define TRAPLINE_VM_SNAPSHOT_H
+
+#include "vm/machine.h"
+
+struct snapshot {
+	uint8_t *image; /* of RAM; only pages that are not zero have been touched */
+	uint64_t size;
+	uint8_t *devices; /* each saved device, one after the other */
+	size_t device_size;
+	struct vcpu_state vcpu;
+};
+
+/* Takes it; from here on the engine logs dirty pages for snapshot_restore(). 0, -ENOMEM. */
+int snapshot_take(struct snapshot *snapshot, struct machine *machine);
+/* 0, or -EINVAL where the engine or a device refuses its state. */
+int snapshot_restore(const struct snapshot *snapshot, struct machine *machine);
+void snapshot_free(struct snapshot *snapshot);
+
+#endif
