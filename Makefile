@@ -1,7 +1,13 @@
 # Trapline: `make conform` is the main job, `make check` the tests. See README.md.
 
 MODE ?= release
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+# V=1 shows the commands.
+ifneq ($(V),1)
+Q := @
+endif
 PREFIX ?= /usr/local
 export MODE
 B := build/$(MODE)
@@ -16,7 +22,7 @@ ifeq ($(CFLAGS_$(MODE)),)
 $(error MODE=$(MODE) is none of release asan ubsan tsan cov)
 endif
 CFLAGS_ALL := -std=gnu17 $(WARNINGS) $(CFLAGS_$(MODE)) -fno-strict-aliasing -Ihypervisor -MMD -MP $(CFLAGS)
-LDLIBS := -lelf -lnettle -ljansson -lm -lpthread
+LDLIBS := -lelf -lnettle -ljansson -lquadmath -lm -lpthread
 
 SOURCES := $(sort $(shell find hypervisor -name '*.c' ! -name '*_test.c'))
 TESTS := $(sort $(shell find hypervisor -name '*_test.c'))
@@ -42,14 +48,16 @@ $(DEPS): .ci/deps .ci/packages
 
 $(B)/%.o: %.c | $(DEPS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+	@echo '  CC      $@'
+	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 $(LIBRARY): $(filter-out $(B)/hypervisor/cli/main.o,$(OBJECTS))
 	@rm -f $@
 	ar qcs $@ $^ # not r: two folders may hold files of one name
 
 $(VISOR): $(B)/hypervisor/cli/main.o $(LIBRARY)
-	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) $(LDLIBS)
+	@echo '  LD      $@'
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) $(LDLIBS)
 
 # ---- parts with rules of their own ----
 
@@ -59,7 +67,8 @@ include guests/guests.mk
 # ---- tests: one program beside each *_test.c; .ci/check runs these and all others ----
 
 $(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
-	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
+	@echo '  LD      $@'
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
 
 unit: $(TEST_PROGRAMS)
 	@for test in $(TEST_PROGRAMS); do echo "$$test"; $$test || exit 1; done
