@@ -7,6 +7,7 @@
 #include "cpu/events.h"
 #include "cpu/mem/mem.h"
 #include "cpu/trace.h"
+#include "cpu/simd.h"
 
 enum unwind { UNWIND_START, UNWIND_EVENT, UNWIND_PAUSE, UNWIND_UNMODELLED };
 
@@ -335,7 +336,8 @@ static enum cpu_stop run_loop(struct cpu *cpu)
 	}
 }
 
-enum cpu_stop cpu_run(struct cpu *cpu)
+/* The loop, and where cpu_raise() and its kin come back to. */
+static enum cpu_stop run(struct cpu *cpu)
 {
 	if (cpu->event_at > cpu->stop_at || cpu->event_at <= cpu->retired)
 		cpu->event_at = cpu->stop_at;
@@ -359,4 +361,14 @@ enum cpu_stop cpu_run(struct cpu *cpu)
 	default: break;
 	}
 	return run_loop(cpu);
+}
+
+enum cpu_stop cpu_run(struct cpu *cpu)
+{
+	enum cpu_stop stop;
+
+	mxcsr_load(cpu);
+	stop = run(cpu);
+	mxcsr_unload(cpu);
+	return stop;
 }

@@ -247,11 +247,12 @@ static inline void mmx_maskmovq(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(mmx_maskmovq)
 
-/* EMMS: all registers empty. */
+/* EMMS: all registers empty, TOP zero (SDM 3A table 13-1). */
 static inline void mmx_emms(struct cpu *cpu, const struct insn *insn)
 {
 	(void)insn;
 	mmx_check(cpu);
+	mmx_use(cpu);
 	cpu->ftw = 0xffff;
 }
 DEFINE_INSN(mmx_emms)

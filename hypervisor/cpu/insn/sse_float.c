@@ -240,14 +240,22 @@ SSE_TO_INTEGER(cvttss2si, 4)
 SSE_TO_INTEGER(cvtsd2si, 8)
 SSE_TO_INTEGER(cvttsd2si, 8)
 
-/* ---- from and to MMX registers: transitions to MMX only where an MMX register takes part (SDM 2A CVTPI2PD) ---- */
+/*
+ * ---- from and to MMX registers ----
+ *
+ * CVTPI2PD goes over to MMX only where an MMX register takes part (SDM 2A CVTPI2PD). For CVTPI2PS the SDM makes no
+ * exception for a memory operand; AMD's processors make the same one as for CVTPI2PD.
+ */
 
 static inline void sse_cvtpi2ps(struct cpu *cpu, const struct insn *insn)
 {
-	mmx_check(cpu);
+	bool uses_mmx = !insn_is_memory(insn) || cpu->profile->vendor == VENDOR_INTEL;
+	if (uses_mmx)
+		mmx_check(cpu);
 	xmm_t source = {.u64 = {mmx_source(cpu, insn, 8), 0}}, value = xmm_get(cpu, insn->reg), result;
 	SIMD_FP(cpu, __asm__ volatile("cvtdq2ps %1, %0" : "=x"(result.i) : "x"(source.i)), result, RESULT_OTHER);
-	mmx_use(cpu);
+	if (uses_mmx)
+		mmx_use(cpu);
 	value.u64[0] = result.u64[0];
 	xmm_set(cpu, insn->reg, value);
 }
@@ -408,8 +416,9 @@ static inline xmm_t dot_ps(xmm_t value, xmm_t source, unsigned mask)
 	swapped.u64[0] = value.u64[1];
 	swapped.u64[1] = value.u64[0];
 	__asm__ volatile("addps %1, %0" : "+x"(value.i) : "x"(swapped.i));
+	uint32_t sum = value.u32[0];
 	for (unsigned i = 0; i < 4; i++)
-		value.u32[i] = mask >> i & 1 ? value.u32[0] : 0;
+		value.u32[i] = mask >> i & 1 ? sum : 0;
 	return value;
 }
 
@@ -422,8 +431,9 @@ static inline xmm_t dot_pd(xmm_t value, xmm_t source, unsigned mask)
 	swapped.u64[0] = value.u64[1];
 	swapped.u64[1] = value.u64[0];
 	__asm__ volatile("addpd %1, %0" : "+x"(value.i) : "x"(swapped.i));
+	uint64_t sum = value.u64[0];
 	for (unsigned i = 0; i < 2; i++)
-		value.u64[i] = mask >> i & 1 ? value.u64[0] : 0;
+		value.u64[i] = mask >> i & 1 ? sum : 0;
 	return value;
 }
 

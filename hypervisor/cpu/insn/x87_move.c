@@ -61,11 +61,9 @@ static inline void x87_fld_st(struct cpu *cpu, const struct insn *insn)
 	if (x87_is_empty(cpu, i)) {
 		if (!x87_stack_fault(cpu, false))
 			return;
-		if (x87_is_empty(cpu, 7)) {
-			x87_set_top(cpu, x87_top(cpu) - 1);
-			x87_set(cpu, 0, x87_default_nan());
-			return;
-		}
+		x87_set_top(cpu, x87_top(cpu) - 1);
+		x87_set(cpu, 0, x87_default_nan());
+		return;
 	}
 	x87_push(cpu, x87_get(cpu, i));
 }
@@ -256,7 +254,6 @@ static void move_if(struct cpu *cpu, const struct insn *insn, bool wanted)
 			x87_set(cpu, 0, x87_default_nan());
 		return;
 	}
-	cpu->fsw &= (uint16_t)~X87_C1;
 	if (condition(cpu, insn) == wanted)
 		x87_set(cpu, 0, x87_get(cpu, i));
 }
