@@ -16,6 +16,7 @@
 #include <emmintrin.h>
 #include <string.h>
 
+#include "cpu/control.h"
 #include "cpu/cpu.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
@@ -47,12 +48,6 @@ void mxcsr_load(struct cpu *cpu);
 void mxcsr_collect(struct cpu *cpu);
 /* As mxcsr_collect(), then the host's own MXCSR again. Call on leaving the run loop. */
 void mxcsr_unload(struct cpu *cpu);
-
-/* The bits of MXCSR that the profile lets software set; LDMXCSR of others is #GP(0) (SDM 1 11.6.6). */
-static inline uint32_t mxcsr_valid(const struct cpu *cpu)
-{
-	return 0xffffu | (cpu_has(cpu, FEATURE_misalignsse) ? MXCSR_MM : 0);
-}
 
 static inline xmm_t xmm_get(const struct cpu *cpu, unsigned number)
 {

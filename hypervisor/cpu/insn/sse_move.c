@@ -2,6 +2,7 @@
  * insn/sse_move.c: moves between XMM registers, memory and general registers; state management
  * (SDM 2 MOVAPS and others, LDMXCSR, STMXCSR).
  */
+#include "cpu/checks.h"
 #include "cpu/simd.h"
 
 /* @bytes to memory at the ModRM operand; 16 bytes aligned unless @unaligned. */
@@ -228,7 +229,7 @@ DEFINE_INSN(sse_movshdup)
 static inline void sse_ldmxcsr(struct cpu *cpu, const struct insn *insn)
 {
 	uint32_t value = (uint32_t)mem_read(cpu, insn->segment, insn_offset(cpu, insn), 4);
-	if (value & ~mxcsr_valid(cpu))
+	if (CHECK(MXCSR_RESERVED, value & ~xsave_mxcsr_mask(cpu)))
 		cpu_raise(cpu, VECTOR_GP, 0);
 	cpu->mxcsr = value;
 	mxcsr_load(cpu);

@@ -10,6 +10,7 @@
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/insn/operand.h"
+#include "cpu/simd.h"
 
 #define LEGACY_SIZE  512
 #define HEADER_SIZE  64
@@ -231,6 +232,7 @@ static inline void fxsave(struct cpu *cpu, const struct insn *insn)
 	size_t size = fast_fxsr(cpu) ? FX_XMM : FX_XMM + 16 * xmm_count(cpu);
 
 	check_available(cpu);
+	mxcsr_collect(cpu);
 	uint64_t offset = aligned_offset(cpu, insn, LEGACY_SIZE, 16, ACCESS_WRITE);
 	build_x87(cpu, image, is_wide(insn));
 	build_mxcsr(cpu, image);
@@ -248,6 +250,7 @@ static inline void fxrstor(struct cpu *cpu, const struct insn *insn)
 	uint64_t offset = aligned_offset(cpu, insn, LEGACY_SIZE, 16, ACCESS_READ);
 	mem_read_bytes(cpu, insn->segment, offset, image, LEGACY_SIZE, 1);
 	cpu->mxcsr = image_mxcsr(cpu, image);
+	mxcsr_load(cpu);
 	load_x87(cpu, image, is_wide(insn));
 	if (!fast_fxsr(cpu))
 		load_xmm(cpu, image);
@@ -332,6 +335,7 @@ static uint64_t xsave_begin(struct cpu *cpu, const struct insn *insn, uint32_t s
 	uint64_t offset = aligned_offset(cpu, insn, size, 64, ACCESS_WRITE);
 
 	mem_check_write(cpu, insn->segment, offset, size);
+	mxcsr_collect(cpu);
 	return offset;
 }
 
@@ -457,6 +461,7 @@ HANDLER_INLINE void restore(struct cpu *cpu, const struct insn *insn, uint64_t e
 	mem_read_bytes(cpu, insn->segment, offset, &area, sizeof(area), 1);
 	check_header(cpu, &area, enabled, supervisor);
 	bool compacted = area.header[1] & XCOMP_COMPACTED;
+	mxcsr_collect(cpu);
 	uint32_t mxcsr = restored_mxcsr(cpu, &area, rfbm, compacted);
 	uint32_t pkru = restored_pkru(cpu, insn, offset, &area, rfbm, compacted);
 
@@ -473,6 +478,7 @@ HANDLER_INLINE void restore(struct cpu *cpu, const struct insn *insn, uint64_t e
 			init_xmm(cpu);
 	}
 	cpu->mxcsr = mxcsr;
+	mxcsr_load(cpu);
 	cpu->pkru = pkru;
 	tlb_select(cpu);
 }
