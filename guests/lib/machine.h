@@ -92,7 +92,12 @@ static inline void machine_copy(void *to, const void *from, size_t size)
 
 static inline void machine_fill(void *to, uint8_t value, size_t size)
 {
-	__asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(value) : "memory");
+	size_t quads = size / 8, rest = size % 8;
+
+	__asm__ volatile("rep stosq\n\tmov %2, %1\n\trep stosb"
+			 : "+D"(to), "+&c"(quads)
+			 : "r"(rest), "a"(value * 0x0101010101010101ull)
+			 : "memory");
 }
 
 static inline uint64_t machine_read_xcr0(void)

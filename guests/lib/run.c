@@ -432,7 +432,7 @@ static void report_effects(const struct exchange *x, const struct case_spec *spe
 		report_memory(watch->address, (const void *)(uintptr_t)watch->address, watch->size);
 		world_accept(watch->address, watch->size);
 	}
-	world_report_changes(spec->mode);
+	world_report_changes(spec->mode, in[STATE_cr0] & out[STATE_cr0] & CR0_PG);
 }
 
 extern const uint8_t monitor_stubs[], enter_legacy_32[], image_start[], text_start[], text_end[], monitor_gdt[];

@@ -193,19 +193,30 @@ static void build_paging(void)
 		uint32_t page = i << PAGE_SHIFT;
 
 		if (i < 512)
-			put(CASE_PTE_LONG(page), CASE_PTE(page, page == CASE_LAND_USER));
-		put32(CASE_PTE_32(page), (uint32_t)CASE_PTE(page, page == CASE_LAND_USER || page == CASE_IVT));
+			put(CASE_PTE_LONG(page), CASE_PTE(page, 0));
+		put32(CASE_PTE_32(page), (uint32_t)CASE_PTE(page, page == CASE_IVT));
 	}
 }
 
-static void set_user_pages(bool user)
+/* Entries of the window's pages: not dirty, so that what the case writes shows. */
+static void set_page(uint32_t page, bool user, bool user_32)
+{
+	put(CASE_PTE_LONG(page), CASE_PTE(page, user) & ~PTE_D);
+	put32(CASE_PTE_32(page), (uint32_t)(CASE_PTE(page, user_32) & ~PTE_D));
+}
+
+static void set_window(void)
+{
+	for (uint32_t page = CASE_WINDOW; page < CASE_WINDOW + CASE_WINDOW_SIZE; page += PAGE_SIZE)
+		set_page(page, page == CASE_LAND_USER, page == CASE_LAND_USER);
+}
+
+static void set_user_pages(void)
 {
 	static const uint32_t pages[] = {CASE_STUB, CASE_OPERAND_PAGE, CASE_OPERAND_PAGE2, CASE_STACK_PAGE};
 
-	for (unsigned i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
-		put(CASE_PTE_LONG(pages[i]), CASE_PTE(pages[i], user));
-		put32(CASE_PTE_32(pages[i]), (uint32_t)CASE_PTE(pages[i], user));
-	}
+	for (unsigned i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		set_page(pages[i], true, true);
 }
 
 /* ---- the world ---- */
@@ -219,6 +230,7 @@ void world_build(void)
 	build_spare_tasks();
 	build_interrupts();
 	build_paging();
+	set_window();
 	machine_fill(at(CASE_OPERAND_PAGE), CASE_FILL, CASE_LAND_SUPERVISOR - CASE_OPERAND_PAGE);
 	for (uint32_t i = 0; i < PAGE_SIZE; i += 2) {
 		put16(CASE_STUB + i, CASE_END);
@@ -237,7 +249,8 @@ void world_build(void)
 
 void world_prepare(unsigned mode, unsigned cpl)
 {
-	set_user_pages(cpl == 3);
+	if (cpl == 3)
+		set_user_pages();
 	if (mode == MODE_VM86) {
 		machine_copy(at(CASE_IVT), vm86_ivt, CASE_IVT_SIZE);
 		machine_copy(expected_ivt, vm86_ivt, CASE_IVT_SIZE);
@@ -258,6 +271,7 @@ void world_restore(void)
 	while (undo_count--)
 		machine_copy(at(undo[undo_count].address), &undo[undo_count].old, undo[undo_count].size);
 	undo_count = 0;
+	set_window();
 	machine_copy(at(CASE_WINDOW), original, CASE_WINDOW_SIZE);
 	machine_copy(expected, original, CASE_WINDOW_SIZE);
 	machine_copy(at(CASE_IVT), original_ivt, CASE_IVT_SIZE);
@@ -295,10 +309,9 @@ void world_accept(uint32_t address, uint64_t size)
 	}
 }
 
-static unsigned report_range(uint32_t start, uint32_t end)
+static void report_range(uint32_t start, uint32_t end)
 {
 	const uint8_t *found = at(start), *wanted = expected_at(start);
-	unsigned changes = 0;
 	uint64_t quads = (end - start) / 8;
 
 	for (;;) {
@@ -309,23 +322,31 @@ static unsigned report_range(uint32_t start, uint32_t end)
 				 :
 				 : "memory");
 		if (same)
-			return changes;
+			return;
 		report_memory((uint32_t)(uintptr_t)found - 8, found - 8, 8);
-		changes++;
 	}
 }
 
-unsigned world_report_changes(unsigned mode)
+/* Whether the case may have written the page: its entry in either set of tables says so. */
+static bool written(uint32_t page)
 {
-	unsigned changes = report_range(CASE_GDT, CASE_IDT64);
+	return (*(uint64_t *)at(CASE_PTE_LONG(page)) | *(uint32_t *)at(CASE_PTE_32(page))) & PTE_D;
+}
 
-	if (mode == MODE_LONG || mode == MODE_COMPAT)
-		changes += report_range(CASE_IDT64, CASE_IDT64 + CASE_IDT64_LIMIT + 1);
-	else if (mode != MODE_REAL)
-		changes += report_range(CASE_IDT32, CASE_IDT32 + CASE_IDT32_LIMIT + 1);
+void world_report_changes(unsigned mode, bool paged)
+{
+	bool is_64 = mode == MODE_LONG || mode == MODE_COMPAT;
+	bool all = !paged || undo_count; /* poked page tables may map anything anywhere */
+
+	for (uint32_t page = CASE_WINDOW; page < CASE_WINDOW + CASE_WINDOW_SIZE; page += PAGE_SIZE) {
+		if (!all && !written(page))
+			continue;
+		if ((page == CASE_IDT64 && !is_64) || (page == CASE_IDT32 && (is_64 || mode == MODE_REAL)))
+			continue;
+		report_range(page, page + PAGE_SIZE);
+	}
 	if (mode == MODE_REAL || mode == MODE_VM86)
-		changes += report_range(CASE_IVT, CASE_IVT + CASE_IVT_SIZE);
-	return changes + report_range(CASE_STUB, CASE_WINDOW + CASE_WINDOW_SIZE);
+		report_range(CASE_IVT, CASE_IVT + CASE_IVT_SIZE);
 }
 
 uint32_t world_segment_base(uint16_t selector, bool *big)

@@ -31,8 +31,11 @@ void world_poke(uint32_t address, const void *data, unsigned size);
 /* Take the @size bytes at @address, as they are now, for unchanged. */
 void world_accept(uint32_t address, uint64_t size);
 
-/* Report each quadword that the case has changed, as effects. Returns how many. */
-unsigned world_report_changes(unsigned mode);
+/*
+ * Report each quadword that the case has changed, as effects. @paged: the case ran with paging on
+ * from start to end, so that a page without a dirty bit was not written.
+ */
+void world_report_changes(unsigned mode, bool paged);
 
 /* The base of the descriptor that @selector names in the case's GDT or LDT; @big: its D/B bit. */
 uint32_t world_segment_base(uint16_t selector, bool *big);

@@ -23,9 +23,11 @@
  * CR3 = CASE_CR3_PAE, whose tables below the PDPT are those of long mode. The first
  * 2 MiB (4 MiB in 32-bit paging) are mapped by 4 KiB pages, whose entries a case may
  * poke: CASE_PTE_LONG(address), 8 bytes, and CASE_PTE_32(address), 4 bytes.
- * The stub, operand, and CPL-1-to-3 stack pages are user pages where the case's CPL is 3
- * (vm86 included), and supervisor pages otherwise; CASE_LAND_USER and, in 32-bit
- * paging, page 0 (the IVT) are always user pages; the rest never. All baseline entries have A, D and W set.
+ * The stub, operand and CASE_STACK pages are user pages where the case's CPL is 3 (vm86
+ * included), and supervisor pages otherwise; CASE_LAND_USER and, in 32-bit paging, page 0
+ * (the IVT) are always user pages; the rest never. All baseline entries have P, A and W set,
+ * and D but for the window's own: where paging is on, and no page table was poked, a page of
+ * the window that stays clean is not compared.
  */
 #ifndef TRAPLINE_X86_CASE_LAYOUT_H
 #define TRAPLINE_X86_CASE_LAYOUT_H
