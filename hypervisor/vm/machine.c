@@ -127,6 +127,7 @@ void *machine_device(struct machine *machine, unsigned index, const struct state
 	case 1: *table = &debug_state; return &machine->debug;
 	case 2: *table = &pci_state; return &machine->pci;
 	case 3: *table = &control_state; return &machine->control;
+	case 4: *table = &pic_state; return &machine->pic;
 	default: return NULL;
 	}
 }
@@ -147,6 +148,7 @@ static int attach_devices(struct machine *machine)
 	machine->debug.exited = exited;
 	machine->pci.owner = machine;
 	machine->pci.reset_asked = reset_asked;
+	pic_reset(&machine->pic);
 	machine->control.present = machine->config.control;
 	machine->control.owner = machine;
 	machine->control.command = command;
@@ -156,6 +158,8 @@ static int attach_devices(struct machine *machine)
 		error = debug_attach(&machine->debug, bus);
 	if (!error)
 		error = pci_attach(&machine->pci, bus);
+	if (!error)
+		error = pic_attach(&machine->pic, bus);
 	return error ? error : control_attach(&machine->control, bus);
 }
 

@@ -12,6 +12,7 @@
 #include "dev/control.h"
 #include "dev/debug.h"
 #include "dev/pci.h"
+#include "dev/pic.h"
 #include "dev/serial.h"
 #include "engine/engine.h"
 #include "vm/span.h"
@@ -74,6 +75,7 @@ struct machine {
 	struct serial serial;
 	struct debug debug;
 	struct pci pci;
+	struct pic pic;
 	struct control control;
 	uint64_t printed; /* bytes since machine_run() began */
 	uint64_t output_limit;

@@ -53,7 +53,9 @@ static bool is_memory(struct span name)
 static bool is_argument(enum outcome_kind kind, struct span name)
 {
 	switch (kind) {
-	case OUTCOME_FAULT: return span_equals(name, "vector") || span_equals(name, "error");
+	case OUTCOME_RUNS: return span_equals(name, "event");
+	case OUTCOME_FAULT:
+		return span_equals(name, "vector") || span_equals(name, "error") || span_equals(name, "rf");
 	case OUTCOME_VMFAIL: return span_equals(name, "n");
 	case OUTCOME_ENTRY_FAILS: return span_equals(name, "reason");
 	default: return false;
