@@ -456,12 +456,10 @@ static struct trace *trace_build(struct cpu *cpu, uint64_t physical)
 
 /* ---- fetching ---- */
 
-/* Raises what fetching the first byte at cpu->rip raises, paging apart (SDM 3A 5.3, SDM 1 3.3.7.1). */
-static void check_code_address(struct cpu *cpu, uint64_t rip, uint64_t linear)
+/* The limit of CS (SDM 3A 5.3); fetch_translate() checks that the address is canonical. */
+static void check_code_limit(struct cpu *cpu)
 {
-	if (unlikely(rip >= cpu->code_end))
-		cpu_raise(cpu, VECTOR_GP, 0);
-	if (unlikely(cpu_64bit(cpu) && !linear_is_canonical(cpu, linear)))
+	if (unlikely(cpu->rip >= cpu->code_end))
 		cpu_raise(cpu, VECTOR_GP, 0);
 }
 
@@ -489,7 +487,7 @@ const struct insn *trace_lookup(struct cpu *cpu)
 			return jump->insn;
 		}
 	}
-	check_code_address(cpu, cpu->rip, linear);
+	check_code_limit(cpu);
 	physical = fetch_translate(cpu, linear);
 	trace = trace_find(cpu, physical);
 	if (!trace)
@@ -522,14 +520,13 @@ const struct insn *trace_step(struct cpu *cpu)
 	bool invalid;
 
 	cpu->insn = NULL;
-	check_code_address(cpu, cpu->rip, linear);
+	check_code_limit(cpu);
 	have = have < room ? have : room;
 	fetch_bytes(cpu, fetch_translate(cpu, linear), bytes, have);
 	if (!trace_decode(cpu, insn, bytes, have, 0, 0, &invalid)) {
 		if (have < room) {
 			uint64_t next = (linear + have) & cpu->linear_mask;
 
-			check_code_address(cpu, cpu->rip, next);
 			fetch_bytes(cpu, fetch_translate(cpu, next), bytes + have, room - have);
 		}
 		if (have == room || !trace_decode(cpu, insn, bytes, room, 0, 0, &invalid))

@@ -114,51 +114,77 @@ static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t li
 	tlb_arm_write(cpu, access, linear);
 }
 
-/* ---- linear addresses ---- */
+/* ---- any number of pages: canonical addresses only ---- */
 
-/* Implicit accesses compute addresses past canonical bases: GDTR.base + index (SDM 1 3.3.7.1). */
-static void check_canonical(struct cpu *cpu, uint64_t linear, size_t size)
-{
-	if (cpu_ia32e(cpu) && CHECK(CANONICAL_LINEAR, !linear_is_canonical(cpu, linear) ||
-							      !linear_is_canonical(cpu, linear + (size - 1))))
-		cpu_raise(cpu, VECTOR_GP, 0);
-}
-
-void linear_read_bytes(struct cpu *cpu, uint64_t linear, void *to, size_t size, unsigned access)
+static void read_pages(struct cpu *cpu, uint64_t linear, void *to, size_t size, unsigned access)
 {
 	size_t part = first_part(linear, size);
+	uint64_t second;
 
-	check_canonical(cpu, linear, size);
 	if (likely(part == size)) {
 		read_page(cpu, linear, to, size, access);
 		return;
 	}
 	/* Both pages before the first byte: reading device memory has effects. */
+	second = linear_after(cpu, linear, part, access);
 	tlb_translate(cpu, linear, access);
-	tlb_translate(cpu, linear_after(cpu, linear, part, access), access);
+	tlb_translate(cpu, second, access);
 	read_page(cpu, linear, to, part, access);
-	read_page(cpu, linear_after(cpu, linear, part, access), (uint8_t *)to + part, size - part, access);
+	read_page(cpu, second, (uint8_t *)to + part, size - part, access);
 }
 
-void linear_write_bytes(struct cpu *cpu, uint64_t linear, const void *from, size_t size, unsigned access)
+static void write_pages(struct cpu *cpu, uint64_t linear, const void *from, size_t size, unsigned access)
 {
 	size_t part = first_part(linear, size);
-	uint64_t second = linear_after(cpu, linear, part, access);
 	struct tlb_slow pages[2];
+	uint64_t second;
 
 	access |= ACCESS_WRITE;
-	check_canonical(cpu, linear, size);
 	if (likely(part == size)) {
-		pages[0] = *tlb_translate(cpu, linear, access);
-		write_page(cpu, &pages[0], linear, from, size, access);
+		write_page(cpu, tlb_translate(cpu, linear, access), linear, from, size, access);
 		return;
 	}
 	/* The first page's fault comes first; D is set in neither if the second one faults. */
+	second = linear_after(cpu, linear, part, access);
 	tlb_probe(cpu, linear, access);
 	pages[1] = *tlb_translate(cpu, second, access);
 	pages[0] = *tlb_translate(cpu, linear, access);
 	write_page(cpu, &pages[0], linear, from, part, access);
 	write_page(cpu, &pages[1], second, (const uint8_t *)from + part, size - part, access);
+}
+
+static void check_pages(struct cpu *cpu, uint64_t linear, size_t size, unsigned access)
+{
+	while (size) {
+		size_t part = first_part(linear, size);
+
+		tlb_probe(cpu, linear, access);
+		linear = linear_after(cpu, linear, part, access);
+		size -= part;
+	}
+}
+
+/* ---- linear addresses ---- */
+
+/* What is not computed by the segment unit may pass a canonical base: GDTR.base + index (SDM 1 3.3.7.1). */
+static void check_canonical(struct cpu *cpu, uint64_t linear, size_t size)
+{
+	bool canonical = linear_is_canonical(cpu, linear) && linear_is_canonical(cpu, linear + (size - 1));
+
+	if (cpu_ia32e(cpu) && CHECK(CANONICAL_LINEAR, !canonical))
+		cpu_raise(cpu, VECTOR_GP, 0);
+}
+
+void linear_read_bytes(struct cpu *cpu, uint64_t linear, void *to, size_t size, unsigned access)
+{
+	check_canonical(cpu, linear, size);
+	read_pages(cpu, linear, to, size, access);
+}
+
+void linear_write_bytes(struct cpu *cpu, uint64_t linear, const void *from, size_t size, unsigned access)
+{
+	check_canonical(cpu, linear, size);
+	write_pages(cpu, linear, from, size, access);
 }
 
 uint64_t linear_read(struct cpu *cpu, uint64_t linear, unsigned width, unsigned access)
@@ -192,13 +218,7 @@ void linear_check(struct cpu *cpu, uint64_t linear, size_t size, unsigned access
 	if (size == 0)
 		return;
 	check_canonical(cpu, linear, size);
-	while (size) {
-		size_t part = first_part(linear, size);
-
-		tlb_probe(cpu, linear, access);
-		linear = linear_after(cpu, linear, part, access);
-		size -= part;
-	}
+	check_pages(cpu, linear, size, access);
 }
 
 /* ---- logical addresses, at the current privilege ---- */
@@ -218,13 +238,16 @@ static uint64_t checked_linear(struct cpu *cpu, unsigned segment, uint64_t offse
 uint64_t mem_read_slow(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width)
 {
 	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_READ);
-	return linear_read(cpu, linear, width, current_access(cpu));
+	uint64_t value = 0;
+
+	read_pages(cpu, linear, &value, width, current_access(cpu));
+	return value;
 }
 
 void mem_write_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uint64_t value, unsigned width)
 {
 	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_WRITE);
-	linear_write_bytes(cpu, linear, &value, width, current_access(cpu));
+	write_pages(cpu, linear, &value, width, current_access(cpu));
 }
 
 uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, unsigned width,
@@ -233,6 +256,7 @@ uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uns
 	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_WRITE);
 	unsigned access = current_access(cpu) | ACCESS_WRITE;
 	const struct tlb_slow *page;
+	uint64_t old = 0;
 
 	modify->host = NULL;
 	modify->linear = linear;
@@ -247,13 +271,14 @@ uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uns
 		}
 	}
 	/* For writing first: what is missing shows as a write, and mem_modify_end() cannot fault. */
-	linear_check(cpu, linear, width, access);
-	return linear_read(cpu, linear, width, current_access(cpu));
+	check_pages(cpu, linear, width, access);
+	read_pages(cpu, linear, &old, width, current_access(cpu));
+	return old;
 }
 
 void mem_store_slow(struct cpu *cpu, uint64_t linear, uint64_t value, unsigned width)
 {
-	linear_write_bytes(cpu, linear, &value, width, current_access(cpu));
+	write_pages(cpu, linear, &value, width, current_access(cpu));
 }
 
 /* #GP(0) for operands that must be aligned whatever EFLAGS.AC says (SDM 1 4.1.1). */
@@ -272,26 +297,26 @@ void mem_read_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, void *to
 		    unsigned alignment)
 {
 	uint64_t linear = aligned_linear(cpu, segment, offset, size, alignment, ACCESS_READ);
-	linear_read_bytes(cpu, linear, to, size, current_access(cpu));
+	read_pages(cpu, linear, to, size, current_access(cpu));
 }
 
 void mem_write_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, const void *from, size_t size,
 		     unsigned alignment)
 {
 	uint64_t linear = aligned_linear(cpu, segment, offset, size, alignment, ACCESS_WRITE);
-	linear_write_bytes(cpu, linear, from, size, current_access(cpu));
+	write_pages(cpu, linear, from, size, current_access(cpu));
 }
 
 void mem_check_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size)
 {
 	uint64_t linear = checked_linear(cpu, segment, offset, size, ACCESS_WRITE);
-	linear_check(cpu, linear, size, current_access(cpu) | ACCESS_WRITE);
+	check_pages(cpu, linear, size, current_access(cpu) | ACCESS_WRITE);
 }
 
 void mem_check_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size)
 {
 	uint64_t linear = checked_linear(cpu, segment, offset, size, ACCESS_READ);
-	linear_check(cpu, linear, size, current_access(cpu));
+	check_pages(cpu, linear, size, current_access(cpu));
 }
 
 /* ---- runs for string instructions ---- */
