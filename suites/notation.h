@@ -45,11 +45,11 @@
 
 /* The instruction has no encoding there. */
 #define NOT_ENCODABLE(INSNS, WHERE) \
-	row_note(x, INSN_LIST(INSNS), (WHERE), "", false, NULL, __FILE__, __LINE__)
+	row_note(x, INSN_LIST(INSNS), (WHERE), "", false, NULL, __FILE__, __LINE__);
 
 /* No case yet, for one condition or for "-" (none), or for all of them: "*". */
 #define UNTESTED(INSNS, WHERE, CONDITION, REASON) \
-	row_note(x, INSN_LIST(INSNS), (WHERE), CONDITION, true, REASON, __FILE__, __LINE__)
+	row_note(x, INSN_LIST(INSNS), (WHERE), CONDITION, true, REASON, __FILE__, __LINE__);
 
 /* ---- where ---- */
 

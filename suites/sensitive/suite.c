@@ -41,6 +41,36 @@ FAMILY(privileged)
 #include "privileged.def"
 }
 
+FAMILY(counters)
+{
+#include "counters.def"
+}
+
+FAMILY(extended_state)
+{
+#include "extended_state.def"
+}
+
+FAMILY(fsgsbase)
+{
+#include "fsgsbase.def"
+}
+
+FAMILY(syscall)
+{
+#include "syscall.def"
+}
+
+FAMILY(waiting)
+{
+#include "waiting.def"
+}
+
+FAMILY(virtualization)
+{
+#include "virtualization.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -53,4 +83,10 @@ void suite_rows(struct suite *suite)
 	flags(&cell);
 	io(&cell);
 	privileged(&cell);
+	counters(&cell);
+	extended_state(&cell);
+	fsgsbase(&cell);
+	syscall(&cell);
+	waiting(&cell);
+	virtualization(&cell);
 }
