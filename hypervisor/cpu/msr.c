@@ -451,6 +451,8 @@ bool msr_write(struct cpu *cpu, uint32_t index, uint64_t value)
 		return true;
 	if (CHECK(MSR_READ_ONLY, rule->access == READ_ONLY))
 		return false;
+	if (rule->access == READ_ONLY)
+		return true;
 	if (CHECK(MSR_CANONICAL, rule->canonical && !linear_is_canonical(cpu, value)))
 		return false;
 	if ((rule->writable || !rule->write) && reserved(value, rule->writable | rule->ignored))
