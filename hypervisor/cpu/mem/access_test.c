@@ -500,6 +500,10 @@ static void test_canonical(void **state)
 	assert_int_equal(FAULT_OF(t, fetch_translate(cpu, 1ull << 47)), VECTOR_GP);
 	check_broken = CHECK_CANONICAL_LINEAR;
 	assert_int_equal(FAULT_OF(t, linear_read(cpu, 1ull << 47, 8, ACCESS_IMPLICIT)), VECTOR_PF);
+	/* No check stands behind another: each, broken, shows. */
+	check_broken = CHECK_CANONICAL;
+	assert_int_equal(FAULT_OF(t, mem_read(cpu, DS, 1ull << 47, 8)), VECTOR_PF);
+	assert_int_equal(FAULT_OF(t, mem_write(cpu, SS, 1ull << 47, 0, 8)), VECTOR_PF);
 	check_broken = CHECK_CANONICAL_FETCH;
 	assert_int_equal(FAULT_OF(t, fetch_translate(cpu, 1ull << 47)), VECTOR_PF);
 	check_broken = -1;
