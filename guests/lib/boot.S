@@ -88,7 +88,8 @@ boot_long:
 	hlt
 	jmp 4b
 
-	.section .data
+/* Among the code: 32-bit paging reaches it there, however long the case table is. */
+	.section .text.entry
 	.balign 16
 	.global monitor_gdt
 monitor_gdt:
