@@ -230,7 +230,7 @@ void cpu_load(struct cpu *cpu, const struct vcpu_state *from);
  * (flag ENDS in opcodes.def).
  */
 void cpu_mode_changed(struct cpu *cpu);
-/* The part of it that follows TF, RF and DR7: whether instructions run one at a time. */
+/* The part of it that follows TF, DR7 and tracing: whether instructions run one at a time. */
 void cpu_step_changed(struct cpu *cpu);
 
 /* ---- running (run.c) ---- */

@@ -31,6 +31,7 @@ static const struct {
 	{"ud1", "an instruction whose only effect is #UD"},
 	{"ud2", "an instruction whose only effect is #UD"},
 	{"senduipi", "user interrupts, which no profile has"},
+	{"ptwrite", "processor trace, which no profile has"},
 };
 
 static bool is_absent(const ZydisDecodedInstruction *z)
@@ -57,6 +58,7 @@ static const char *const names[][2] = {
 	{"cbw", "cwde"}, {"cbw", "cdqe"}, {"cwd", "cdq"}, {"cwd", "cqo"}, /* one row for all sizes */
 	{"jcxz", "jecxz"}, {"jcxz", "jrcxz"},
 	{"retf", "ret"},
+	{"wait", "fwait"}, {"fnsetpm", "fsetpm287_nop"},
 	{"mov_cr", "mov"}, {"mov_dr", "mov"}, /* so that a gate of either can be named */
 	{"wbnoinvd", "wbinvd"},               /* Zydis wants to be told that there is such a thing */
 	{"prefetchw", "prefetch"}, {"prefetchw", "prefetchwt1"}, /* one row for all hints */

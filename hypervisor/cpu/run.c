@@ -259,10 +259,7 @@ static void step(struct cpu *cpu)
 		cpu->bus.trace_insn(cpu->bus.owner, cpu, insn);
 	cpu->step_tf = cpu->rflags & RFLAGS_TF;
 	cpu->shadow = SHADOW_NONE;
-	if (unlikely(cpu->rflags & RFLAGS_RF)) {
-		cpu->rflags &= ~(uint64_t)RFLAGS_RF;
-		cpu_step_changed(cpu);
-	}
+	cpu->rflags &= ~(uint64_t)RFLAGS_RF;
 	while (insn)
 		insn = insn->run(cpu, insn);
 	trace_unpark(cpu);
@@ -329,6 +326,8 @@ static enum cpu_stop run_loop(struct cpu *cpu)
 				continue;
 			}
 		}
+		/* RF lasts for one instruction (SDM 3B 18.3.1.1), and where no breakpoint is enabled that is all. */
+		cpu->rflags &= ~(uint64_t)RFLAGS_RF;
 		insn = trace_lookup(cpu);
 		do {
 			insn = insn->run(cpu, insn);
@@ -355,7 +354,6 @@ static enum cpu_stop run(struct cpu *cpu)
 		break;
 	case UNWIND_PAUSE:
 		trace_unpark(cpu);
-		cpu_step_changed(cpu);
 		deliver_traps(cpu);
 		break;
 	default: break;
