@@ -178,7 +178,10 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 	BRANCH_FUNCTION(body##_32, body(cpu, insn, 4))                                      \
 	BRANCH_FUNCTION(body##_64, body(cpu, insn, 8))                                      \
 	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
-/* body(cpu, insn, width, place, condition), two halves: one NAME of a family by condition (SDM 1 B.1): BRANCH_CC(jcc, jcc_nz, CC_NZ) */
+/*
+ * body(cpu, insn, width, place, condition), in two halves: one NAME of a family by condition (SDM 1
+ * appendix B), as in DEFINE_BRANCH_CC(jcc, jcc_nz, CC_NZ)
+ */
 #define DEFINE_BRANCH_CC(body, name, cc)                                                    \
 	static inline bool name(struct cpu *cpu, const struct insn *insn, unsigned width,   \
 				enum place place)                                           \

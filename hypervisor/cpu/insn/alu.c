@@ -69,30 +69,29 @@ HANDLER_INLINE void alu_a(struct cpu *cpu, const struct insn *insn, unsigned wid
 }
 
 /* The forms Ex,Gx; Gx,Ex; Ex,Ix; AL/rAX,Ix. */
-#define DEFINE_ALU(name, operation)                                                                 \
-	HANDLER_INLINE bool name##_eg(struct cpu *cpu, const struct insn *insn, unsigned width,     \
-				      enum place place)                                             \
-	{                                                                                           \
-		return alu_e(cpu, insn, width, place, operation, reg_read(cpu, insn->reg, width));  \
-	}                                                                                           \
-	HANDLER_INLINE bool name##_ge(struct cpu *cpu, const struct insn *insn, unsigned width,     \
-				      enum place place)                                             \
-	{                                                                                           \
-		return alu_g(cpu, insn, width, place, operation);                                   \
-	}                                                                                           \
-	HANDLER_INLINE bool name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width,     \
-				      enum place place)                                             \
-	{                                                                                           \
-		return alu_e(cpu, insn, width, place, operation,                                    \
-			     truncate((uint64_t)insn->imm, width));                                 \
-	}                                                                                           \
-	HANDLER_INLINE void name##_ai(struct cpu *cpu, const struct insn *insn, unsigned width)     \
-	{                                                                                           \
-		alu_a(cpu, insn, width, operation);                                                 \
-	}                                                                                           \
-	DEFINE_FAST_INSN_RM(name##_eg)                                                              \
-	DEFINE_FAST_INSN_RM(name##_ge)                                                              \
-	DEFINE_FAST_INSN_RM(name##_ei)                                                              \
+#define DEFINE_ALU(name, operation)                                                                          \
+	HANDLER_INLINE bool name##_eg(struct cpu *cpu, const struct insn *insn, unsigned width,              \
+				      enum place place)                                                      \
+	{                                                                                                    \
+		return alu_e(cpu, insn, width, place, operation, reg_read(cpu, insn->reg, width));           \
+	}                                                                                                    \
+	HANDLER_INLINE bool name##_ge(struct cpu *cpu, const struct insn *insn, unsigned width,              \
+				      enum place place)                                                      \
+	{                                                                                                    \
+		return alu_g(cpu, insn, width, place, operation);                                            \
+	}                                                                                                    \
+	HANDLER_INLINE bool name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width,              \
+				      enum place place)                                                      \
+	{                                                                                                    \
+		return alu_e(cpu, insn, width, place, operation, truncate((uint64_t)insn->imm, width));      \
+	}                                                                                                    \
+	HANDLER_INLINE void name##_ai(struct cpu *cpu, const struct insn *insn, unsigned width)              \
+	{                                                                                                    \
+		alu_a(cpu, insn, width, operation);                                                          \
+	}                                                                                                    \
+	DEFINE_FAST_INSN_RM(name##_eg)                                                                       \
+	DEFINE_FAST_INSN_RM(name##_ge)                                                                       \
+	DEFINE_FAST_INSN_RM(name##_ei)                                                                       \
 	DEFINE_INSN_W(name##_ai)
 
 DEFINE_ALU(add, ADD)

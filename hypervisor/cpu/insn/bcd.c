@@ -14,10 +14,7 @@ static void flags_set_decimal(struct cpu *cpu, bool cf, bool af)
 	cpu->lazy.adjust = af ? RFLAGS_AF : 0;
 }
 
-static bool low_digit_invalid(struct cpu *cpu)
-{
-	return (cpu->reg[RAX] & 0xf) > 9 || flags_af(&cpu->lazy);
-}
+static bool low_digit_invalid(struct cpu *cpu) { return (cpu->reg[RAX] & 0xf) > 9 || flags_af(&cpu->lazy); }
 
 static inline void daa(struct cpu *cpu, const struct insn *insn)
 {

@@ -73,7 +73,8 @@ static struct decimal expect_aas(struct decimal in)
 	return out;
 }
 
-static void check_adjust(struct machine *m, uint8_t opcode, struct decimal in, struct decimal want, bool result_flags)
+static void check_adjust(struct machine *m, uint8_t opcode, struct decimal in, struct decimal want,
+			 bool result_flags)
 {
 	unsigned al = want.ax & 0xff;
 	uint64_t flags;
@@ -82,9 +83,11 @@ static void check_adjust(struct machine *m, uint8_t opcode, struct decimal in, s
 	machine_set_flags(m, (in.cf ? RFLAGS_CF : 0) | (in.af ? RFLAGS_AF : 0));
 	machine_run(m, &opcode, 1, 1);
 	flags = flags_get(&m->cpu->lazy);
-	if (m->cpu->reg[RAX] != (0xdead0000 | want.ax) || !!(flags & RFLAGS_CF) != want.cf || !!(flags & RFLAGS_AF) != want.af)
-		fail_msg("%02x of %04x cf %d af %d: %llx flags %llx, want %04x cf %d af %d", opcode, in.ax, in.cf, in.af,
-			 (unsigned long long)m->cpu->reg[RAX], (unsigned long long)flags, want.ax, want.cf, want.af);
+	if (m->cpu->reg[RAX] != (0xdead0000 | want.ax) || !!(flags & RFLAGS_CF) != want.cf ||
+	    !!(flags & RFLAGS_AF) != want.af)
+		fail_msg("%02x of %04x cf %d af %d: %llx flags %llx, want %04x cf %d af %d", opcode, in.ax,
+			 in.cf, in.af, (unsigned long long)m->cpu->reg[RAX], (unsigned long long)flags,
+			 want.ax, want.cf, want.af);
 	if (!result_flags)
 		return;
 	assert_int_equal(!!(flags & RFLAGS_ZF), al == 0);

@@ -61,18 +61,16 @@ HANDLER_INLINE void bit_ei(struct cpu *cpu, const struct insn *insn, unsigned wi
 	bit_at(cpu, insn, width, memory, test, offset, (unsigned)insn->imm & (8 * width - 1));
 }
 
-#define DEFINE_BIT_TEST(name, test)                                                              \
-	HANDLER_INLINE void name##_eg(struct cpu *cpu, const struct insn *insn, unsigned width,  \
-				      bool memory)                                               \
-	{                                                                                        \
-		bit_eg(cpu, insn, width, memory, test);                                          \
-	}                                                                                        \
-	HANDLER_INLINE void name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width,  \
-				      bool memory)                                               \
-	{                                                                                        \
-		bit_ei(cpu, insn, width, memory, test);                                          \
-	}                                                                                        \
-	DEFINE_INSN_RM(name##_eg)                                                                \
+#define DEFINE_BIT_TEST(name, test)                                                                          \
+	HANDLER_INLINE void name##_eg(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory) \
+	{                                                                                                    \
+		bit_eg(cpu, insn, width, memory, test);                                                      \
+	}                                                                                                    \
+	HANDLER_INLINE void name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory) \
+	{                                                                                                    \
+		bit_ei(cpu, insn, width, memory, test);                                                      \
+	}                                                                                                    \
+	DEFINE_INSN_RM(name##_eg)                                                                            \
 	DEFINE_INSN_RM(name##_ei)
 
 DEFINE_BIT_TEST(bt, BT)
@@ -83,10 +81,7 @@ DEFINE_BIT_TEST(btc, BTC)
 /* ---- scans and counts ---- */
 
 /* ZF, the other status flags left alone. */
-HANDLER_INLINE void set_zf(struct cpu *cpu, bool zf)
-{
-	cpu->lazy.zero = !zf;
-}
+HANDLER_INLINE void set_zf(struct cpu *cpu, bool zf) { cpu->lazy.zero = !zf; }
 
 /*
  * A source of 0 leaves the whole destination alone: so the APM, and so Intel's processors
@@ -135,7 +130,8 @@ HANDLER_INLINE void lzcnt(struct cpu *cpu, const struct insn *insn, unsigned wid
 {
 	uint64_t value = rm_read(cpu, insn, width, memory);
 
-	count_zeros(cpu, insn, width, value ? (uint64_t)__builtin_clzll(value) - (64 - 8 * width) : 8 * width);
+	count_zeros(cpu, insn, width,
+		    value ? (uint64_t)__builtin_clzll(value) - (64 - 8 * width) : 8 * width);
 }
 DEFINE_INSN_RM(lzcnt)
 

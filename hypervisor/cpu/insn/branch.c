@@ -29,15 +29,15 @@ HANDLER_INLINE bool branch_check(struct cpu *cpu, uint64_t *target, unsigned wid
 }
 
 /* The target of a branch whose immediate is a distance. */
-HANDLER_INLINE bool relative_target(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
-				    uint64_t *target)
+HANDLER_INLINE bool relative_target(struct cpu *cpu, const struct insn *insn, unsigned width,
+				    enum place place, uint64_t *target)
 {
 	*target = insn_next_rip(cpu, insn) + (uint64_t)insn->imm;
 	return branch_check(cpu, target, width, place);
 }
 
-HANDLER_INLINE bool jump_relative_if(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
-				     bool taken)
+HANDLER_INLINE bool jump_relative_if(struct cpu *cpu, const struct insn *insn, unsigned width,
+				     enum place place, bool taken)
 {
 	uint64_t target;
 
@@ -128,11 +128,11 @@ DEFINE_BRANCH_RM(jmp_e)
 HANDLER_INLINE bool call(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
 			 uint64_t target)
 {
-	uint64_t old = cpu->reg[RSP], pointer = old - width;
+	uint64_t pointer = cpu->reg[RSP] - width;
 
 	if (!memory_store(cpu, SS, pointer & cpu->stack_mask, insn_next_rip(cpu, insn), width, place))
 		return false;
-	cpu->reg[RSP] = old ^ ((old ^ pointer) & cpu->stack_mask);
+	cpu->reg[RSP] = stack_pointer(cpu, pointer);
 	cpu->rip = target;
 	return true;
 }
@@ -154,13 +154,13 @@ DEFINE_BRANCH_RM(call_e)
 /* @release: bytes of parameters above the return address. */
 HANDLER_INLINE bool return_near(struct cpu *cpu, unsigned width, enum place place, uint64_t release)
 {
-	uint64_t old = cpu->reg[RSP], pointer = old + width + release, target;
+	uint64_t top = cpu->reg[RSP], target;
 
-	if (!memory_load(cpu, SS, old & cpu->stack_mask, width, place, &target) ||
+	if (!memory_load(cpu, SS, top & cpu->stack_mask, width, place, &target) ||
 	    !branch_check(cpu, &target, width, place))
 		return false;
 	cpu->rip = target;
-	cpu->reg[RSP] = old ^ ((old ^ pointer) & cpu->stack_mask);
+	cpu->reg[RSP] = stack_pointer(cpu, top + width + release);
 	return true;
 }
 

@@ -24,7 +24,8 @@ static void run(struct machine *m, const char *code, size_t size)
 /* SDM 1 appendix B. */
 static bool condition(unsigned cc, uint64_t f)
 {
-	bool cf = f & RFLAGS_CF, pf = f & RFLAGS_PF, zf = f & RFLAGS_ZF, sf = f & RFLAGS_SF, of = f & RFLAGS_OF;
+	bool cf = f & RFLAGS_CF, pf = f & RFLAGS_PF, zf = f & RFLAGS_ZF, sf = f & RFLAGS_SF,
+	     of = f & RFLAGS_OF;
 	bool holds[8] = {of, cf, zf, cf || zf, sf, pf, sf != of, zf || sf != of};
 
 	return holds[cc / 2] != (cc & 1);
@@ -38,9 +39,11 @@ static void conditions(void **state)
 	machine_open(&m, "amd");
 	for (unsigned cc = 0; cc < 16; cc++)
 		for (unsigned n = 0; n < 64; n++) {
-			uint64_t flags = (n & 1 ? RFLAGS_CF : 0) | (n & 2 ? RFLAGS_PF : 0) | (n & 4 ? RFLAGS_AF : 0) |
-					 (n & 8 ? RFLAGS_ZF : 0) | (n & 16 ? RFLAGS_SF : 0) | (n & 32 ? RFLAGS_OF : 0);
-			uint8_t near8[2] = {(uint8_t)(0x70 + cc), 0x80}, near32[6] = {0x0f, (uint8_t)(0x80 + cc)};
+			uint64_t flags = (n & 1 ? RFLAGS_CF : 0) | (n & 2 ? RFLAGS_PF : 0) |
+					 (n & 4 ? RFLAGS_AF : 0) | (n & 8 ? RFLAGS_ZF : 0) |
+					 (n & 16 ? RFLAGS_SF : 0) | (n & 32 ? RFLAGS_OF : 0);
+			uint8_t near8[2] = {(uint8_t)(0x70 + cc), 0x80},
+				near32[6] = {0x0f, (uint8_t)(0x80 + cc)};
 
 			machine_set_flags(&m, flags);
 			machine_run(&m, near8, 2, 1);
@@ -177,8 +180,9 @@ static void targets_not_canonical(void **state)
 /* Outside 64-bit mode the limit of CS bounds the target. */
 static void targets_beyond_the_limit(void **state)
 {
-	static const char codes[][6] = {"\xe9\x00\x00\x10\x00", "\xff\xe0\x90\x90\x90", "\xff\xd0\x90\x90\x90",
-					"\xc3\x90\x90\x90\x90", "\xe2\x7f\x90\x90\x90", "\x74\x7f\x90\x90\x90"};
+	static const char codes[][6] = {"\xe9\x00\x00\x10\x00", "\xff\xe0\x90\x90\x90",
+					"\xff\xd0\x90\x90\x90", "\xc3\x90\x90\x90\x90",
+					"\xe2\x7f\x90\x90\x90", "\x74\x7f\x90\x90\x90"};
 	struct vcpu_state saved;
 	struct machine m;
 
@@ -233,8 +237,9 @@ static void short_targets(void **state)
 
 static void stack_faults_change_nothing(void **state)
 {
-	static const char *const codes[] = {"\x50", "\x6a\x01", "\x58", "\xe8\x10\x10\x10\x10", "\xc3", "\xff\x30",
-					    "\x8f\x00", "\xc8\x10\x00\x00", "\xff\xd0"};
+	static const char *const codes[] = {"\x50",    "\x6a\x01", "\x58",     "\xe8\x10\x10\x10\x10",
+					    "\xc3",    "\xff\x30", "\x8f\x00", "\xc8\x10\x00\x00",
+					    "\xff\xd0"};
 	static const uint8_t sizes[] = {1, 2, 1, 5, 1, 2, 2, 4, 2};
 	struct machine m;
 

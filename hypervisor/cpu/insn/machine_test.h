@@ -42,7 +42,7 @@ struct machine {
 	struct phys_memory *memory;
 	uint8_t *ram;
 	struct cpu *cpu;
-	int vector;          /* of the first event since machine_run() began, or NO_EVENT */
+	int vector; /* of the first event since machine_run() began, or NO_EVENT */
 	uint32_t error_code;
 	uint64_t event_rip;
 };
@@ -68,7 +68,9 @@ static void machine_note_insn(void *owner, struct cpu *cpu, const struct insn *i
 
 static inline struct segment machine_flat(uint32_t attributes, uint64_t base)
 {
-	return (struct segment){.base = base, .limit = 0xffffffff, .selector = 8,
+	return (struct segment){.base = base,
+				.limit = 0xffffffff,
+				.selector = 8,
 				.attributes = attributes | SEG_P | SEG_S | SEG_G | SEG_ACCESSED};
 }
 
@@ -195,29 +197,30 @@ static volatile int host_signal;
 void host_enter(void);
 void host_leave(void);
 
-#define HOST_EACH(f)                                                                                        \
-	f(rax, 0) f(rcx, 8) f(rdx, 16) f(rbx, 24) f(rsp, 32) f(rbp, 40) f(rsi, 48) f(rdi, 56)              \
-	f(r8, 64) f(r9, 72) f(r10, 80) f(r11, 88) f(r12, 96) f(r13, 104) f(r14, 112) f(r15, 120)
+#define HOST_EACH(f)                                                                                         \
+	f(rax, 0) f(rcx, 8) f(rdx, 16) f(rbx, 24) f(rsp, 32) f(rbp, 40) f(rsi, 48) f(rdi, 56) f(r8, 64)      \
+		f(r9, 72) f(r10, 80) f(r11, 88) f(r12, 96) f(r13, 104) f(r14, 112) f(r15, 120)
 #define HOST_LOAD(reg, at)  "mov %c[in]+" #at "(%%rip), %%" #reg "\n"
 #define HOST_STORE(reg, at) "mov %%" #reg ", %c[out]+" #at "(%%rip)\n"
 
 /* Never called: holds host_enter and host_leave. */
 __attribute__((used, noinline)) static void host_trampolines(void)
 {
-	__asm__ volatile("jmp 1f\n"
-			 ".globl host_enter\nhost_enter:\n"
-			 "push %%rbx\npush %%rbp\npush %%r12\npush %%r13\npush %%r14\npush %%r15\n"
-			 "mov %%rsp, %c[stack](%%rip)\n"
-			 "pushq %c[in]+128(%%rip)\npopfq\n" HOST_EACH(HOST_LOAD)
-			 "jmp *%c[code](%%rip)\n"
-			 ".globl host_leave\nhost_leave:\n" HOST_EACH(HOST_STORE)
-			 "mov %c[stack](%%rip), %%rsp\n"
-			 "pushfq\npopq %c[out]+128(%%rip)\ncld\n"
-			 "pop %%r15\npop %%r14\npop %%r13\npop %%r12\npop %%rbp\npop %%rbx\nret\n"
-			 "1:\n"
-			 :
-			 : [in] "i"(&host_in), [out] "i"(&host_out), [code] "i"(&host_code),
-			   [stack] "i"(&host_stack));
+	__asm__ volatile(
+		"jmp 1f\n"
+		".globl host_enter\nhost_enter:\n"
+		"push %%rbx\npush %%rbp\npush %%r12\npush %%r13\npush %%r14\npush %%r15\n"
+		"mov %%rsp, %c[stack](%%rip)\n"
+		"pushq %c[in]+128(%%rip)\npopfq\n" HOST_EACH(
+			HOST_LOAD) "jmp *%c[code](%%rip)\n"
+				   ".globl host_leave\nhost_leave:\n" HOST_EACH(
+					   HOST_STORE) "mov %c[stack](%%rip), %%rsp\n"
+						       "pushfq\npopq %c[out]+128(%%rip)\ncld\n"
+						       "pop %%r15\npop %%r14\npop %%r13\npop %%r12\npop "
+						       "%%rbp\npop %%rbx\nret\n"
+						       "1:\n"
+		:
+		: [in] "i"(&host_in), [out] "i"(&host_out), [code] "i"(&host_code), [stack] "i"(&host_stack));
 }
 
 static void host_caught(int number, siginfo_t *info, void *context)

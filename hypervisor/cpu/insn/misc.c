@@ -152,16 +152,16 @@ HANDLER_INLINE void random_register(struct cpu *cpu, const struct insn *insn, un
 }
 
 /* The 66h rows do not size their operand by prefix, since for most of them 66h is part of the opcode. */
-#define DEFINE_RANDOM(name, salt)                                                                     \
-	HANDLER_INLINE void name(struct cpu *cpu, const struct insn *insn, unsigned width)            \
-	{                                                                                             \
-		random_register(cpu, insn, width, salt);                                              \
-	}                                                                                             \
-	HANDLER_INLINE void name##_66(struct cpu *cpu, const struct insn *insn, unsigned width)       \
-	{                                                                                             \
-		random_register(cpu, insn, width == 8 ? 8 : 2, salt);                                 \
-	}                                                                                             \
-	DEFINE_INSN_W(name)                                                                           \
+#define DEFINE_RANDOM(name, salt)                                                                            \
+	HANDLER_INLINE void name(struct cpu *cpu, const struct insn *insn, unsigned width)                   \
+	{                                                                                                    \
+		random_register(cpu, insn, width, salt);                                                     \
+	}                                                                                                    \
+	HANDLER_INLINE void name##_66(struct cpu *cpu, const struct insn *insn, unsigned width)              \
+	{                                                                                                    \
+		random_register(cpu, insn, width == 8 ? 8 : 2, salt);                                        \
+	}                                                                                                    \
+	DEFINE_INSN_W(name)                                                                                  \
 	DEFINE_INSN_W(name##_66)
 
 DEFINE_RANDOM(rdrand, 0)

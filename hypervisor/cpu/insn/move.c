@@ -131,8 +131,8 @@ HANDLER_INLINE void set(struct cpu *cpu, const struct insn *insn, unsigned width
 	rm_write(cpu, insn, condition_holds(cpu, condition), 1, memory);
 }
 
-#define CONDITION(capitals, letters)                          \
-	DEFINE_INSN_RM_CC(cmov, cmov_##letters, CC_##capitals)\
+#define CONDITION(capitals, letters)                                                                         \
+	DEFINE_INSN_RM_CC(cmov, cmov_##letters, CC_##capitals)                                               \
 	DEFINE_INSN_RM_CC(set, set_##letters, CC_##capitals)
 CONDITIONS(CONDITION)
 #undef CONDITION

@@ -84,7 +84,7 @@ HANDLER_INLINE void div_e(struct cpu *cpu, const struct insn *insn, unsigned wid
 
 	if (divisor == 0 || dividend >> (8 * width) >= divisor)
 		cpu_raise(cpu, VECTOR_DE, 0);
-	if (width == 8)
+	if (dividend >> 64)
 		pair_write(cpu, (uint64_t)(dividend % divisor), (uint64_t)(dividend / divisor), width);
 	else
 		pair_write(cpu, (uint64_t)dividend % divisor, (uint64_t)dividend / divisor, width);
@@ -92,7 +92,8 @@ HANDLER_INLINE void div_e(struct cpu *cpu, const struct insn *insn, unsigned wid
 DEFINE_INSN_RM(div_e)
 
 /* The most negative dividend over -1 has no quotient; it must not reach the host's division. */
-#define QUOTIENT_OVERFLOWS(dividend, divisor, least) ((divisor) == 0 || ((divisor) == -1 && (dividend) == (least)))
+#define QUOTIENT_OVERFLOWS(dividend, divisor, least)                                                         \
+	((divisor) == 0 || ((divisor) == -1 && (dividend) == (least)))
 
 HANDLER_INLINE void idiv_wide(struct cpu *cpu, int64_t divisor)
 {
@@ -101,6 +102,7 @@ HANDLER_INLINE void idiv_wide(struct cpu *cpu, int64_t divisor)
 	if (QUOTIENT_OVERFLOWS(dividend, divisor, (int128)((uint128)1 << 127)))
 		cpu_raise(cpu, VECTOR_DE, 0);
 	int128 quotient = dividend / divisor;
+
 	if (quotient != (int64_t)quotient)
 		cpu_raise(cpu, VECTOR_DE, 0);
 	pair_write(cpu, (uint64_t)(dividend % divisor), (uint64_t)quotient, 8);

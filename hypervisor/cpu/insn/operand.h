@@ -105,8 +105,8 @@ HANDLER_INLINE bool rm_store(struct cpu *cpu, const struct insn *insn, uint64_t 
 }
 
 /* Read-modify-write; rm_update_end() follows a true answer, and nothing that faults between. */
-HANDLER_INLINE bool rm_update_begin(struct cpu *cpu, const struct insn *insn, unsigned width, enum place place,
-				    struct mem_modify *modify, uint64_t *value)
+HANDLER_INLINE bool rm_update_begin(struct cpu *cpu, const struct insn *insn, unsigned width,
+				    enum place place, struct mem_modify *modify, uint64_t *value)
 {
 	if (place == PLACE_REGISTER) {
 		*value = reg_read(cpu, insn->rm, width);
@@ -134,6 +134,7 @@ HANDLER_INLINE void rm_update_end(struct cpu *cpu, const struct insn *insn, uint
 
 /* ---- conditions (SDM 1 appendix B) ---- */
 
+/* clang-format off */
 enum condition {
 	CC_O, CC_NO, CC_B, CC_NB, CC_Z, CC_NZ, CC_BE, CC_NBE,
 	CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_NL, CC_LE, CC_NLE
@@ -145,6 +146,7 @@ enum condition {
 	CONDITION(Z, z) CONDITION(NZ, nz) CONDITION(BE, be) CONDITION(NBE, nbe)             \
 	CONDITION(S, s) CONDITION(NS, ns) CONDITION(P, p) CONDITION(NP, np)                 \
 	CONDITION(L, l) CONDITION(NL, nl) CONDITION(LE, le) CONDITION(NLE, nle)
+/* clang-format on */
 
 HANDLER_INLINE bool condition_holds(const struct cpu *cpu, enum condition condition)
 {
@@ -165,7 +167,15 @@ HANDLER_INLINE bool condition_holds(const struct cpu *cpu, enum condition condit
 	return holds != (condition & 1);
 }
 
-/* ---- RIP ---- */
+/* ---- RSP and RIP ---- */
+
+/* RSP with @pointer in the part that the stack's address size names. */
+static inline uint64_t stack_pointer(const struct cpu *cpu, uint64_t pointer)
+{
+	uint64_t old = cpu->reg[RSP];
+
+	return old ^ ((old ^ pointer) & cpu->stack_mask);
+}
 
 /* RIP behind @insn; EIP wraps at 32 bits outside 64-bit mode. */
 static inline uint64_t insn_next_rip(const struct cpu *cpu, const struct insn *insn)

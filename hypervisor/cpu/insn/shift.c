@@ -10,10 +10,7 @@
 /* In the order of ModRM.reg of C0h, C1h, D0h to D3h; 6 is another SHL. */
 enum shift { ROL, ROR, RCL, RCR, SHL, SHR, SAL, SAR };
 
-HANDLER_INLINE bool bit(uint64_t value, unsigned index)
-{
-	return value >> index & 1;
-}
+HANDLER_INLINE bool bit(uint64_t value, unsigned index) { return value >> index & 1; }
 
 HANDLER_INLINE uint64_t rotate(struct cpu *cpu, enum shift shift, uint64_t a, unsigned count, unsigned bits)
 {
@@ -41,7 +38,8 @@ HANDLER_INLINE uint64_t rotate_carry(struct cpu *cpu, enum shift shift, uint64_t
 	if (n == 0)
 		return a;
 	if (shift == RCL) {
-		result = (n < bits ? a << n : 0) | (uint64_t)cf << (n - 1) | (n > 1 ? a >> (bits + 1 - n) : 0);
+		result =
+			(n < bits ? a << n : 0) | (uint64_t)cf << (n - 1) | (n > 1 ? a >> (bits + 1 - n) : 0);
 		carry = bit(a, bits - n);
 		overflow = bit(result, bits - 1) != carry;
 	} else {
@@ -54,7 +52,8 @@ HANDLER_INLINE uint64_t rotate_carry(struct cpu *cpu, enum shift shift, uint64_t
 	return truncate(result, bits / 8);
 }
 
-HANDLER_INLINE uint64_t shift_plain(struct cpu *cpu, enum shift shift, uint64_t a, unsigned count, unsigned bits)
+HANDLER_INLINE uint64_t shift_plain(struct cpu *cpu, enum shift shift, uint64_t a, unsigned count,
+				    unsigned bits)
 {
 	uint64_t result;
 	bool carry, overflow;
@@ -103,24 +102,21 @@ HANDLER_INLINE void shift_e(struct cpu *cpu, const struct insn *insn, unsigned w
 }
 
 /* The forms by an immediate, by 1 and by CL. */
-#define DEFINE_SHIFT(name, shift)                                                                \
-	HANDLER_INLINE void name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width,  \
-				      bool memory)                                               \
-	{                                                                                        \
-		shift_e(cpu, insn, width, memory, shift, (uint8_t)insn->imm);                    \
-	}                                                                                        \
-	HANDLER_INLINE void name##_e1(struct cpu *cpu, const struct insn *insn, unsigned width,  \
-				      bool memory)                                               \
-	{                                                                                        \
-		shift_e(cpu, insn, width, memory, shift, 1);                                     \
-	}                                                                                        \
-	HANDLER_INLINE void name##_ec(struct cpu *cpu, const struct insn *insn, unsigned width,  \
-				      bool memory)                                               \
-	{                                                                                        \
-		shift_e(cpu, insn, width, memory, shift, (uint8_t)cpu->reg[RCX]);                \
-	}                                                                                        \
-	DEFINE_INSN_RM(name##_ei)                                                                \
-	DEFINE_INSN_RM(name##_e1)                                                                \
+#define DEFINE_SHIFT(name, shift)                                                                            \
+	HANDLER_INLINE void name##_ei(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory) \
+	{                                                                                                    \
+		shift_e(cpu, insn, width, memory, shift, (uint8_t)insn->imm);                                \
+	}                                                                                                    \
+	HANDLER_INLINE void name##_e1(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory) \
+	{                                                                                                    \
+		shift_e(cpu, insn, width, memory, shift, 1);                                                 \
+	}                                                                                                    \
+	HANDLER_INLINE void name##_ec(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory) \
+	{                                                                                                    \
+		shift_e(cpu, insn, width, memory, shift, (uint8_t)cpu->reg[RCX]);                            \
+	}                                                                                                    \
+	DEFINE_INSN_RM(name##_ei)                                                                            \
+	DEFINE_INSN_RM(name##_e1)                                                                            \
 	DEFINE_INSN_RM(name##_ec)
 
 DEFINE_SHIFT(rol, ROL)

@@ -6,14 +6,6 @@
  */
 #include "cpu/insn/operand.h"
 
-/* RSP with @pointer in the part that the stack's address size names. */
-static inline uint64_t stack_pointer(const struct cpu *cpu, uint64_t pointer)
-{
-	uint64_t old = cpu->reg[RSP];
-
-	return old ^ ((old ^ pointer) & cpu->stack_mask);
-}
-
 /* ---- one operand ---- */
 
 HANDLER_INLINE bool push(struct cpu *cpu, uint64_t value, unsigned width, enum place place)

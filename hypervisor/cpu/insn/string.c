@@ -18,15 +18,9 @@ HANDLER_INLINE bool reads_source(enum string string)
 	return string == MOVS || string == CMPS || string == LODS;
 }
 
-HANDLER_INLINE bool uses_destination(enum string string)
-{
-	return string != LODS;
-}
+HANDLER_INLINE bool uses_destination(enum string string) { return string != LODS; }
 
-HANDLER_INLINE bool compares(enum string string)
-{
-	return string == CMPS || string == SCAS;
-}
+HANDLER_INLINE bool compares(enum string string) { return string == CMPS || string == SCAS; }
 
 HANDLER_INLINE uint64_t address_part(const struct insn *insn, uint64_t value)
 {
@@ -216,32 +210,32 @@ HANDLER_INLINE void repeat(struct cpu *cpu, const struct insn *insn, unsigned wi
 
 /* ---- handlers: the single element inline, the repetition in a function of its own ---- */
 
-#define DEFINE_REPEAT(name, width, string)                                                               \
-	static __attribute__((noinline)) void name(struct cpu *cpu, const struct insn *insn)             \
-	{                                                                                                \
-		repeat(cpu, insn, width, string);                                                        \
+#define DEFINE_REPEAT(name, width, string)                                                                   \
+	static __attribute__((noinline)) void name(struct cpu *cpu, const struct insn *insn)                 \
+	{                                                                                                    \
+		repeat(cpu, insn, width, string);                                                            \
 	}
 
-#define DEFINE_STRING(name, string)                                                                      \
-	DEFINE_REPEAT(name##_repeat_1, 1, string)                                                        \
-	DEFINE_REPEAT(name##_repeat_2, 2, string)                                                        \
-	DEFINE_REPEAT(name##_repeat_4, 4, string)                                                        \
-	DEFINE_REPEAT(name##_repeat_8, 8, string)                                                        \
-	HANDLER_INLINE void name(struct cpu *cpu, const struct insn *insn, unsigned width)               \
-	{                                                                                                \
-		if (!(insn->prefixes & (PREFIX_REP | PREFIX_REPNE))) {                                   \
-			element(cpu, insn, width, string);                                               \
-			advance(cpu, insn, string, cpu->rflags &RFLAGS_DF ? 0ull - width : width);       \
-		} else if (width == 1) {                                                                 \
-			name##_repeat_1(cpu, insn);                                                      \
-		} else if (width == 2) {                                                                 \
-			name##_repeat_2(cpu, insn);                                                      \
-		} else if (width == 4) {                                                                 \
-			name##_repeat_4(cpu, insn);                                                      \
-		} else {                                                                                 \
-			name##_repeat_8(cpu, insn);                                                      \
-		}                                                                                        \
-	}                                                                                                \
+#define DEFINE_STRING(name, string)                                                                          \
+	DEFINE_REPEAT(name##_repeat_1, 1, string)                                                            \
+	DEFINE_REPEAT(name##_repeat_2, 2, string)                                                            \
+	DEFINE_REPEAT(name##_repeat_4, 4, string)                                                            \
+	DEFINE_REPEAT(name##_repeat_8, 8, string)                                                            \
+	HANDLER_INLINE void name(struct cpu *cpu, const struct insn *insn, unsigned width)                   \
+	{                                                                                                    \
+		if (!(insn->prefixes & (PREFIX_REP | PREFIX_REPNE))) {                                       \
+			element(cpu, insn, width, string);                                                   \
+			advance(cpu, insn, string, cpu->rflags &RFLAGS_DF ? 0ull - width : width);           \
+		} else if (width == 1) {                                                                     \
+			name##_repeat_1(cpu, insn);                                                          \
+		} else if (width == 2) {                                                                     \
+			name##_repeat_2(cpu, insn);                                                          \
+		} else if (width == 4) {                                                                     \
+			name##_repeat_4(cpu, insn);                                                          \
+		} else {                                                                                     \
+			name##_repeat_8(cpu, insn);                                                          \
+		}                                                                                            \
+	}                                                                                                    \
 	DEFINE_INSN_W(name)
 
 DEFINE_STRING(movs, MOVS)

@@ -9,7 +9,8 @@
 
 static const uint8_t self_loop[2] = {0xeb, 0xfe};
 
-static void put_string(uint8_t *code, size_t *size, uint8_t opcode, unsigned width, uint8_t repeat, bool small)
+static void put_string(uint8_t *code, size_t *size, uint8_t opcode, unsigned width, uint8_t repeat,
+		       bool small)
 {
 	*size = 0;
 	if (small)
@@ -66,7 +67,8 @@ static void choose(struct machine *m, bool repeat, bool small)
 	host_in.gpr[RCX] = counts[machine_random() % 7];
 	host_in.gpr[RSI] = middle;
 	/* Near enough to overlap, now and then. */
-	host_in.gpr[RDI] = machine_random() % 2 ? middle + machine_random() % 64 - 32 : middle + 2048 - machine_random() % 4096;
+	host_in.gpr[RDI] = machine_random() % 2 ? middle + machine_random() % 64 - 32
+						: middle + 2048 - machine_random() % 4096;
 	if (small && machine_random() % 2)
 		host_in.gpr[RSI] |= 1ull << 40; /* which a 32-bit address does not see */
 	if (repeat && small && machine_random() % 2)
@@ -89,8 +91,9 @@ static void check_sample(struct machine *m, uint8_t *host, uint8_t opcode, unsig
 	run_to_loop(m, code, size);
 	for (unsigned i = 0; i < 16; i++)
 		if (m->cpu->reg[i] != host_out.gpr[i])
-			fail_msg("%02x width %u repeat %02x small %d register %u: %llx, host %llx", opcode, width, repeat,
-				 small, i, (unsigned long long)m->cpu->reg[i], (unsigned long long)host_out.gpr[i]);
+			fail_msg("%02x width %u repeat %02x small %d register %u: %llx, host %llx", opcode,
+				 width, repeat, small, i, (unsigned long long)m->cpu->reg[i],
+				 (unsigned long long)host_out.gpr[i]);
 	assert_int_equal(flags_get(&m->cpu->lazy), host_out.rflags & RFLAGS_STATUS);
 	assert_memory_equal(machine_host(m, DATA_AT), host + (DATA_AT - MACHINE_BASE), REGION);
 }
