@@ -313,6 +313,32 @@ static void all_registers(void **state)
 	machine_close(&m);
 }
 
+/* SDM 2B PUSHA, real-address mode exceptions. */
+static void all_registers_at_odd_stack(void **state)
+{
+	struct vcpu_state saved;
+	struct machine m;
+
+	(void)state;
+	machine_open(&m, "intel");
+	for (unsigned sp = 1; sp <= 18; sp++) {
+		machine_mode(&m, CODE_16);
+		cpu_save(m.cpu, &saved);
+		saved.cr0 &= ~(uint64_t)CR0_PE;
+		saved.segment[SS].base = MACHINE_BASE + 0x100000;
+		saved.segment[SS].limit = 0xffff;
+		saved.gpr[RSP] = sp;
+		cpu_load(m.cpu, &saved);
+		RUN(&m, "\x60");
+		if (sp % 2 == 0 || sp > 15)
+			assert_int_equal(m.vector, NO_EVENT);
+		else
+			assert_int_equal(m.vector, sp < 7 ? VECTOR_SS : VECTOR_GP);
+		assert_int_equal(m.cpu->reg[RSP], m.vector == NO_EVENT ? (sp - 16) & 0xffff : sp);
+	}
+	machine_close(&m);
+}
+
 static void frames(void **state)
 {
 	static const uint32_t outer[3] = {0xaaaa0001, 0xaaaa0002, 0xaaaa0003};
@@ -492,6 +518,7 @@ int main(void)
 		cmocka_unit_test(stack_faults_change_nothing),
 		cmocka_unit_test(pop_to_memory),
 		cmocka_unit_test(all_registers),
+		cmocka_unit_test(all_registers_at_odd_stack),
 		cmocka_unit_test(frames),
 		cmocka_unit_test(short_stack),
 		cmocka_unit_test(frames_end_in_memory),

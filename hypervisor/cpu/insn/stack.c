@@ -68,11 +68,24 @@ DEFINE_INSN_RM(pop_e)
 
 /* ---- all registers ---- */
 
+/*
+ * In real-address and virtual-8086 mode a stack that would wrap at an odd SP is #GP where there is
+ * room to deliver it (SDM 2B PUSHA: 7 to 15); below that the ordinary #SS ends in a shutdown.
+ */
+static inline void pusha_check_real(struct cpu *cpu)
+{
+	uint64_t top = cpu->reg[RSP] & cpu->stack_mask;
+
+	if (cpu_real_or_vm86(cpu) && top % 2 && top >= 7 && top <= 15)
+		cpu_raise(cpu, VECTOR_GP, 0);
+}
+
 HANDLER_INLINE void pusha(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
 	uint64_t top = cpu->reg[RSP];
 
 	(void)insn;
+	pusha_check_real(cpu);
 	for (unsigned i = 0; i < 8; i++)
 		mem_check_write(cpu, SS, (top - (i + 1) * width) & cpu->stack_mask, width);
 	for (unsigned i = 0; i < 8; i++)
