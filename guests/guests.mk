@@ -55,4 +55,13 @@ build/guests/$(1).elf: build/guests/$(1).table.o $(call guest_own,$(1)) $(GUEST_
 endef
 $(foreach guest,$(GUESTS),$(eval $(call guest_rule,$(guest))))
 
+# What `make bench` runs: not a suite, so it stands apart; and the ROM that starts a guest without a loader.
+BENCH_PARTS := bench/main.c bench/kernels.S lib/boot.S lib/machine.c lib/report.c lib/select.c
+build/bench/bench.elf: $(BENCH_PARTS:%=build/guests/%.o) guests/lib/guest.ld
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(BENCH_PARTS:%=build/guests/%.o)
+
+build/guests/rom/reset.bin: build/guests/rom/reset.S.o
+	objcopy -O binary -j .rom $< $@
+
 -include $(wildcard build/guests/*.d build/guests/*/*.d)
