@@ -409,9 +409,48 @@ static void same_as_host(void **state)
 	machine_close(&m);
 }
 
+/* ENTER with nesting levels, and LEAVE behind it, with 64- and 16-bit operands. */
+static void frames_as_on_host(void **state)
+{
+	const uint64_t outer = STACK_AT + 0x200;
+	struct machine m;
+	uint8_t *host = host_open();
+
+	(void)state;
+	if (!host)
+		skip();
+	machine_open(&m, "intel");
+	for (unsigned n = 0; n < 800; n++) {
+		uint8_t code[6] = {0x66, 0xc8, (uint8_t)machine_random(), 0, (uint8_t)(machine_random() % 7),
+				   0xc9};
+		bool small = n % 2, leave = n % 4 == 3;
+		const uint8_t *bytes = leave ? code + 5 : small ? code : code + 1;
+		size_t size = leave ? 1 : small ? 5 : 4;
+		uint8_t stack[0x400];
+
+		for (unsigned i = 0; i < 16; i++)
+			host_in.gpr[i] = machine_operand();
+		for (unsigned i = 0; i < sizeof(stack); i++)
+			stack[i] = (uint8_t)machine_random();
+		host_in.gpr[RSP] = STACK_AT;
+		host_in.gpr[RBP] = outer;
+		host_in.rflags = RFLAGS_FIXED | RFLAGS_IF;
+		memcpy(host + (STACK_AT - MACHINE_BASE) - 0x200, stack, sizeof(stack));
+		machine_write(&m, STACK_AT - 0x200, stack, sizeof(stack));
+		memcpy(m.cpu->reg, host_in.gpr, sizeof(host_in.gpr));
+		assert_int_equal(host_run(bytes, size), 0);
+		machine_run(&m, bytes, size, 1);
+		assert_memory_equal(m.cpu->reg, host_out.gpr, sizeof(host_out.gpr));
+		assert_memory_equal(machine_host(&m, STACK_AT - 0x200),
+				    host + (STACK_AT - MACHINE_BASE) - 0x200, sizeof(stack));
+	}
+	machine_close(&m);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(same_as_host)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(same_as_host),
+					   cmocka_unit_test(frames_as_on_host)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

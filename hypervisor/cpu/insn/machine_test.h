@@ -236,16 +236,21 @@ static void host_caught(int number, siginfo_t *info, void *context)
 static inline uint8_t *host_open(void)
 {
 	static uint8_t alternate[65536];
+	static void *opened;
 	struct sigaction action = {.sa_sigaction = host_caught, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 	stack_t stack = {.ss_sp = alternate, .ss_size = sizeof(alternate)};
-	void *at = mmap((void *)(uintptr_t)MACHINE_BASE, MACHINE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	void *at;
 
+	if (opened)
+		return opened;
+	at = mmap((void *)(uintptr_t)MACHINE_BASE, MACHINE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (at == MAP_FAILED)
 		return NULL;
 	sigaltstack(&stack, NULL);
 	sigaction(SIGFPE, &action, NULL);
 	sigaction(SIGILL, &action, NULL);
+	opened = at;
 	return at;
 }
 

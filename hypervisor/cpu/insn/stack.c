@@ -131,7 +131,8 @@ static inline uint64_t display_copy(struct cpu *cpu, uint64_t top, uint64_t fram
 
 /*
  * The new top of the stack must be writable, though nothing is stored there (SDM 2A ENTER: #SS, #PF).
- * RBP changes in the part that the stack's address size names.
+ * RBP changes in the part that the operand size names: so processors, where the manual's operation
+ * speaks of the stack's size.
  */
 HANDLER_INLINE void enter(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
@@ -145,7 +146,7 @@ HANDLER_INLINE void enter(struct cpu *cpu, const struct insn *insn, unsigned wid
 	top -= (uint16_t)insn->imm;
 	mem_check_write(cpu, SS, top & mask, width);
 	cpu->reg[RSP] = stack_pointer(cpu, top);
-	cpu->reg[RBP] ^= (cpu->reg[RBP] ^ frame) & mask;
+	reg_write(cpu, RBP, frame, width);
 }
 DEFINE_INSN_W(enter)
 
