@@ -98,7 +98,7 @@ monitor_gdt:
 	.quad 0x00cf93000000ffff        /* MONITOR_DS */
 	.quad 0x00009b020000ffff        /* MONITOR_CS16, base TRAMPOLINE */
 	.quad 0x000093000000ffff        /* MONITOR_DS16 */
-	.quad 0
+	.quad 0x00008b0000000067        /* MONITOR_TSS, base 0; busy at rest */
 	.quad 0
 	.quad 0x00cf9b000000ffff        /* MONITOR_CS32 */
 monitor_gdt_end:

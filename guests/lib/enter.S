@@ -7,8 +7,8 @@
  *
  * Back: the entry stubs of the case's IDT push their vector; catch_long and catch_legacy store
  * the general registers, selectors, CR0, CR2, CR3, CR4, EFER, GDTR and IDTR before they
- * use anything, then put the monitor's state in force. back_to_monitor stores LDTR, TR, CR8, DR6 and
- * DR7. The rest (FS and GS bases, MSRs, DR0 to DR3, XCR0, PKRU) is unharmed and left to C.
+ * use anything, then LDTR and TR, and put the monitor's state in force. back_to_monitor stores CR8,
+ * DR6 and DR7. The rest (FS and GS bases, MSRs, DR0 to DR3, XCR0, PKRU) is unharmed and left to C.
  */
 #include "lib/exchange.h"
 
@@ -114,6 +114,10 @@ catch_long:
 	mov %rax, EX_OUT + STATE_gs
 	mov %ss, %eax
 	mov %rax, EX_FRAME_SS
+	sldt %eax
+	mov %rax, EX_OUT + STATE_ldtr
+	str %eax
+	mov %rax, EX_OUT + STATE_tr
 	sgdt EX_OUT_GDTR
 	sidt EX_OUT_IDTR
 	mov %cr2, %rax
@@ -149,11 +153,6 @@ back_to_monitor:
 	mov %rax, EX_OUT + STATE_dr6
 	mov $0x400, %eax
 	mov %rax, %dr7
-	xor %eax, %eax
-	sldt %eax
-	mov %rax, EX_OUT + STATE_ldtr
-	str %eax
-	mov %rax, EX_OUT + STATE_tr
 	mov %cr8, %rax
 	mov %rax, EX_OUT + STATE_cr8
 	pop %r15
@@ -305,8 +304,20 @@ catch_legacy:
 	mov %edx, EX_OUT + STATE_efer + 4
 	lgdt EX_MONITOR_GDTR
 
-/* From 32-bit protected mode, DS flat, the monitor's GDT in force; real.S comes here too. */
+/*
+ * From 32-bit protected mode, DS flat, the monitor's GDT in force; real.S comes here too. Long
+ * mode cannot be entered with a 16-bit TSS in TR, which a case may have loaded.
+ */
 back_to_legacy:
+	sldt %eax
+	movzwl %ax, %eax
+	mov %eax, EX_OUT + STATE_ldtr
+	str %eax
+	movzwl %ax, %eax
+	mov %eax, EX_OUT + STATE_tr
+	andb $0xfd, monitor_gdt + MONITOR_TSS + 5
+	mov $MONITOR_TSS, %eax
+	ltr %ax
 	mov $MONITOR_DS, %eax
 	mov %eax, %ss
 	mov $boot_legacy_stack, %esp

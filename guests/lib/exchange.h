@@ -43,6 +43,7 @@
 #define MONITOR_DS 0x10
 #define MONITOR_CS16 0x18 /* base TRAMPOLINE */
 #define MONITOR_DS16 0x20 /* base 0, limit 0xffff */
+#define MONITOR_TSS 0x28   /* 32-bit, never used */
 #define MONITOR_CS32 0x38
 
 #define MSR_EFER 0xc0000080
