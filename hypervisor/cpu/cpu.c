@@ -45,7 +45,7 @@ void cpu_free(struct cpu *cpu)
 void cpu_step_changed(struct cpu *cpu)
 {
 	bool breakpoints = cpu->dr7 & 0xff;
-	bool step = breakpoints || cpu->tracing || cpu->rflags & (RFLAGS_TF | RFLAGS_RF);
+	bool step = breakpoints || cpu->tracing || cpu->rflags & RFLAGS_TF;
 
 	/* A locked instruction costs as much as several guest instructions; mostly nothing changes. */
 	if (likely(step == !!(cpu->pending & PENDING_STEP)))

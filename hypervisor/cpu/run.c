@@ -205,7 +205,6 @@ static bool take_nmi(struct cpu *cpu)
 	if (!(cpu->pending & PENDING_NMI) || cpu->shadow == SHADOW_MOV_SS)
 		return false;
 	cpu->nmi_pending = false;
-	cpu->nmi_blocked = true;
 	pending_clear(cpu, PENDING_NMI);
 	deliver(cpu, &event);
 	return true;

@@ -213,6 +213,11 @@ static uint16_t word(const struct machine *m, uint32_t address)
 	return value;
 }
 
+static void put64(struct machine *m, uint32_t address, uint64_t value)
+{
+	assert_true(phys_write(m->memory, address, &value, 8));
+}
+
 /* Runs into the HLT of the handler of @vector; the pushed IP is @ip. */
 static void expect_vector(struct machine *m, unsigned vector, unsigned ip)
 {
@@ -257,6 +262,22 @@ static void test_budget(void **state)
 		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
 		assert_int_equal(m->cpu->retired, LOOP_INSNS);
 		assert_int_equal(m->cpu->reg[RAX], 5);
+	}
+}
+
+/* The same where the fast path runs first: 300 iterations, and budgets that end anywhere in them. */
+static void test_long_budget(void **state)
+{
+	struct machine *m = *state;
+	static const uint8_t rips[] = {3, 4, 5};
+
+	for (unsigned n = 100; n < 160; n++) {
+		START_REAL(m, 0xb9, 0x2c, 1, 0x40, 0x49, 0x75, 0xfc, 0xf4);
+		m->cpu->stop_at = n;
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_BUDGET);
+		assert_int_equal(m->cpu->retired, n);
+		assert_int_equal(m->cpu->rip, CODE + rips[(n - 1) % 3]);
+		assert_int_equal(m->cpu->reg[RAX], (n + 1) / 3);
 	}
 }
 
@@ -343,6 +364,28 @@ static void test_shutdown(void **state)
 	assert_int_equal(cpu_run(m->cpu), CPU_STOP_SHUTDOWN);
 }
 
+/* #UD through an IDT that has only a gate for #DF: #NP while delivering, then #NP again is #DF. */
+static void test_double_fault(void **state)
+{
+	struct machine *m = *state;
+	struct vcpu_state s;
+	uint32_t error;
+
+	START_FLAT(m, 0x40, 0x0f, 0x0b);
+	put64(m, 0x12008, 0x00cf9b000000ffffull);
+	put64(m, 0x12010, 0x00cf93000000ffffull);
+	put64(m, 0x11000 + 8 * VECTOR_DF, 0x00008e0000080000ull | (HANDLERS + 16 * VECTOR_DF));
+	cpu_save(m->cpu, &s);
+	s.gdtr = (struct table_register){.base = 0x12000, .limit = 0x17};
+	s.idtr = (struct table_register){.base = 0x11000, .limit = 0x7ff};
+	cpu_load(m->cpu, &s);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, HANDLERS + 16 * VECTOR_DF + 1);
+	memcpy(&error, m->ram + m->cpu->reg[RSP], 4);
+	assert_int_equal(error, 0);
+	assert_int_equal(word(m, (uint32_t)m->cpu->reg[RSP] + 4), CODE + 1);
+}
+
 /* ---- code that is written ---- */
 
 /* mov byte [CODE+5],41h; inc ax (to become inc cx); hlt: in one trace. */
@@ -372,6 +415,30 @@ static void test_store_into_linked_trace(void **state)
 	assert_int_equal(m->cpu->reg[RAX], 200);
 	assert_int_equal(m->cpu->reg[RDX] - m->profile.signature, 100);
 	assert_int_equal(m->cpu->retired, 1 + 600 + 2 + 3 + 300 + 2 + 1);
+}
+
+/* The far end of a long trace changes: 40 times add ax,1234h. */
+static void test_long_trace_changes(void **state)
+{
+	struct machine *m = *state;
+	uint8_t code[121];
+
+	for (unsigned i = 0; i < 40; i++)
+		memcpy(code + 3 * i, "\x05\x01\x00", 3);
+	code[120] = 0xf4;
+	for (unsigned at = 0; at < 40; at++) {
+		start_real(m, code, sizeof(code));
+		/* Not at the start of a line, nor of the page. */
+		assert_true(phys_write(m->memory, CODE + 0x60, code, sizeof(code)));
+		for (int i = 0; i < 2; i++) {
+			m->cpu->rip = CODE + 0x60;
+			m->cpu->activity = ACTIVITY_ACTIVE;
+			m->cpu->reg[RAX] = 0;
+			assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+			assert_int_equal(m->cpu->reg[RAX], 40 + i);
+			assert_true(phys_write(m->memory, CODE + 0x60 + 3 * at + 1, "\x02", 1));
+		}
+	}
 }
 
 /* Code written from outside between two runs, as a restore does. */
@@ -448,27 +515,51 @@ static void set_code_limit(struct machine *m, uint32_t limit)
 	cpu_load(m->cpu, &s);
 }
 
-/* The #GP comes at the instruction that leaves CS, not before, and the same code under a larger limit runs on. */
+static void expect_gp(struct machine *m, unsigned ip)
+{
+	/* The handlers lie inside. */
+	expect_vector(m, VECTOR_GP, ip);
+	m->cpu->activity = ACTIVITY_ACTIVE;
+	m->cpu->rip = CODE;
+	m->cpu->reg[RSP] = STACK;
+}
+
+/* The #GP comes at the instruction that leaves CS, not before; decoded under either limit, the code obeys the other. */
 static void test_code_limit(void **state)
 {
 	struct machine *m = *state;
 
 	for (unsigned inside = 1; inside < 5; inside++) {
 		START_REAL(m, 0x40, 0xb9, 1, 0, 0xf4);
-		set_code_limit(m, CODE + inside - 1);
-		/* The handlers lie inside. */
-		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
-		assert_int_equal(m->cpu->rip, HANDLERS + 16 * VECTOR_GP + 1);
-		assert_int_equal(word(m, (uint32_t)m->cpu->reg[RSP]), CODE + (inside < 4 ? 1 : 4));
-		assert_int_equal(m->cpu->reg[RAX], 1);
-		set_code_limit(m, 0xffff);
-		m->cpu->activity = ACTIVITY_ACTIVE;
-		m->cpu->rip = CODE;
-		m->cpu->reg[RSP] = STACK;
-		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
-		assert_int_equal(m->cpu->rip, CODE + 5);
-		assert_int_equal(m->cpu->reg[RCX], 1);
+		for (int i = 0; i < 2; i++) {
+			set_code_limit(m, CODE + inside - 1);
+			m->cpu->reg[RAX] = 0;
+			expect_gp(m, CODE + (inside < 4 ? 1 : 4));
+			assert_int_equal(m->cpu->reg[RAX], 1);
+			set_code_limit(m, 0xffff);
+			assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+			assert_int_equal(m->cpu->rip, CODE + 5);
+			m->cpu->activity = ACTIVITY_ACTIVE;
+			m->cpu->rip = CODE;
+		}
 	}
+}
+
+/* A loop whose traces are linked: their target begins inside CS and ends outside. */
+static void test_code_limit_linked(void **state)
+{
+	struct machine *m = *state;
+
+	/* mov cx,100; l: jmp t; t: inc ax; dec cx; jnz l; hlt */
+	START_REAL(m, 0xb9, 100, 0, 0xeb, 0x00, 0x40, 0x49, 0x75, 0xfa, 0xf4);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->reg[RAX], 100);
+	m->cpu->activity = ACTIVITY_ACTIVE;
+	m->cpu->rip = CODE + 3;
+	m->cpu->reg[RAX] = 0;
+	set_code_limit(m, CODE + 7);
+	expect_gp(m, CODE + 7);
+	assert_int_equal(m->cpu->reg[RAX], 1);
 }
 
 /* The same bytes in another mode are other instructions: B8 takes two bytes or four. */
@@ -477,11 +568,17 @@ static void test_mode_of_code(void **state)
 	struct machine *m = *state;
 	static const uint8_t code[] = {0xb8, 0x34, 0x12, 0x40, 0x40, 0xf4};
 
+	struct vcpu_state real, flat;
+
+	start_real(m, code, sizeof(code));
+	cpu_save(m->cpu, &real);
+	start_flat(m, code, sizeof(code));
+	cpu_save(m->cpu, &flat);
 	for (int i = 0; i < 2; i++) {
-		start_real(m, code, sizeof(code));
+		cpu_load(m->cpu, &real);
 		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
 		assert_int_equal(m->cpu->reg[RAX], 0x1236);
-		start_flat(m, code, sizeof(code));
+		cpu_load(m->cpu, &flat);
 		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
 		assert_int_equal(m->cpu->reg[RAX], 0x40401234);
 	}
@@ -491,11 +588,6 @@ static void test_mode_of_code(void **state)
 
 #define TABLES 0x10000u
 #define PRESENT_WRITABLE 3u
-
-static void put64(struct machine *m, uint32_t address, uint64_t value)
-{
-	assert_true(phys_write(m->memory, address, &value, 8));
-}
 
 /*
  * 64-bit mode. The low 2 MiB are mapped to themselves but for the page at 0x9000, which is not
@@ -524,17 +616,17 @@ static void start_long(struct machine *m, const void *code, size_t size)
 	cpu_load(m->cpu, &s);
 }
 
-/* mov r8d,5; l: add rax,r8; dec r8; jnz l; add rax,[rip+1]; hlt; dq 1000 */
+/* mov r8d,5; l: add rax,r8; dec r8; jnz l; nop; add rax,[rip+1]; hlt; dq 1000 */
 static void test_long_mode(void **state)
 {
 	struct machine *m = *state;
-	static const uint8_t code[] = {0x41, 0xb8, 5, 0, 0, 0, 0x4c, 0x01, 0xc0, 0x49, 0xff, 0xc8, 0x75, 0xf8,
+	static const uint8_t code[] = {0x41, 0xb8, 5, 0, 0, 0, 0x4c, 0x01, 0xc0, 0x49, 0xff, 0xc8, 0x75, 0xf8, 0x90,
 				       0x48, 0x03, 0x05, 1, 0, 0, 0, 0xf4, 0xe8, 3, 0, 0, 0, 0, 0, 0};
 
 	start_long(m, code, sizeof(code));
 	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
 	assert_int_equal(m->cpu->reg[RAX], 15 + 1000);
-	assert_int_equal(m->cpu->retired, 1 + 15 + 2);
+	assert_int_equal(m->cpu->retired, 1 + 15 + 3);
 }
 
 /* The fault of a fetch comes when execution is there: at the instruction, with CR2 in the missing page. */
@@ -602,6 +694,26 @@ static void test_remapped_code(void **state)
 	}
 }
 
+/* A page that is mapped twice: a jump within it by its other name is a jump to another page. */
+static void test_aliased_code(void **state)
+{
+	struct machine *m = *state;
+	/* at 0x8000: jmp 0xa008 (the same page); at 0x8008: inc eax; hlt. At 0xb008: inc ebx; hlt */
+	static const uint8_t jump[] = {0xe9, 0x03, 0x20, 0, 0, 0x90, 0x90, 0x90, 0xff, 0xc0, 0xf4};
+
+	start_long(m, "\xf4", 1);
+	assert_true(phys_write(m->memory, 0x8000, jump, sizeof(jump)));
+	assert_true(phys_write(m->memory, 0xb008, "\xff\xc3\xf4", 3));
+	for (unsigned i = 0; i < 12; i++) {
+		m->cpu->activity = ACTIVITY_ACTIVE;
+		m->cpu->rip = 0x8000;
+		put64(m, TABLES + 0x3000 + 8 * 10, (i % 4 == 3 ? 0xb000 : 0x8000) | PRESENT_WRITABLE);
+		tlb_flush_page(m->cpu, 0xa000);
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->reg[RBX], (i + 1) / 4);
+	}
+}
+
 /* ---- between instructions ---- */
 
 static void test_single_step(void **state)
@@ -639,6 +751,17 @@ static void test_single_step_rep(void **state)
 	cpu_mode_changed(m->cpu);
 	expect_vector(m, VECTOR_DB, CODE);
 	assert_int_equal(m->cpu->reg[RCX], 2);
+}
+
+/* INT n under TF goes to its handler, and the step is lost (SDM 3B 18.3.1.4). */
+static void test_single_step_int(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0xcd, 0x30, 0x40);
+	m->cpu->rflags |= RFLAGS_TF;
+	cpu_mode_changed(m->cpu);
+	expect_vector(m, 0x30, CODE + 2);
 }
 
 /* mov ss,ax; inc bx; inc bx with TF: no trap behind MOV SS, one behind the next. */
@@ -686,6 +809,37 @@ static void test_interrupt_from_port(void **state)
 	START_REAL(m, 0xe6, 2, 0xe6, 3, 0x40, 0xf4);
 	expect_vector(m, VECTOR_NMI, CODE + 4);
 	assert_true(m->cpu->nmi_blocked);
+}
+
+/* Both at once: NMI first (SDM 3A table 6-2). */
+static void test_nmi_before_interrupt(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x40, 0xf4);
+	m->cpu->rflags |= RFLAGS_IF;
+	cpu_set_interrupt_line(m->cpu, true);
+	cpu_raise_nmi(m->cpu);
+	expect_vector(m, VECTOR_NMI, CODE);
+	assert_int_equal(m->acknowledged, 0);
+}
+
+/* An NMI that waits for IRET comes right behind it, in front of code that is known already. */
+static void test_nmi_behind_iret(void **state)
+{
+	struct machine *m = *state;
+
+	/* pushf; push cs; push l2; iret; l2: inc ax; inc ax; hlt, once before */
+	START_REAL(m, 0x9c, 0x0e, 0x68, 0x06, 0x70, 0xcf, 0x40, 0x40, 0xf4);
+	m->cpu->rip = CODE + 6;
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	m->cpu->activity = ACTIVITY_ACTIVE;
+	m->cpu->rip = CODE;
+	m->cpu->nmi_blocked = true;
+	m->cpu->reg[RAX] = 0;
+	cpu_raise_nmi(m->cpu);
+	expect_vector(m, VECTOR_NMI, CODE + 6);
+	assert_int_equal(m->cpu->reg[RAX], 0);
 }
 
 static void test_nmi_blocked(void **state)
@@ -764,6 +918,27 @@ static void test_code_breakpoint(void **state)
 	cpu_mode_changed(m->cpu);
 	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
 	assert_int_equal(m->cpu->rip, CODE + 3);
+	assert_false(m->cpu->rflags & RFLAGS_RF);
+}
+
+/* RF holds off a repeated instruction's breakpoint for all of its iterations; without breakpoints it just ends. */
+static void test_resume_flag(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0xf3, 0xaa, 0xf4);
+	set_breakpoint(m, CODE, DR7_L(0));
+	m->cpu->reg[RCX] = 3;
+	m->cpu->reg[RDI] = 0x9000;
+	m->cpu->rflags |= RFLAGS_RF;
+	cpu_mode_changed(m->cpu);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, CODE + 3);
+	assert_int_equal(m->cpu->reg[RCX], 0);
+	START_REAL(m, 0x40, 0xf4);
+	m->cpu->rflags |= RFLAGS_RF;
+	cpu_mode_changed(m->cpu);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
 	assert_false(m->cpu->rflags & RFLAGS_RF);
 }
 
@@ -860,16 +1035,17 @@ static void test_init(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_counts), TEST(test_budget), TEST(test_event_at), TEST(test_rep), TEST(test_fault),
-		TEST(test_fault_loop), TEST(test_too_long), TEST(test_shutdown), TEST(test_store_into_running_trace),
-		TEST(test_store_into_linked_trace), TEST(test_code_replaced), TEST(test_arena),
-		TEST(test_page_crossing), TEST(test_code_limit), TEST(test_mode_of_code),
+		TEST(test_counts), TEST(test_budget), TEST(test_long_budget), TEST(test_event_at), TEST(test_rep), TEST(test_fault),
+		TEST(test_fault_loop), TEST(test_too_long), TEST(test_shutdown), TEST(test_double_fault), TEST(test_store_into_running_trace),
+		TEST(test_store_into_linked_trace), TEST(test_code_replaced), TEST(test_long_trace_changes), TEST(test_arena),
+		TEST(test_page_crossing), TEST(test_code_limit), TEST(test_code_limit_linked), TEST(test_mode_of_code),
 		TEST(test_long_mode), TEST(test_fetch_fault), TEST(test_fetch_non_canonical), TEST(test_remapped_code),
+		TEST(test_aliased_code),
 		TEST(test_single_step),
-		TEST(test_single_step_by_popf), TEST(test_single_step_rep), TEST(test_mov_ss_holds_traps),
+		TEST(test_single_step_by_popf), TEST(test_single_step_rep), TEST(test_single_step_int), TEST(test_mov_ss_holds_traps),
 		TEST(test_sti_shadow), TEST(test_interrupt_at_once), TEST(test_interrupt_from_port),
-		TEST(test_nmi_blocked), TEST(test_halt_wakes), TEST(test_request_stop), TEST(test_code_breakpoint),
-		TEST(test_data_breakpoint), TEST(test_tracing), TEST(test_unmodelled), TEST(test_save_load),
+		TEST(test_nmi_blocked), TEST(test_nmi_before_interrupt), TEST(test_nmi_behind_iret), TEST(test_halt_wakes), TEST(test_request_stop), TEST(test_code_breakpoint),
+		TEST(test_data_breakpoint), TEST(test_resume_flag), TEST(test_tracing), TEST(test_unmodelled), TEST(test_save_load),
 		TEST(test_init),
 	};
 
