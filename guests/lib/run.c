@@ -350,23 +350,39 @@ static void capture(struct exchange *x, const struct case_spec *spec, struct end
 
 /* ---- judging what it was: RUNS or FAULT ---- */
 
-/* CASE_END that is not the instruction under test is the end of the case. */
-static bool ended_by_marker(const struct exchange *x, const struct case_spec *spec, unsigned vector)
+/* The linear address of CS:RIP as the frame has them; above 4 GiB: CASE_WINDOW's end. */
+static uint32_t ending_address(const struct exchange *x, unsigned mode)
 {
 	const uint64_t *out = x->out.field;
-	unsigned mode = spec->mode;
-	uint64_t address;
 
-	if (vector != VECTOR_UD || out[STATE_rip] == x->in.field[STATE_rip])
-		return false;
+	if (mode == MODE_LONG && out[STATE_rip] >> 32)
+		return CASE_WINDOW + CASE_WINDOW_SIZE;
 	if (mode == MODE_VM86 && !(out[STATE_rflags] & RFLAGS_VM))
 		mode = MODE_PROT32;
 	else if (mode != MODE_REAL && out[STATE_rflags] & RFLAGS_VM)
 		mode = MODE_VM86;
-	address = linear(mode, out[STATE_cs], out[STATE_rip]);
-	if (address >= CASE_WINDOW + CASE_WINDOW_SIZE || (mode == MODE_LONG && out[STATE_rip] >> 32))
+	return linear(mode, out[STATE_cs], out[STATE_rip]);
+}
+
+/* CASE_END that is not the instruction under test is the end of the case. */
+static bool ended_by_marker(const struct exchange *x, const struct case_spec *spec, unsigned vector)
+{
+	uint64_t address;
+
+	if (vector != VECTOR_UD || x->out.field[STATE_rip] == x->in.field[STATE_rip])
 		return false;
-	return *(const uint16_t *)address == CASE_END;
+	address = ending_address(x, spec->mode);
+	return address < CASE_WINDOW + CASE_WINDOW_SIZE && *(const uint16_t *)address == CASE_END;
+}
+
+/* INT @vector stands in front of the pushed RIP: a trap, whatever the vector. */
+static bool is_software_interrupt(const struct exchange *x, unsigned mode, unsigned vector)
+{
+	uint32_t address = ending_address(x, mode) - 2;
+
+	return x->out.field[STATE_rip] != x->in.field[STATE_rip] && address >= CASE_WINDOW &&
+	       address < CASE_WINDOW + CASE_WINDOW_SIZE &&
+	       *(const uint16_t *)(uintptr_t)address == (vector << 8 | 0xcd);
 }
 
 /* Whether @vector is a fault, which pushes RF set (SDM 3B 18.3.1.1). */
@@ -400,6 +416,7 @@ static bool settle_rf(struct exchange *x, const struct ending *end, bool runs, u
 		return true;
 	}
 	if (end->vector == VECTOR_BP || end->vector == VECTOR_OF ||
+	    is_software_interrupt(x, mode, end->vector) ||
 	    (end->vector == VECTOR_DB && !pushes_rf(VECTOR_DB, x)))
 		return true;
 	*flags = (*flags & ~(uint64_t)RFLAGS_RF) | before;
