@@ -65,18 +65,45 @@ static inline void xmm_set(struct cpu *cpu, unsigned number, xmm_t value)
 /* Alignment that a 16-byte operand in memory must have. */
 static inline unsigned xmm_alignment(const struct cpu *cpu) { return cpu->mxcsr & MXCSR_MM ? 1 : 16; }
 
-/* The second operand: a register, or @bytes of memory (the rest is zero); 16 bytes are aligned. */
-static inline xmm_t xmm_source(struct cpu *cpu, const struct insn *insn, unsigned bytes)
+/*
+ * A scalar in the low @bytes of a register, 4 or 8. Scalar instructions touch no more than that, so that the host can
+ * forward what the one before has stored.
+ */
+static inline xmm_t xmm_get_low(const struct cpu *cpu, unsigned number, unsigned bytes)
 {
+	uint64_t low = 0;
+	memcpy(&low, &cpu->vector[4 * number], bytes);
+	return (xmm_t){.i = _mm_cvtsi64_si128((int64_t)low)};
+}
+
+static inline void xmm_set_low(struct cpu *cpu, unsigned number, xmm_t value, unsigned bytes)
+{
+	uint64_t low = (uint64_t)_mm_cvtsi128_si64(value.i);
+	memcpy(&cpu->vector[4 * number], &low, bytes);
+}
+
+/* The second operand: a register, or 16 bytes of memory, aligned. */
+static inline xmm_t xmm_source16(struct cpu *cpu, const struct insn *insn)
+{
+	xmm_t value;
 	if (!insn_is_memory(insn))
 		return xmm_get(cpu, insn->rm);
-	xmm_t value = {.u64 = {0, 0}};
-	if (bytes <= 8)
-		value.u64[0] = mem_read(cpu, insn->segment, insn_offset(cpu, insn), bytes);
-	else
-		mem_read_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, bytes,
-			       bytes == 16 ? xmm_alignment(cpu) : 1);
+	mem_read_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, 16, xmm_alignment(cpu));
 	return value;
+}
+
+/* The second operand: the low @bytes of a register or of memory, at most 8; the rest is zero. */
+static inline xmm_t xmm_source_low(struct cpu *cpu, const struct insn *insn, unsigned bytes)
+{
+	if (!insn_is_memory(insn))
+		return xmm_get_low(cpu, insn->rm, bytes);
+	uint64_t low = mem_read(cpu, insn->segment, insn_offset(cpu, insn), bytes);
+	return (xmm_t){.i = _mm_cvtsi64_si128((int64_t)low)};
+}
+
+static inline xmm_t xmm_source(struct cpu *cpu, const struct insn *insn, unsigned bytes)
+{
+	return bytes == 16 ? xmm_source16(cpu, insn) : xmm_source_low(cpu, insn, bytes);
 }
 
 /* ---- MMX ---- */

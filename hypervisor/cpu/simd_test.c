@@ -310,8 +310,12 @@ static bool has_own_test(const struct opcode *row)
 	return false;
 }
 
+extern const struct handlers insn_reserved;
+
 static bool is_family(const struct opcode *row, bool x87)
 {
+	if (row->handlers == &insn_reserved)
+		return false;
 	bool escape = row->encoding[0] == 'D' && row->encoding[1] >= '8';
 	if (x87)
 		return escape;

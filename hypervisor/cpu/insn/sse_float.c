@@ -17,11 +17,21 @@
 		xmm_set(cpu, insn->reg, value);                                                              \
 	}                                                                                                    \
 	DEFINE_INSN(sse_##name)
-#define SSE_FP_FOUR(name)                    \
-	SSE_FP(name##ps, 16, RESULT_PS)      \
-	SSE_FP(name##ss, 4, RESULT_SS)       \
-	SSE_FP(name##pd, 16, RESULT_PD)      \
-	SSE_FP(name##sd, 8, RESULT_SD)
+/* The low @from bytes of the source, the low @to of the destination. */
+#define SSE_FP_SCALAR(name, from, to, kind)                                                                  \
+	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                              \
+	{                                                                                                    \
+		xmm_t source = xmm_source_low(cpu, insn, from);                                              \
+		xmm_t value = xmm_get_low(cpu, insn->reg, to);                                               \
+		SIMD_FP(cpu, __asm__ volatile(#name " %1, %0" : "+x"(value.i) : "x"(source.i)), value, kind); \
+		xmm_set_low(cpu, insn->reg, value, to);                                                      \
+	}                                                                                                    \
+	DEFINE_INSN(sse_##name)
+#define SSE_FP_FOUR(name)                        \
+	SSE_FP(name##ps, 16, RESULT_PS)          \
+	SSE_FP_SCALAR(name##ss, 4, 4, RESULT_SS) \
+	SSE_FP(name##pd, 16, RESULT_PD)          \
+	SSE_FP_SCALAR(name##sd, 8, 8, RESULT_SD)
 
 SSE_FP_FOUR(add)
 SSE_FP_FOUR(sub)
@@ -114,7 +124,8 @@ SSE_COMPARE(cmpsd, 8)
 #define SSE_COMPARE_FLAGS(name, bytes)                                                                     \
 	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
 	{                                                                                                  \
-		xmm_t source = xmm_source(cpu, insn, bytes), value = xmm_get(cpu, insn->reg);              \
+		xmm_t source = xmm_source_low(cpu, insn, bytes);                                           \
+		xmm_t value = xmm_get_low(cpu, insn->reg, bytes);                                          \
 		uint64_t flags;                                                                            \
 		SIMD_FP(cpu,                                                                               \
 			__asm__ volatile(#name " %2, %1; pushfq; popq %0"                                  \
@@ -182,8 +193,8 @@ DEFINE_INSN(sse_rsqrtss)
 
 /* ---- conversions within XMM registers ---- */
 
-SSE_FP(cvtss2sd, 4, RESULT_OTHER)
-SSE_FP(cvtsd2ss, 8, RESULT_SS)
+SSE_FP_SCALAR(cvtss2sd, 4, 8, RESULT_OTHER)
+SSE_FP_SCALAR(cvtsd2ss, 8, 4, RESULT_SS)
 SSE_FP(cvtps2pd, 8, RESULT_OTHER)
 SSE_FP(cvtpd2ps, 16, RESULT_PS)
 SSE_FP(cvtdq2ps, 16, RESULT_OTHER)
@@ -195,14 +206,14 @@ SSE_FP(cvttpd2dq, 16, RESULT_OTHER)
 
 /* ---- from and to general registers ---- */
 
-#define SSE_FROM_INTEGER(name)                                                                             \
+#define SSE_FROM_INTEGER(name, to)                                                                             \
 	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
 	{                                                                                                  \
 		unsigned bytes = insn->width == 8 ? 8 : 4;                                                 \
 		uint64_t source = insn_is_memory(insn)                                                     \
 					  ? mem_read(cpu, insn->segment, insn_offset(cpu, insn), bytes)    \
 					  : reg_read(cpu, insn->rm, bytes);                                \
-		xmm_t value = xmm_get(cpu, insn->reg);                                                     \
+		xmm_t value = xmm_get_low(cpu, insn->reg, to);                                             \
 		if (bytes == 8)                                                                            \
 			SIMD_FP(cpu, __asm__ volatile(#name "q %1, %0" : "+x"(value.i) : "r"(source)),     \
 				value, RESULT_OTHER);                                                      \
@@ -210,12 +221,12 @@ SSE_FP(cvttpd2dq, 16, RESULT_OTHER)
 			SIMD_FP(cpu,                                                                       \
 				__asm__ volatile(#name "l %1, %0" : "+x"(value.i) : "r"((uint32_t)source)), \
 				value, RESULT_OTHER);                                                      \
-		xmm_set(cpu, insn->reg, value);                                                            \
+		xmm_set_low(cpu, insn->reg, value, to);                                                         \
 	}                                                                                                  \
 	DEFINE_INSN(sse_##name)
 
-SSE_FROM_INTEGER(cvtsi2ss)
-SSE_FROM_INTEGER(cvtsi2sd)
+SSE_FROM_INTEGER(cvtsi2ss, 4)
+SSE_FROM_INTEGER(cvtsi2sd, 8)
 
 #define SSE_TO_INTEGER(name, bytes)                                                                        \
 	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
@@ -377,8 +388,9 @@ DEFINE_INSN(sse_blendvpd)
 
 static inline void sse_insertps(struct cpu *cpu, const struct insn *insn)
 {
-	xmm_t source = xmm_source(cpu, insn, 4), value = xmm_get(cpu, insn->reg);
-	unsigned from = insn_is_memory(insn) ? 0 : (unsigned)insn->imm >> 6 & 3;
+	bool memory = insn_is_memory(insn);
+	xmm_t source = memory ? xmm_source_low(cpu, insn, 4) : xmm_get(cpu, insn->rm), value = xmm_get(cpu, insn->reg);
+	unsigned from = memory ? 0 : (unsigned)insn->imm >> 6 & 3;
 	value.u32[insn->imm >> 4 & 3] = source.u32[from];
 	for (unsigned i = 0; i < 4; i++)
 		if (insn->imm >> i & 1)

@@ -61,42 +61,40 @@ DEFINE_INSN(sse_movu_store)
 
 /* ---- scalars: from memory the rest becomes zero, between registers it stays ---- */
 
-#define SSE_SCALAR(name, bytes, part, index)                                               \
+#define SSE_SCALAR(name, bytes)                                                            \
 	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)            \
 	{                                                                                  \
-		xmm_t source = xmm_source(cpu, insn, bytes);                               \
-		if (!insn_is_memory(insn)) {                                               \
-			xmm_t value = xmm_get(cpu, insn->reg);                             \
-			value.part[index] = source.part[index];                            \
-			source = value;                                                    \
-		}                                                                          \
-		xmm_set(cpu, insn->reg, source);                                           \
+		xmm_t source = xmm_source_low(cpu, insn, bytes);                           \
+		if (insn_is_memory(insn))                                                  \
+			xmm_set(cpu, insn->reg, source);                                   \
+		else                                                                       \
+			xmm_set_low(cpu, insn->reg, source, bytes);                        \
 	}                                                                                  \
 	DEFINE_INSN(sse_##name)                                                            \
 	static inline void sse_##name##_store(struct cpu *cpu, const struct insn *insn)    \
 	{                                                                                  \
-		xmm_t value = xmm_get(cpu, insn->reg);                                     \
-		if (insn_is_memory(insn)) {                                                \
+		xmm_t value = xmm_get_low(cpu, insn->reg, bytes);                          \
+		if (insn_is_memory(insn))                                                  \
 			store(cpu, insn, &value, bytes, true);                             \
-		} else {                                                                   \
-			xmm_t target = xmm_get(cpu, insn->rm);                             \
-			target.part[index] = value.part[index];                            \
-			xmm_set(cpu, insn->rm, target);                                    \
-		}                                                                          \
+		else                                                                       \
+			xmm_set_low(cpu, insn->rm, value, bytes);                          \
 	}                                                                                  \
 	DEFINE_INSN(sse_##name##_store)
 
-SSE_SCALAR(movss, 4, u32, 0)
-SSE_SCALAR(movsd, 8, u64, 0)
+SSE_SCALAR(movss, 4)
+SSE_SCALAR(movsd, 8)
 
 /* ---- halves ---- */
 
 /* MOVLPS, MOVLPD from memory; MOVHLPS between registers. */
 static inline void sse_movlps(struct cpu *cpu, const struct insn *insn)
 {
-	xmm_t source = xmm_source(cpu, insn, 8), value = xmm_get(cpu, insn->reg);
-	value.u64[0] = insn_is_memory(insn) ? source.u64[0] : source.u64[1];
-	xmm_set(cpu, insn->reg, value);
+	xmm_t source = {.u64 = {0, 0}};
+	if (insn_is_memory(insn))
+		source = xmm_source_low(cpu, insn, 8);
+	else
+		source.u64[0] = xmm_get(cpu, insn->rm).u64[1];
+	xmm_set_low(cpu, insn->reg, source, 8);
 }
 DEFINE_INSN(sse_movlps)
 
