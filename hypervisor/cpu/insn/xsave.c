@@ -458,9 +458,11 @@ HANDLER_INLINE void restore(struct cpu *cpu, const struct insn *insn, uint64_t e
 	uint64_t offset = aligned_offset(cpu, insn, LEGACY_SIZE + HEADER_SIZE, 64, ACCESS_READ);
 	struct area area;
 
-	mem_read_bytes(cpu, insn->segment, offset, &area, sizeof(area), 1);
+	/* The header says whether the rest is valid, so it is read first. */
+	mem_read_bytes(cpu, insn->segment, offset + LEGACY_SIZE, area.header, HEADER_SIZE, 1);
 	check_header(cpu, &area, enabled, supervisor);
 	bool compacted = area.header[1] & XCOMP_COMPACTED;
+	mem_read_bytes(cpu, insn->segment, offset, area.legacy, LEGACY_SIZE, 1);
 	mxcsr_collect(cpu);
 	uint32_t mxcsr = restored_mxcsr(cpu, &area, rfbm, compacted);
 	uint32_t pkru = restored_pkru(cpu, insn, offset, &area, rfbm, compacted);
