@@ -254,7 +254,9 @@ static bool undefined_result(const struct row *row, const struct sample *s)
 {
 	unsigned count = (row->forms & IMM8 ? s->immediate : (unsigned)host_in.gpr[RCX]) & 31;
 
-	/* SDM 2B SHLD: a count beyond the operand's size. */
+	/* SDM 2B SHLD: a count beyond the operand's size. The model's profile here is an AMD one. */
+	if (__builtin_cpu_is("amd"))
+		return false;
 	return !strncmp(row->name, "SH", 2) && row->name[3] == 'D' && s->width == 2 && count > 16;
 }
 
@@ -421,11 +423,12 @@ static void frames_as_on_host(void **state)
 		skip();
 	machine_open(&m, "intel");
 	for (unsigned n = 0; n < 800; n++) {
-		uint8_t code[6] = {0x66, 0xc8, (uint8_t)machine_random(), 0, (uint8_t)(machine_random() % 7),
-				   0xc9};
-		bool small = n % 2, leave = n % 4 == 3;
-		const uint8_t *bytes = leave ? code + 5 : small ? code : code + 1;
-		size_t size = leave ? 1 : small ? 5 : 4;
+		const uint8_t code[2][5] = {
+			{0x66, 0xc8, (uint8_t)machine_random(), 0, (uint8_t)machine_random() % 7},
+			{0x66, 0xc9}};
+		bool small = n % 2, leave = n % 4 >= 2;
+		const uint8_t *bytes = code[leave] + !small;
+		size_t size = (leave ? 1u : 4u) + small;
 		uint8_t stack[0x400];
 
 		for (unsigned i = 0; i < 16; i++)

@@ -131,7 +131,7 @@ DEFINE_SHIFT(sar, SAR)
 
 /*
  * @a : @b, taken as one operand of twice the size. Counts above 16 with 16-bit operands are
- * undefined; processors then go on with @a again.
+ * undefined; Intel's processors then go on with @a again, AMD's with @b.
  */
 HANDLER_INLINE uint64_t shift_double(struct cpu *cpu, bool left, uint64_t a, uint64_t b, unsigned count,
 				     unsigned bits)
@@ -140,7 +140,8 @@ HANDLER_INLINE uint64_t shift_double(struct cpu *cpu, bool left, uint64_t a, uin
 	bool carry;
 
 	if (bits == 16) {
-		uint64_t wide = a << 32 | b << 16 | a;
+		uint64_t beyond = cpu->profile->vendor == VENDOR_AMD ? b : a;
+		uint64_t wide = left ? a << 32 | b << 16 | beyond : beyond << 32 | b << 16 | a;
 
 		result = truncate(left ? wide >> (32 - count) : wide >> count, 2);
 		carry = left ? bit(wide, 48 - count) : bit(wide, count - 1);
