@@ -1,12 +1,13 @@
 """The command line."""
 
 import argparse
+import fnmatch
 import os
 import shlex
 import signal
 import sys
 
-from . import catalog, html, junit, ktap, lint, paths, policy, results, summary, targets
+from . import catalog, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
 from .execute import Executor, Job
@@ -75,6 +76,16 @@ def parser():
     lint_ = commands.add_parser("lint", help="check the tables: citations, ids, the inventory")
     lint_.add_argument("suite", nargs="*", metavar="SUITE", help="default: all")
 
+    mutants_ = commands.add_parser("mutants", help="break the software CPU, one check at a time: some case must notice",
+                                   epilog=EPILOG)
+    mutants_.add_argument("mutant", nargs="*", metavar="MUTANT", help="names or patterns of `visor run --list-breaks`; "
+                          "default: all that some case could notice")
+    mutants_.add_argument("--gates", action="store_true", help="only the gates of opcodes.def (MNEMONIC.GATE)")
+    mutants_.add_argument("--suite", action="append", metavar="SUITE", help="again for more; default: all")
+    mutants_.add_argument("--target", action="append", metavar="T", help="as for run")
+    mutants_.add_argument("-j", type=count, default=os.cpu_count() or 1, metavar="N", dest="jobs",
+                          help="processes at once (default: the number of processors)")
+
     commands.add_parser("targets", help="what cases can run on, here")
     return top
 
@@ -138,6 +149,29 @@ def command_targets(_options):
     """trapline targets"""
     sys.stdout.write(targets.describe())
     return EXIT_EXPECTED
+
+
+def command_mutants(options):
+    """trapline mutants"""
+    suites = load_suites(Selection(options.suite or []))
+    chosen = mutants.select(options.mutant, suites, options.gates)
+    if not chosen:
+        raise NothingSelected("no mutant is selected that a case could notice")
+    hunt = mutants.Hunt(targets.parse(options.target), suites, max(1, options.jobs))
+    known, progress, survivors, excused = mutants.explained(), Progress(len(chosen)), [], 0
+    for name, killer in hunt.run(chosen):
+        progress.add(1, killer is None)
+        reason = next((known[p] for p in known if killer is None and fnmatch.fnmatchcase(name, p)), None)
+        if reason:
+            excused += 1
+        elif killer is None:
+            survivors.append(name)
+    progress.close()
+    for name in survivors:
+        print(f"survived {name}")
+    killed = len(chosen) - excused - len(survivors)
+    print(f"{len(chosen)} mutants: {killed} killed, {excused} equivalent, {len(survivors)} survived")
+    return EXIT_UNEXPECTED if survivors else EXIT_EXPECTED
 
 
 def command_report(options):
@@ -310,7 +344,7 @@ def command_run(options):
 
 
 COMMANDS = {"run": command_run, "list": command_list, "report": command_report, "lint": command_lint,
-            "targets": command_targets}
+            "targets": command_targets, "mutants": command_mutants}
 
 
 def main():

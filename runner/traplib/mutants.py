@@ -1,0 +1,125 @@
+"""Mutants: the software CPU with one check or gate broken must fail some case that passed before.
+
+A mutant is a name of `visor run --list-breaks`. MNEMONIC.GATE is a gate of a row of opcodes.def, and the cases
+that could notice are those of that instruction; any other name is a check, which all cases may notice.
+Survivors that change nothing the manual promises are written down with their reason
+(results/equivalent_mutants); every other survivor is a test to write.
+"""
+
+import fnmatch
+import json
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+from . import paths, policy
+from .errors import HarnessError, UsageError
+
+# rows of opcodes.def that the tables know by the register they move
+ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"),
+           "mov_sreg": ("mov_*s_r", "mov_r_*s", "mov_*s_m", "mov_m_*s")}
+EXPLAINED = "equivalent_mutants"
+
+
+def names():
+    """All mutants, in their order."""
+    done = subprocess.run([str(paths.visor()), "run", "--list-breaks"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HarnessError(f"visor run --list-breaks: {done.stderr.strip()}")
+    return done.stdout.split()
+
+
+def explained():
+    """{pattern: reason} of the survivors that are known to change nothing."""
+    path = (paths.TREE or paths.SHARE) / "results" / EXPLAINED
+    found = {}
+    if path.is_file():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            pattern, _, reason = line.partition(" ")
+            if not reason.strip():
+                raise UsageError(f"{paths.shown(path)}:{number}: {pattern}: no reason")
+            found[pattern] = reason.strip()
+    return found
+
+
+def concerned(name, suites):
+    """{suite name: ids that could notice this mutant, or None for all of them}"""
+    mnemonic, dot, _ = name.partition(".")
+    if not dot:
+        return {suite.name: None for suite in suites}
+    insn = mnemonic.lower().replace(" ", "_")
+    patterns = (insn,) + ALIASES.get(insn, ())
+    chosen = {}
+    for suite in suites:
+        ids = [case_id for case_id, case in suite.cases.items()
+               if any(fnmatch.fnmatchcase(case["insn"], pattern) for pattern in patterns)]
+        if ids:
+            chosen[suite.name] = ids
+    return chosen
+
+
+def verdicts(target, suite, ids, mutant=None):
+    """{id: verdict} of a run of some cases (None: all), with a mutant or without."""
+    with tempfile.NamedTemporaryFile("w", prefix="trapline-cases-", suffix=".txt") as file:
+        cases = None
+        if ids is not None:
+            file.write("\n".join(ids) + "\n")
+            file.flush()
+            cases = "@" + file.name
+        command = target.command(suite.image, policy.load(suite.name), cases)
+        command[2:2] = ["--json"] + (["--break", mutant] if mutant else [])
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode == 2:
+        raise UsageError(done.stderr.strip().splitlines()[-1])
+    found = {}
+    for line in done.stdout.splitlines():
+        if line.startswith('{"t":"end"'):
+            record = json.loads(line)
+            found[record["id"]] = record["verdict"]
+    if not found:
+        raise HarnessError(f"{target.name} with {mutant}: no case was run: {done.stderr.strip()[-300:]}")
+    return found
+
+
+class Hunt:
+    """Runs mutants, and keeps what killed each."""
+
+    def __init__(self, targets, suites, jobs):
+        self.targets, self.suites, self.jobs = targets, suites, jobs
+        self.clean = {}
+
+    def baseline(self):
+        """The verdicts without a mutant, once for each target and suite."""
+        pairs = [(target, suite) for target in self.targets for suite in self.suites]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for (target, suite), found in zip(pairs, pool.map(lambda p: verdicts(*p, None), pairs)):
+                self.clean[target.name, suite.name] = found
+
+    def killers(self, name):
+        """The first (target, id) that passed and now fails, or None."""
+        for suite_name, ids in concerned(name, self.suites).items():
+            suite = next(s for s in self.suites if s.name == suite_name)
+            for target in self.targets:
+                clean = self.clean[target.name, suite_name]
+                for case_id, verdict in verdicts(target, suite, ids, name).items():
+                    if verdict == "FAIL" and clean.get(case_id) == "PASS":
+                        return target.name, case_id
+        return None
+
+    def run(self, chosen):
+        """Yields (name, killer or None) in order."""
+        self.baseline()
+        with ThreadPoolExecutor(self.jobs) as pool:
+            yield from zip(chosen, pool.map(self.killers, chosen))
+
+
+def select(patterns, suites, gates_only):
+    """The mutants to run: those that match a pattern (all without one) and that some case could notice."""
+    chosen = [name for name in names()
+              if (not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+              and not (gates_only and "." not in name)]
+    if patterns and not chosen:
+        raise UsageError(f"{patterns[0]}: there is no such mutant; visor run --list-breaks names them")
+    return [name for name in chosen if concerned(name, suites)]
