@@ -134,7 +134,7 @@ static enum opcode_map take_map(struct decoder *d, uint8_t *opcode)
 
 static inline bool bytes_fit(const struct decoder *d, const struct pattern *p, unsigned modrm)
 {
-	if (!(p->prefixes & d->mandatory) || !(p->rex_w & (d->rex & 8 ? 2 : 1)))
+	if (!(p->prefixes & d->mandatory) || !(p->rex & 1u << (d->rex & 9)))
 		return false;
 	if (!p->has_modrm)
 		return true;

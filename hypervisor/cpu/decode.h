@@ -12,6 +12,7 @@
  *                             F2 and F3 take precedence over 66, the later one of them over the
  *                             other); without one of these, the prefixes have their usual meaning
  *               W0 W1         REX.W
+ *               NB            REX.B is 0
  *               0F  0F 38  0F 3A    the opcode map
  *               8C            the opcode; 50+r: register in its low three bits
  *               42-7F         a range of opcodes (or of ModRM bytes), for reserved ones

@@ -298,6 +298,11 @@ static void check(struct tally *tally, const ZydisDecoder *decoder, unsigned bit
 		tally->undefined++;
 		return;
 	}
+	/* F3 90 with REX.B is XCHG on processors. */
+	if (valid && z.mnemonic == ZYDIS_MNEMONIC_PAUSE && z.raw.rex.B) {
+		tally->explained++;
+		return;
+	}
 	if (result != DECODE_OK && (is_absent(&z) || is_explained(name))) {
 		tally->explained++;
 		return;

@@ -63,7 +63,11 @@ static bool parse_word(struct pattern *p, const char *word, size_t length)
 		return true;
 	}
 	if (length == 2 && (word[0] == 'W') && (word[1] == '0' || word[1] == '1')) {
-		p->rex_w = word[1] == '1' ? 2 : 1;
+		p->rex &= word[1] == '1' ? REX_W1 : REX_W0;
+		return true;
+	}
+	if (length == 2 && !memcmp(word, "NB", 2)) {
+		p->rex &= REX_B0;
 		return true;
 	}
 	if (length == 2 && !memcmp(word, "NP", 2)) {
@@ -249,7 +253,7 @@ static bool parse_row(struct pattern *p, unsigned row)
 	const struct opcode *o = &opcode_table[row];
 
 	*p = (struct pattern){.row = (uint16_t)row, .prefixes = PREFIXES_ANY, .regs = 0xff, .mods = MODS_ANY,
-			      .modrm = -1, .rex_w = 3, .modes = o->modes, .flags = o->flags,
+			      .modrm = -1, .rex = REX_ANY, .modes = o->modes, .flags = o->flags,
 			      .feature = o->feature, .gates = o->gates, .reserved = o->handlers == &insn_reserved,
 			      .unmodelled = o->handlers == &insn_unmodelled};
 	if (!parse_encoding(p, o->encoding))

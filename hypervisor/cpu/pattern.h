@@ -12,6 +12,9 @@ enum opcode_map { MAP_ONE_BYTE, MAP_0F, MAP_0F38, MAP_0F3A, OPCODE_MAPS };
 /* Mandatory prefixes, as bits of a set. */
 enum prefix_set { PREFIXES_NP = 1, PREFIXES_66 = 2, PREFIXES_F3 = 4, PREFIXES_F2 = 8, PREFIXES_ANY = 15 };
 
+/* Bits W and B of REX, as a set of their values in place: W is 8, B is 1. */
+enum rex_set { REX_W0 = 0x3, REX_W1 = 0x300, REX_B0 = 0x101, REX_ANY = 0x303 };
+
 enum mod_set { MODS_MEMORY = 1, MODS_REGISTER = 2, MODS_ANY = 3 };
 
 enum immediate {
@@ -48,7 +51,7 @@ struct pattern {
 	uint8_t mods;      /* enum mod_set that fit */
 	int16_t modrm;     /* the very ModRM byte, up to modrm_last; or -1 */
 	uint8_t modrm_last;
-	uint8_t rex_w;     /* 1: W0 fits, 2: W1 fits */
+	uint16_t rex;      /* enum rex_set that fit */
 	uint8_t modes;     /* enum opcode_modes */
 	bool plus_register;
 	bool has_modrm;

@@ -102,6 +102,14 @@ static void features_decide(void **state)
 	RUN(&m, "\x9f");
 	assert_int_equal(m.vector, NO_EVENT);
 	machine_mode(&m, CODE_64);
+	/* F3 90 is PAUSE only while the register is rAX. */
+	m.cpu->reg[RAX] = 0xffffffff00000001;
+	m.cpu->reg[R8] = 2;
+	RUN(&m, "\xf3\x90");
+	assert_true(m.cpu->reg[RAX] == 0xffffffff00000001);
+	RUN(&m, "\xf3\x41\x90");
+	assert_int_equal(m.cpu->reg[RAX], 2);
+	assert_int_equal(m.cpu->reg[R8], 1);
 	/* Without its feature, TZCNT is BSF, and LZCNT is BSR. */
 	m.cpu->reg[RCX] = 0x100;
 	RUN(&m, "\xf3\x0f\xbd\xc1");
