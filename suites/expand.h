@@ -87,7 +87,7 @@ extern const struct feature_bit feature_table[];
 extern const unsigned feature_count;
 const struct feature_bit *feature_find(const char *name);
 
-#define EFFECTS_MAX  24
+#define EFFECTS_MAX  40
 #define WANTS_MAX    6
 #define SETTINGS_MAX 96
 #define CITES_MAX    6

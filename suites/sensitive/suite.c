@@ -31,6 +31,21 @@ FAMILY(flags)
 #include "flags.def"
 }
 
+FAMILY(segments)
+{
+#include "segments.def"
+}
+
+FAMILY(far)
+{
+#include "far.def"
+}
+
+FAMILY(interrupts)
+{
+#include "interrupts.def"
+}
+
 FAMILY(io)
 {
 #include "io.def"
@@ -81,6 +96,9 @@ void suite_rows(struct suite *suite)
 	control_registers(&cell);
 	debug_registers(&cell);
 	flags(&cell);
+	segments(&cell);
+	far(&cell);
+	interrupts(&cell);
 	io(&cell);
 	privileged(&cell);
 	counters(&cell);
