@@ -63,7 +63,7 @@ static void baseline_system(struct machine_state *state, unsigned mode)
 	f[STATE_ldtr] = CASE_SEL_LDT;
 	f[STATE_tr] = ia32e ? CASE_SEL_TSS64 : CASE_SEL_TSS32;
 	f[STATE_cr0] = mode == MODE_REAL ? CASE_CR0_REAL : CASE_CR0;
-	f[STATE_cr3] = mode == MODE_REAL ? 0 : ia32e ? CASE_CR3_LONG : CASE_CR3_32;
+	f[STATE_cr3] = ia32e ? CASE_CR3_LONG : CASE_CR3_32;
 	f[STATE_cr4] = ia32e ? CASE_CR4_LONG : 0;
 	f[STATE_dr6] = CASE_DR6;
 	f[STATE_dr7] = CASE_DR7;
@@ -94,10 +94,8 @@ static void baseline(struct machine_state *state, unsigned mode, unsigned cpl)
 	f[STATE_rflags] = CASE_RFLAGS | (mode == MODE_VM86 ? RFLAGS_VM : 0);
 	f[STATE_cs] = case_code_selector(mode, cpl);
 	f[STATE_ss] = f[STATE_ds] = f[STATE_es] = f[STATE_fs] = f[STATE_gs] = case_data_selector(mode, cpl);
-	if (mode == MODE_LONG) {
-		f[STATE_fs_base] = CASE_FS_BASE;
-		f[STATE_gs_base] = CASE_GS_BASE;
-	}
+	f[STATE_fs_base] = mode == MODE_LONG ? CASE_FS_BASE : case_mode_is_16(mode) ? CASE_WINDOW : 0;
+	f[STATE_gs_base] = mode == MODE_LONG ? CASE_GS_BASE : f[STATE_fs_base];
 	baseline_system(state, mode);
 }
 
@@ -597,6 +595,8 @@ void effect_field(struct cell *x, enum state_field field, uint64_t value, uint64
 	struct effect *effect = effect_get(x, 0, 0, field);
 	uint64_t all = field_value(x, field, ~0ull);
 
+	if (x->mode == MODE_REAL && field == STATE_rflags)
+		mask &= 0xffff; /* all that an interrupt pushes there, so all that can be seen */
 	effect->any = false;
 	if ((mask & all) == all)
 		snprintf(effect->value, sizeof(effect->value), "0x%llx", (unsigned long long)field_value(x, field, value));
@@ -738,6 +738,52 @@ static void want_write(const struct want *want, FILE *out)
 	fputc('\n', out);
 }
 
+static const struct effect *want_effect(const struct want *want, const struct case_watch *watch)
+{
+	for (unsigned i = 0; i < want->effect_count; i++) {
+		const struct effect *effect = &want->effects[i];
+
+		if (effect->address == watch->address && effect->size == watch->size &&
+		    (effect->address || effect->field == watch->field))
+			return effect;
+	}
+	return NULL;
+}
+
+/* Whether memory that a watch reports is as the library fills it (case_layout.h). */
+static bool watch_is_fill(const struct cell *x, const struct case_watch *watch)
+{
+	bool filled = (watch->address >= CASE_OPERAND_PAGE && watch->address < CASE_LAND_SUPERVISOR);
+
+	for (unsigned i = 0; i < x->setting_count; i++) {
+		const struct case_setting *s = &x->settings[i];
+
+		if (s->kind >= SETTING_POKE1 && s->kind <= SETTING_POKE8 && s->address < watch->address + watch->size &&
+		    s->address + 8 > watch->address)
+			filled = false;
+	}
+	return filled && watch->size <= 16;
+}
+
+/* What is watched is reported whatever happens: an outcome that does not name it says that it stays. */
+static void want_name_unchanged(struct cell *x, struct want *want, const struct case_watch *watch)
+{
+	unsigned count = x->want_count;
+
+	if (want_effect(want, watch))
+		return;
+	x->want_count = (unsigned)(want - x->wants) + 1; /* the effect_ functions add to the last outcome */
+	if (watch->size && watch_is_fill(x, watch))
+		effect_memory_wide(x, watch->address, watch->size, ~0ull / 0xff * CASE_FILL, ~0ull / 0xff * CASE_FILL);
+	else if (watch->size)
+		effect_memory_any(x, watch->address, watch->size);
+	else if (watch->field == STATE_rip && want->kind == OUTCOME_RUNS)
+		effect_field(x, STATE_rip, x->state.field[STATE_rip] + x->length, ~0ull);
+	else
+		effect_field(x, watch->field, x->state.field[watch->field], ~0ull);
+	x->want_count = count;
+}
+
 /* Reports the named fields always, so that one left as it was is seen as well. */
 static void cell_watch(struct cell *x)
 {
@@ -748,6 +794,10 @@ static void cell_watch(struct cell *x)
 			if (!effect->address && !effect->any && effect->field != EFFECT_EVENT)
 				watch_add(x, 0, 0, effect->field);
 		}
+	}
+	for (unsigned i = 0; i < x->want_count; i++) {
+		for (unsigned j = 0; j < x->watch_count; j++)
+			want_name_unchanged(x, &x->wants[i], &x->watch[j]);
 	}
 }
 
