@@ -70,22 +70,39 @@ static bool listed_before(size_t row, unsigned column)
 	return false;
 }
 
+/* Every (row, column) that is listed, in the order of the table; made once. */
+struct gate_name {
+	uint16_t row;
+	uint8_t column;
+};
+#define GATE_NAMES_MAX 4096
+
+static unsigned list_gates(struct gate_name *names)
+{
+	unsigned count = 0;
+
+	for (size_t row = 0; row < opcode_count; row++)
+		for (unsigned column = 0; column < GATE_NAMES; column++)
+			if (count < GATE_NAMES_MAX && row_has(&opcode_table[row], column) &&
+			    !listed_before(row, column))
+				names[count++] = (struct gate_name){(uint16_t)row, (uint8_t)column};
+	return count;
+}
+
 const char *check_name(unsigned index)
 {
+	static struct gate_name gates[GATE_NAMES_MAX];
+	static unsigned gate_count;
 	static char name[64];
-	unsigned seen = CHECK_COUNT;
 
 	if (index < CHECK_COUNT)
 		return check_names[index];
-	for (size_t row = 0; row < opcode_count; row++) {
-		for (unsigned column = 0; column < GATE_NAMES; column++) {
-			if (!row_has(&opcode_table[row], column) || listed_before(row, column))
-				continue;
-			if (seen++ < index)
-				continue;
-			snprintf(name, sizeof(name), "%s.%s", opcode_table[row].mnemonic, gate_names[column]);
-			return name;
-		}
-	}
-	return NULL;
+	if (!gate_count)
+		gate_count = list_gates(gates);
+	index -= CHECK_COUNT;
+	if (index >= gate_count)
+		return NULL;
+	snprintf(name, sizeof(name), "%s.%s", opcode_table[gates[index].row].mnemonic,
+		 gate_names[gates[index].column]);
+	return name;
 }
