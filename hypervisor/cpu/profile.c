@@ -163,14 +163,24 @@ int profile_parse(struct profile *profile, const char *text, char *why, size_t s
 /* The feature bits of a leaf. */
 static struct cpuid_registers leaf_features(const struct profile *profile, uint32_t leaf, uint32_t subleaf)
 {
-	uint32_t output[4] = {0};
+	/* In registers: a chain of stores would cost more than all the rest of CPUID. */
+	uint64_t low = 0, high = 0;
+	bool met = false;
 
 	for (unsigned feature = 1; feature < FEATURE_COUNT; feature++) {
 		const struct feature_place *place = &places[feature];
-		if (place->leaf == leaf && place->subleaf == subleaf && profile_has(profile, feature))
-			output[place->output] |= 1u << place->bit;
+		/* features.def has the bits of a leaf together. */
+		if (met && place->leaf != leaf)
+			break;
+		met = place->leaf == leaf;
+		uint64_t bit = (uint64_t)(met && place->subleaf == subleaf && profile_has(profile, feature))
+			       << (place->output % 2 * 32 + place->bit);
+		if (place->output < 2)
+			low |= bit;
+		else
+			high |= bit;
 	}
-	return (struct cpuid_registers){output[0], output[1], output[2], output[3]};
+	return (struct cpuid_registers){(uint32_t)low, (uint32_t)(low >> 32), (uint32_t)high, (uint32_t)(high >> 32)};
 }
 
 static uint32_t text4(const char *text)
