@@ -18,7 +18,7 @@ struct thing {
 
 static const struct state_field fields[] = {
 	STATE(struct thing, one), STATE(struct thing, eight), STATE(struct thing, array)};
-static const STATE_TABLE(table, "thing", 3, fields);
+static STATE_TABLE(table, "thing", 3, fields);
 
 static const struct thing sample = {1, 0xabcd, 0x1122334455667788, {1, 2, 0xfffe}};
 
