@@ -34,8 +34,7 @@ int cli_open(struct cli_image *opened, const char *path, bool needs_cases)
 		image_close(&opened->image);
 		return cli_fail(EXIT_USAGE, "%s: holds no cases (no section %s)", path, CASE_SECTION_NAME);
 	}
-	if (opened->has_cases &&
-	    case_list_parse(&opened->list, opened->image.cases, why, sizeof(why))) {
+	if (opened->has_cases && case_list_parse(&opened->list, opened->image.cases, why, sizeof(why))) {
 		image_close(&opened->image);
 		return cli_fail(EXIT_USAGE, "%s: %s", path, why);
 	}

@@ -40,7 +40,8 @@ struct patterns {
 	const char *word[CLI_PATTERNS_MAX];
 };
 int patterns_add(struct patterns *patterns, const char *word);
-int patterns_apply(const struct patterns *patterns, const struct case_list *list, struct selection *selection);
+int patterns_apply(const struct patterns *patterns, const struct case_list *list,
+		   struct selection *selection);
 
 /* What the verdicts say as an exit code. */
 int cli_verdict(const struct judge *judge, bool complete);

@@ -15,41 +15,53 @@
 #define PRINT(label) "movl $" HERE(label) ", %esi\ncall print\n"
 
 /* Three cases: RUNS, a triple fault, and a fault. Prints the same on both channels. */
-TEST_IMAGE(suite_guest,
-	   "0:\n"
-	   "movl $0x180000, %esp\n" PRINT(header) "movl $0x5454, %edx\n"
-	   "movl $1, %eax\n"
-	   "outl %eax, %dx\n"
-	   "movl $0x5458, %edx\n"
-	   "inl %dx, %eax\n"
-	   "testl %eax, %eax\n"
-	   "jz nop\n"
-	   "decl %eax\n"
-	   "jz shutdown\n" PRINT(fault_text) "jmp done\n"
-	   "nop: " PRINT(nop_text)
-	   "done: movl $0x5454, %edx\nmovl $2, %eax\noutl %eax, %dx\nhlt\n"
-	   "shutdown: lidt " HERE(nothing) "\nint3\n"
-	   "print:\n"
-	   "1: movl $0xe9, %edx\n"
-	   "lodsb\n"
-	   "testb %al, %al\n"
-	   "jz 2f\n"
-	   "outb %al, %dx\n"
-	   "movw $0x3f8, %dx\n"
-	   "outb %al, %dx\n"
-	   "jmp 1b\n"
-	   "2: ret\n"
-	   "nothing: .word 0\n.long 0\n"
-	   "header: .asciz \"trapline 1 t 3\\ncpuid 0 0 1 68747541 444d4163 69746e65\\nready\\n\"\n"
-	   "nop_text: .asciz \"start t.nop\\nend t.nop RUNS\\n\"\n"
-	   "fault_text: .asciz \"start t.fault\\nend t.fault FAULT vector=6\\n\"\n");
+TEST_IMAGE(
+	suite_guest,
+	"0:\n"
+	"movl $0x180000, %esp\n" PRINT(
+		header) "movl $0x5454, %edx\n"
+			"movl $1, %eax\n"
+			"outl %eax, %dx\n"
+			"movl $0x5458, %edx\n"
+			"inl %dx, %eax\n"
+			"testl %eax, %eax\n"
+			"jz nop\n"
+			"decl %eax\n"
+			"jz shutdown\n" PRINT(
+				fault_text) "jmp done\n"
+					    "nop: " PRINT(
+						    nop_text) "done: movl $0x5454, %edx\nmovl $2, %eax\noutl "
+							      "%eax, %dx\nhlt\n"
+							      "shutdown: lidt " HERE(
+								      nothing) "\nint3\n"
+									       "print:\n"
+									       "1: movl $0xe9, %edx\n"
+									       "lodsb\n"
+									       "testb %al, %al\n"
+									       "jz 2f\n"
+									       "outb %al, %dx\n"
+									       "movw $0x3f8, %dx\n"
+									       "outb %al, %dx\n"
+									       "jmp 1b\n"
+									       "2: ret\n"
+									       "nothing: .word 0\n.long 0\n"
+									       "header: .asciz \"trapline 1 "
+									       "t 3\\ncpuid 0 0 1 68747541 "
+									       "444d4163 "
+									       "69746e65\\nready\\n\"\n"
+									       "nop_text: .asciz \"start "
+									       "t.nop\\nend t.nop RUNS\\n\"\n"
+									       "fault_text: .asciz \"start "
+									       "t.fault\\nend t.fault FAULT "
+									       "vector=6\\n\"\n");
 
-static const char section[] = "trapline-cases 1 t 3\n"
-			      "case t.nop NOP long 0 innocuous\nwant always RUNS\ncite SDM 2B NOP No Operation\n"
-			      "case t.down INT3 long 0 control\nwant vendor=amd SHUTDOWN\ncite APM 2 8.2 x\n"
-			      "case t.fault UD2 long 0 innocuous\nwant always FAULT vector=6\ncite SDM 2B UD x\n"
-			      "cell AAA long 0 - untested no time\n"
-			      "end\n";
+static const char section[] =
+	"trapline-cases 1 t 3\n"
+	"case t.nop NOP long 0 innocuous\nwant always RUNS\ncite SDM 2B NOP No Operation\n"
+	"case t.down INT3 long 0 control\nwant vendor=amd SHUTDOWN\ncite APM 2 8.2 x\n"
+	"case t.fault UD2 long 0 innocuous\nwant always FAULT vector=6\ncite SDM 2B UD x\n"
+	"cell AAA long 0 - untested no time\n"
+	"end\n";
 
 /* Echoes a byte from the serial port to it, then ends with its value. */
 TEST_IMAGE(plain_guest, "0:\n"
@@ -246,7 +258,8 @@ static void run(void **state)
 	check_types(r->out, "run start end start end start end done");
 	r = VISOR("run", "--json", "--cases", "t.fault", suite_path);
 	check_types(r->out, "run start end done");
-	assert_non_null(strstr(r->out, "\"verdict\":\"PASS\",\"got\":\"FAULT vector=6\",\"want\":[\"FAULT vector=6\"]"));
+	assert_non_null(strstr(
+		r->out, "\"verdict\":\"PASS\",\"got\":\"FAULT vector=6\",\"want\":[\"FAULT vector=6\"]"));
 	write_file(list_path, "t.nop\nt.down\n", 13);
 	{
 		char at[80];
@@ -264,7 +277,8 @@ static void every_expectation_can_fail(void **state)
 	(void)state;
 	check_code(r, 1, "");
 	assert_non_null(strstr(r->out, "3 cases: 0 pass 3 fail\n"));
-	assert_non_null(strstr(r->out, "again   visor run --engine soft --cpu amd --mem 8388608 --invert --cases t.nop"));
+	assert_non_null(strstr(
+		r->out, "again   visor run --engine soft --cpu amd --mem 8388608 --invert --cases t.nop"));
 }
 
 static void trace(void **state)
@@ -393,11 +407,15 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(list),        cmocka_unit_test(run),
+		cmocka_unit_test(list),
+		cmocka_unit_test(run),
 		cmocka_unit_test(every_expectation_can_fail),
-		cmocka_unit_test(trace),       cmocka_unit_test(wrong_words),
-		cmocka_unit_test(plain),       cmocka_unit_test(output_that_cannot_be_written),
-		cmocka_unit_test(judge),       cmocka_unit_test(info),
+		cmocka_unit_test(trace),
+		cmocka_unit_test(wrong_words),
+		cmocka_unit_test(plain),
+		cmocka_unit_test(output_that_cannot_be_written),
+		cmocka_unit_test(judge),
+		cmocka_unit_test(info),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -8,12 +8,11 @@
 #include "cli/records.h"
 #include "vm/lines.h"
 
-static const char help[] =
-	"usage: visor judge [--json] [--invert] [--ended HOW] IMAGE <REPORT\n"
-	"Holds the report lines that a machine printed against the image's expectations.\n"
-	"  --json       JSON lines instead of text\n"
-	"  --invert     judge each case against the opposite of its expectation\n"
-	"  --ended HOW  how the machine ended: exit (default), shutdown, timeout, crash\n";
+static const char help[] = "usage: visor judge [--json] [--invert] [--ended HOW] IMAGE <REPORT\n"
+			   "Holds the report lines that a machine printed against the image's expectations.\n"
+			   "  --json       JSON lines instead of text\n"
+			   "  --invert     judge each case against the opposite of its expectation\n"
+			   "  --ended HOW  how the machine ended: exit (default), shutdown, timeout, crash\n";
 
 struct options {
 	bool json, invert;

@@ -6,11 +6,10 @@
 #include "cli/cli.h"
 #include "cli/records.h"
 
-static const char help[] =
-	"usage: visor list [--json] [--cases GLOB|@FILE]… IMAGE\n"
-	"Prints one case a line: id, expectation, citation, separated by tabs.\n"
-	"  --json         JSON lines, with the cells of the inventory that have no case\n"
-	"  --cases WORDS  ids and globs separated by commas, or @FILE with one a line\n";
+static const char help[] = "usage: visor list [--json] [--cases GLOB|@FILE]… IMAGE\n"
+			   "Prints one case a line: id, expectation, citation, separated by tabs.\n"
+			   "  --json         JSON lines, with the cells of the inventory that have no case\n"
+			   "  --cases WORDS  ids and globs separated by commas, or @FILE with one a line\n";
 
 struct options {
 	bool json;
@@ -43,7 +42,8 @@ static int parse(int argc, char **argv, struct options *options)
 	return 0;
 }
 
-static int print(const struct cli_image *opened, const struct selection *selection, const struct options *options)
+static int print(const struct cli_image *opened, const struct selection *selection,
+		 const struct options *options)
 {
 	struct records records = {.fd = STDOUT_FILENO,
 				  .json = options->json,

@@ -57,8 +57,8 @@ static void cpuid(struct line *line, const struct machine_facts *machine)
 	for (unsigned i = 0; i < machine->cpuid_count; i++) {
 		const struct cpuid_line *c = &machine->cpuid[i];
 
-		line_format(line, "%s[%u,%u,%u,%u,%u,%u]", i ? "," : "", c->leaf, c->subleaf, c->reg[0], c->reg[1],
-			    c->reg[2], c->reg[3]);
+		line_format(line, "%s[%u,%u,%u,%u,%u,%u]", i ? "," : "", c->leaf, c->subleaf, c->reg[0],
+			    c->reg[1], c->reg[2], c->reg[3]);
 	}
 	line_text(line, "]");
 }
@@ -168,7 +168,8 @@ static int end_for_people(struct records *records, const struct judge_result *re
 	line_text(line, " ");
 	line_add(line, entry->id);
 	for (unsigned i = 0; result->want && i < result->want->outcome_count; i++)
-		labelled(line, i ? "or      " : "wanted  ", facts->list->outcome[result->want->first_outcome + i]);
+		labelled(line, i ? "or      " : "wanted  ",
+			 facts->list->outcome[result->want->first_outcome + i]);
 	labelled(line, "got     ", result->got.size ? result->got : span_of("nothing"));
 	labelled(line, "why     ", span_of(result->why));
 	citations(line, facts->list, entry);
@@ -216,7 +217,8 @@ int records_dirty(struct records *records, struct span id, struct span what)
 
 int records_done(struct records *records, const struct judge *judge, bool complete)
 {
-	static const char *const keys[VERDICT_COUNT] = {"pass", "fail", "notsup", "error", "timeout", "crash"};
+	static const char *const keys[VERDICT_COUNT] = {"pass",  "fail",    "notsup",
+							"error", "timeout", "crash"};
 	struct line *line = &records->line;
 
 	if (records->json) {
@@ -239,7 +241,8 @@ int records_done(struct records *records, const struct judge *judge, bool comple
 
 /* ---- list ---- */
 
-static int case_for_people(struct records *records, const struct case_list *list, const struct case_entry *entry)
+static int case_for_people(struct records *records, const struct case_list *list,
+			   const struct case_entry *entry)
 {
 	struct line *line = &records->line;
 

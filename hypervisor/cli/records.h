@@ -11,13 +11,13 @@
 #define VISOR_VERSION "0.1"
 
 struct run_facts {
-	const char *command;   /* run or judge */
+	const char *command; /* run or judge */
 	const struct image *image;
 	const struct case_list *list;
 	unsigned selected;
-	const char *engine;    /* NULL: a foreign machine */
-	const char *cpu;       /* profile, as given; NULL as above */
-	const char *again;     /* options that a reproduction line needs besides --cases */
+	const char *engine; /* NULL: a foreign machine */
+	const char *cpu;    /* profile, as given; NULL as above */
+	const char *again;  /* options that a reproduction line needs besides --cases */
 	const struct machine_facts *machine;
 };
 

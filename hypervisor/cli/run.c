@@ -27,7 +27,8 @@ static int load(struct machine *machine, const struct run_options *options, cons
 	int error;
 
 	if (options->initrd) {
-		error = image_read_file(options->initrd, MEMORY_MAX, &initrd, &boot.initrd_size, why, sizeof(why));
+		error = image_read_file(options->initrd, MEMORY_MAX, &initrd, &boot.initrd_size, why,
+					sizeof(why));
 		if (error)
 			return cli_fail(EXIT_USAGE, "%s: %s", options->initrd, why);
 		boot.initrd = initrd;

@@ -64,7 +64,8 @@ static int finish(struct session *session, enum suite_end end)
 	return cli_verdict(judge, end == SUITE_COMPLETE);
 }
 
-static int run_session(struct session *session, const struct run_options *options, const struct cli_image *opened)
+static int run_session(struct session *session, const struct run_options *options,
+		       const struct cli_image *opened)
 {
 	struct machine_config config = {
 		.control = true, .owner = &session->suite, .console = suite_console, .serial = suite_serial};
@@ -83,12 +84,12 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 	static struct session session;
 	struct suite_events events = {
 		.owner = &session, .ready = on_ready, .started = on_started, .ended = on_ended};
-	struct suite_options suite = {.inverted = options->invert,
-				      .max_insns = options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT,
-				      .timeout = options->timeout > 0 ? (uint64_t)(options->timeout * 1e9)
-								      : SUITE_TIMEOUT_DEFAULT,
-				      .break_check = options->break_check,
-				      .trace = tracer->file ? &tracer->trace : NULL};
+	struct suite_options suite = {
+		.inverted = options->invert,
+		.max_insns = options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT,
+		.timeout = options->timeout > 0 ? (uint64_t)(options->timeout * 1e9) : SUITE_TIMEOUT_DEFAULT,
+		.break_check = options->break_check,
+		.trace = tracer->file ? &tracer->trace : NULL};
 	struct selection selection;
 	char *again;
 	int code = patterns_apply(&options->patterns, &opened->list, &selection);

@@ -28,29 +28,44 @@ static const char help[] =
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
 	"  --list-breaks         the names that --break takes\n"
 	"  --invert              judge each case against the opposite of its expectation\n"
-	"Exit codes: 0 all as expected, 1 not, 2 wrong command line or file, 3 the harness failed or the run\n"
+	"Exit codes: 0 all as expected, 1 not, 2 wrong command line or file, 3 the harness failed or the "
+	"run\n"
 	"is incomplete, 5 no case was selected, 128+n stopped by signal n.\n";
 
-enum { ENGINE, CPU, MEM, APPEND, INITRD, CASES, JSON, TRACE, MAX_INSNS, TIMEOUT, OPEN_BUS, BREAK, LIST_BREAKS,
-       INVERT, HELP };
+enum {
+	ENGINE,
+	CPU,
+	MEM,
+	APPEND,
+	INITRD,
+	CASES,
+	JSON,
+	TRACE,
+	MAX_INSNS,
+	TIMEOUT,
+	OPEN_BUS,
+	BREAK,
+	LIST_BREAKS,
+	INVERT,
+	HELP
+};
 
-static const struct option longs[] = {
-	{"engine", required_argument, NULL, ENGINE},
-	{"cpu", required_argument, NULL, CPU},
-	{"mem", required_argument, NULL, MEM},
-	{"append", required_argument, NULL, APPEND},
-	{"initrd", required_argument, NULL, INITRD},
-	{"cases", required_argument, NULL, CASES},
-	{"json", no_argument, NULL, JSON},
-	{"trace", required_argument, NULL, TRACE},
-	{"max-insns", required_argument, NULL, MAX_INSNS},
-	{"timeout", required_argument, NULL, TIMEOUT},
-	{"open-bus", no_argument, NULL, OPEN_BUS},
-	{"break", required_argument, NULL, BREAK},
-	{"list-breaks", no_argument, NULL, LIST_BREAKS},
-	{"invert", no_argument, NULL, INVERT},
-	{"help", no_argument, NULL, HELP},
-	{0}};
+static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE},
+				      {"cpu", required_argument, NULL, CPU},
+				      {"mem", required_argument, NULL, MEM},
+				      {"append", required_argument, NULL, APPEND},
+				      {"initrd", required_argument, NULL, INITRD},
+				      {"cases", required_argument, NULL, CASES},
+				      {"json", no_argument, NULL, JSON},
+				      {"trace", required_argument, NULL, TRACE},
+				      {"max-insns", required_argument, NULL, MAX_INSNS},
+				      {"timeout", required_argument, NULL, TIMEOUT},
+				      {"open-bus", no_argument, NULL, OPEN_BUS},
+				      {"break", required_argument, NULL, BREAK},
+				      {"list-breaks", no_argument, NULL, LIST_BREAKS},
+				      {"invert", no_argument, NULL, INVERT},
+				      {"help", no_argument, NULL, HELP},
+				      {0}};
 
 static int parse_engine(struct run_options *options, const char *text)
 {

@@ -45,8 +45,8 @@ static int add_word(struct selection *selection, const struct case_list *list, s
 	return 0;
 }
 
-static int add_words(struct selection *selection, const struct case_list *list, struct span words, char separator,
-		     char *why, size_t size)
+static int add_words(struct selection *selection, const struct case_list *list, struct span words,
+		     char separator, char *why, size_t size)
 {
 	while (words.size) {
 		struct span word = span_take(&words, separator);

@@ -115,7 +115,8 @@ void bus_port_out(struct bus *bus, uint16_t port, unsigned size, uint32_t value)
 void bus_mmio_read(struct bus *bus, uint64_t address, void *to, unsigned size)
 {
 	for (unsigned done = 0; done < size;) {
-		struct bus_access access = {.address = address + done, .size = size - done < 8 ? size - done : 8};
+		struct bus_access access = {.address = address + done,
+					    .size = size - done < 8 ? size - done : 8};
 
 		access_bus(bus, &access);
 		memcpy((uint8_t *)to + done, &access.value, access.size);

@@ -273,7 +273,7 @@ static void pci_ports(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(claims), TEST(widths),         TEST(nobody_answers), TEST(mmio),
+		TEST(claims),         TEST(widths),      TEST(nobody_answers), TEST(mmio),
 		TEST(control_device), TEST(debug_ports), TEST(pci_ports),
 	};
 

@@ -14,7 +14,7 @@ struct control {
 	/* The host's, and not part of the machine: what CASE answers. */
 	uint32_t case_index;
 	void *owner;
-	void (*command)(void *owner, uint32_t command);            /* CONTROL_READY or CONTROL_DONE */
+	void (*command)(void *owner, uint32_t command);                /* CONTROL_READY or CONTROL_DONE */
 	void (*misused)(void *owner, const struct bus_access *access); /* against the contract */
 };
 

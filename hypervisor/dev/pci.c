@@ -1,6 +1,6 @@
 #include "dev/pci.h"
 
-#define RESET_CPU 4u /* a rising edge resets */
+#define RESET_CPU       4u /* a rising edge resets */
 #define ADDRESS_DEFINED 0x80fffffcu
 
 static const struct state_field fields[] = {STATE(struct pci, address), STATE(struct pci, reset)};

@@ -1,18 +1,18 @@
 #include "dev/pic.h"
 
-#define ICW1        0x10 /* in a write to the even port: ICW1 */
-#define ICW1_ICW4   0x01
-#define ICW1_SINGLE 0x02
-#define OCW3        0x08 /* in a write to the even port: OCW3, else OCW2 */
-#define OCW3_READ   0x02
-#define OCW3_ISR    0x01
-#define OCW3_POLL   0x04
+#define ICW1             0x10 /* in a write to the even port: ICW1 */
+#define ICW1_ICW4        0x01
+#define ICW1_SINGLE      0x02
+#define OCW3             0x08 /* in a write to the even port: OCW3, else OCW2 */
+#define OCW3_READ        0x02
+#define OCW3_ISR         0x01
+#define OCW3_POLL        0x04
 #define OCW3_SET_SPECIAL 0x40
 #define OCW3_SPECIAL     0x20
-#define OCW2_ROTATE   0x80
-#define OCW2_SPECIFIC 0x40
-#define OCW2_EOI      0x20
-#define OCW2_LEVEL    0x07
+#define OCW2_ROTATE      0x80
+#define OCW2_SPECIFIC    0x40
+#define OCW2_EOI         0x20
+#define OCW2_LEVEL       0x07
 
 static const struct state_field fields[] = {STATE(struct pic, chip)};
 STATE_TABLE(pic_state, "pic", 1, fields);

@@ -4,44 +4,46 @@
 
 enum { RBR = 0, THR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, MSR = 6, SCR = 7 };
 
-#define IER_RECEIVED   0x01
-#define IER_THR_EMPTY  0x02
-#define IER_LINE       0x04
-#define IER_MODEM      0x08
-#define IER_DEFINED    0x0f
-#define IIR_NONE       0x01
-#define IIR_MODEM      0x00
-#define IIR_THR_EMPTY  0x02
-#define IIR_RECEIVED   0x04
-#define IIR_LINE       0x06
-#define IIR_TIMEOUT    0x0c
-#define IIR_FIFOS      0xc0
-#define FCR_ENABLE     0x01
-#define FCR_CLEAR_RX   0x02
-#define FCR_TRIGGER    0xc0
-#define LCR_DLAB       0x80
-#define MCR_DTR        0x01
-#define MCR_RTS        0x02
-#define MCR_OUT1       0x04
-#define MCR_OUT2       0x08
-#define MCR_LOOP       0x10
-#define MCR_DEFINED    0x1f
-#define LSR_DR         0x01
-#define LSR_OE         0x02
-#define LSR_ERRORS     0x1e
-#define LSR_THRE       0x20
-#define LSR_TEMT       0x40
-#define MSR_DELTAS     0x0f
-#define MSR_CTS        0x10
-#define MSR_DSR        0x20
-#define MSR_RI         0x40
-#define MSR_DCD        0x80
+#define IER_RECEIVED  0x01
+#define IER_THR_EMPTY 0x02
+#define IER_LINE      0x04
+#define IER_MODEM     0x08
+#define IER_DEFINED   0x0f
+#define IIR_NONE      0x01
+#define IIR_MODEM     0x00
+#define IIR_THR_EMPTY 0x02
+#define IIR_RECEIVED  0x04
+#define IIR_LINE      0x06
+#define IIR_TIMEOUT   0x0c
+#define IIR_FIFOS     0xc0
+#define FCR_ENABLE    0x01
+#define FCR_CLEAR_RX  0x02
+#define FCR_TRIGGER   0xc0
+#define LCR_DLAB      0x80
+#define MCR_DTR       0x01
+#define MCR_RTS       0x02
+#define MCR_OUT1      0x04
+#define MCR_OUT2      0x08
+#define MCR_LOOP      0x10
+#define MCR_DEFINED   0x1f
+#define LSR_DR        0x01
+#define LSR_OE        0x02
+#define LSR_ERRORS    0x1e
+#define LSR_THRE      0x20
+#define LSR_TEMT      0x40
+#define MSR_DELTAS    0x0f
+#define MSR_CTS       0x10
+#define MSR_DSR       0x20
+#define MSR_RI        0x40
+#define MSR_DCD       0x80
 
 static const struct state_field fields[] = {
-	STATE(struct serial, ier),        STATE(struct serial, fcr),        STATE(struct serial, lcr),
-	STATE(struct serial, mcr),        STATE(struct serial, lsr),        STATE(struct serial, msr),
-	STATE(struct serial, scr),        STATE(struct serial, divisor),    STATE(struct serial, fifo),
-	STATE(struct serial, fifo_first), STATE(struct serial, fifo_count), STATE(struct serial, thr_empty_pending),
+	STATE(struct serial, ier),        STATE(struct serial, fcr),
+	STATE(struct serial, lcr),        STATE(struct serial, mcr),
+	STATE(struct serial, lsr),        STATE(struct serial, msr),
+	STATE(struct serial, scr),        STATE(struct serial, divisor),
+	STATE(struct serial, fifo),       STATE(struct serial, fifo_first),
+	STATE(struct serial, fifo_count), STATE(struct serial, thr_empty_pending),
 	STATE(struct serial, line),
 };
 STATE_TABLE(serial_state, "serial", 1, fields);

@@ -47,7 +47,10 @@ static int teardown(void **state)
 	return 0;
 }
 
-static uint8_t in(struct session *s, unsigned reg) { return (uint8_t)bus_port_in(&s->bus, (uint16_t)(BASE + reg), 1); }
+static uint8_t in(struct session *s, unsigned reg)
+{
+	return (uint8_t)bus_port_in(&s->bus, (uint16_t)(BASE + reg), 1);
+}
 static void out(struct session *s, unsigned reg, uint8_t value)
 {
 	bus_port_out(&s->bus, (uint16_t)(BASE + reg), 1, value);
@@ -201,8 +204,13 @@ static void its_state_is_all_of_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(polling),  TEST(divisor_latch), TEST(fifo),       TEST(overrun_without_fifo),
-		TEST(loopback), TEST(interrupts),    TEST(its_state_is_all_of_it),
+		TEST(polling),
+		TEST(divisor_latch),
+		TEST(fifo),
+		TEST(overrun_without_fifo),
+		TEST(loopback),
+		TEST(interrupts),
+		TEST(its_state_is_all_of_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

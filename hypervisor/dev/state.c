@@ -45,7 +45,8 @@ const char *state_difference(const struct state_table *table, const void *a, con
 	for (unsigned i = 0; i < table->count; i++) {
 		const struct state_field *field = &table->field[i];
 
-		if (memcmp((const uint8_t *)a + field->offset, (const uint8_t *)b + field->offset, field->size))
+		if (memcmp((const uint8_t *)a + field->offset, (const uint8_t *)b + field->offset,
+			   field->size))
 			return field->name;
 	}
 	return NULL;

@@ -16,8 +16,8 @@ struct thing {
 	uint16_t array[3];
 };
 
-static const struct state_field fields[] = {
-	STATE(struct thing, one), STATE(struct thing, eight), STATE(struct thing, array)};
+static const struct state_field fields[] = {STATE(struct thing, one), STATE(struct thing, eight),
+					    STATE(struct thing, array)};
 static STATE_TABLE(table, "thing", 3, fields);
 
 static const struct thing sample = {1, 0xabcd, 0x1122334455667788, {1, 2, 0xfffe}};
@@ -69,8 +69,8 @@ static void dumped(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(there_and_back), cmocka_unit_test(refused), cmocka_unit_test(dumped)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(refused),
+					   cmocka_unit_test(dumped)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,11 +18,11 @@
 
 /* Why run() came back. */
 enum engine_exit {
-	ENGINE_BUDGET,    /* as many instructions as were allowed */
-	ENGINE_STOPPED,   /* request_stop() */
-	ENGINE_HALTED,    /* HLT, and nothing that is pending can end it */
-	ENGINE_SHUTDOWN,  /* triple fault */
-	ENGINE_FAILED     /* the engine cannot go on: failure() says why */
+	ENGINE_BUDGET,   /* as many instructions as were allowed */
+	ENGINE_STOPPED,  /* request_stop() */
+	ENGINE_HALTED,   /* HLT, and nothing that is pending can end it */
+	ENGINE_SHUTDOWN, /* triple fault */
+	ENGINE_FAILED    /* the engine cannot go on: failure() says why */
 };
 
 struct engine_bus {
@@ -65,14 +65,16 @@ struct engine_ops {
 	int (*open)(struct engine **engine, const struct engine_config *config, char *why, size_t size);
 	void (*close)(struct engine *engine); /* and its vCPUs */
 
-	/* @host is borrowed until close(). Base and size are multiples of 4096. 0, -EINVAL on overlap, -ENOSPC, -ENOMEM. */
+	/* @host is borrowed until close(). Base and size are multiples of 4096. 0, -EINVAL on overlap,
+	 * -ENOSPC, -ENOMEM. */
 	int (*memory_add)(struct engine *engine, uint64_t base, uint64_t size, void *host, bool read_only);
 	/* A write by anyone but a vCPU; logged as dirty. False: not all of it is writable memory. */
 	bool (*memory_write)(struct engine *engine, uint64_t address, const void *from, size_t size);
 	/* Guest-physical addresses of the pages written since dirty_reset(), valid until the next write. */
 	void (*dirty_pages)(struct engine *engine, const uint64_t **pages, size_t *count);
 	void (*dirty_reset)(struct engine *engine);
-	/* Puts the dirty pages of the slot at 0 back from @image, laid out as that slot, and forgets that they were. */
+	/* Puts the dirty pages of the slot at 0 back from @image, laid out as that slot, and forgets that
+	 * they were. */
 	void (*dirty_restore)(struct engine *engine, const uint8_t *image, uint64_t size);
 
 	/* A vCPU in its reset state. 0, -ENOMEM, -ENOSPC where the engine has no more. */

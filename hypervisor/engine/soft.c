@@ -30,7 +30,10 @@ struct soft {
 
 static struct soft *soft_of(struct engine *engine) { return (struct soft *)engine; }
 static struct soft_vcpu *of(struct engine_vcpu *vcpu) { return (struct soft_vcpu *)vcpu; }
-static const struct soft_vcpu *const_of(const struct engine_vcpu *vcpu) { return (const struct soft_vcpu *)vcpu; }
+static const struct soft_vcpu *const_of(const struct engine_vcpu *vcpu)
+{
+	return (const struct soft_vcpu *)vcpu;
+}
 
 /* ---- the CPU's bus ---- */
 
@@ -122,7 +125,8 @@ static bool msr_write(void *owner, uint32_t index, uint64_t value)
 	case MSR_TSC_DEADLINE:
 		if (!profile_has(&soft->profile, FEATURE_tsc_deadline))
 			return false;
-		/* Outside TSC-deadline mode, which only the local APIC can enter, it is ignored (SDM 3A 11.5.4.1). */
+		/* Outside TSC-deadline mode, which only the local APIC can enter, it is ignored (SDM
+		 * 3A 11.5.4.1). */
 		return true;
 	default:
 		if (cpu->msr.apic_base & APIC_BASE_EXTD)

@@ -46,7 +46,8 @@ static int load(struct loader *loader, uint64_t address, uint64_t offset, uint64
 
 	if (address > memory || size > memory - address) {
 		snprintf(loader->why, loader->size,
-			 "a segment lies outside memory: 0x%" PRIx64 " bytes at 0x%" PRIx64 ", memory ends at 0x%" PRIx64,
+			 "a segment lies outside memory: 0x%" PRIx64 " bytes at 0x%" PRIx64
+			 ", memory ends at 0x%" PRIx64,
 			 size, address, memory);
 		return -EINVAL;
 	}
@@ -120,11 +121,12 @@ static int enter_flat(struct loader *loader, uint64_t entry, uint32_t eax, uint3
 {
 	static const struct segment code = {.limit = UINT32_MAX,
 					    .selector = 0x08,
-					    .attributes = SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_S | SEG_P |
-							  SEG_DB | SEG_G};
+					    .attributes = SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_S |
+							  SEG_P | SEG_DB | SEG_G};
 	static const struct segment data = {.limit = UINT32_MAX,
 					    .selector = 0x10,
-					    .attributes = SEG_WRITABLE | SEG_ACCESSED | SEG_S | SEG_P | SEG_DB | SEG_G};
+					    .attributes = SEG_WRITABLE | SEG_ACCESSED | SEG_S | SEG_P |
+							  SEG_DB | SEG_G};
 	static const struct segment task = {.limit = TSS32_SIZE - 1, .attributes = TYPE_TSS_BUSY | SEG_P};
 	struct machine *machine = loader->machine;
 	const struct engine_ops *ops = machine->engine->ops;
@@ -229,7 +231,8 @@ static int boot_rom(struct loader *loader)
 	int error;
 
 	if (image->size % PAGE_SIZE || image->size > ROM_MAX)
-		return bad(loader, "no ELF file, no multiboot image, and no ROM (whole pages, at most 16 MiB)");
+		return bad(loader,
+			   "no ELF file, no multiboot image, and no ROM (whole pages, at most 16 MiB)");
 	if (loader->options->append || loader->options->initrd_size)
 		return bad(loader, "a ROM takes no command line and no initrd");
 	error = machine_add_rom(loader->machine, image->data, image->size);
@@ -239,8 +242,8 @@ static int boot_rom(struct loader *loader)
 	return 0; /* the vCPU is in its reset state already */
 }
 
-int boot_image(struct machine *machine, const struct image *image, const struct boot_options *options, char *why,
-	       size_t size)
+int boot_image(struct machine *machine, const struct image *image, const struct boot_options *options,
+	       char *why, size_t size)
 {
 	struct loader loader = {
 		.machine = machine, .image = image, .options = options, .why = why, .size = size};

@@ -23,7 +23,7 @@ struct boot_options {
 };
 
 /* 0, or -EINVAL with @why saying what is wrong with the image, or -ENOMEM. */
-int boot_image(struct machine *machine, const struct image *image, const struct boot_options *options, char *why,
-	       size_t size);
+int boot_image(struct machine *machine, const struct image *image, const struct boot_options *options,
+	       char *why, size_t size);
 
 #endif

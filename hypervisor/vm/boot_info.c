@@ -107,7 +107,7 @@ static void make_multiboot(struct boot_info *info, const struct boot_info_reques
 	unsigned count = memory_map(request, range);
 	char *name = (char *)(mmap + RANGES_MAX);
 
-#define ADDRESS(pointer) (request->address + (uint32_t)((uint8_t *)(pointer) - info->data))
+#define ADDRESS(pointer) (request->address + (uint32_t)((uint8_t *)(pointer)-info->data))
 	to->flags = INFO_MEMORY | INFO_CMDLINE | INFO_MMAP | INFO_LOADER;
 	to->mem_lower = 639;
 	to->mem_upper = (uint32_t)((request->memory >> 10) - 1024);
@@ -142,7 +142,8 @@ static void make_start_info(struct boot_info *info, const struct boot_info_reque
 	to->memmap = ADDRESS(map);
 	to->memmap_entries = memory_map(request, range);
 	for (unsigned i = 0; i < to->memmap_entries; i++)
-		map[i] = (struct start_info_memmap){range[i].base, range[i].end - range[i].base, range[i].type, 0};
+		map[i] = (struct start_info_memmap){range[i].base, range[i].end - range[i].base,
+						    range[i].type, 0};
 	if (request->initrd_size) {
 		to->nr_modules = 1;
 		to->modlist = ADDRESS(module);

@@ -133,14 +133,14 @@ static void multiboot_mistakes(void **state)
 	struct session *s = *state;
 	struct flat f;
 
-#define MISTAKE(change, reason)                                                                \
-	do {                                                                                   \
-		f = flat();                                                                    \
-		change;                                                                        \
-		f.checksum = 0 - f.magic - f.flags;                                            \
-		assert_int_equal(boot(s, &f, sizeof(f), NULL), -EINVAL);                       \
-		if (!strstr(s->why, (reason)))                                                 \
-			fail_msg("\"%s\" does not say \"%s\"", s->why, (reason));              \
+#define MISTAKE(change, reason)                                                                              \
+	do {                                                                                                 \
+		f = flat();                                                                                  \
+		change;                                                                                      \
+		f.checksum = 0 - f.magic - f.flags;                                                          \
+		assert_int_equal(boot(s, &f, sizeof(f), NULL), -EINVAL);                                     \
+		if (!strstr(s->why, (reason)))                                                               \
+			fail_msg("\"%s\" does not say \"%s\"", s->why, (reason));                            \
 	} while (0)
 	MISTAKE(f.load_addr = 0x200000, "before the file");
 	MISTAKE(f.load_addr = 0xf0000, "before the file");
@@ -148,7 +148,8 @@ static void multiboot_mistakes(void **state)
 	MISTAKE(f.load_end_addr = 0x1000, "out of order");
 	MISTAKE(f.bss_end_addr = 0x100004, "BSS");
 	MISTAKE(f.bss_end_addr = 0x80000000, "outside memory");
-	MISTAKE((f.header_addr = f.load_addr = 0xfff00000, f.load_end_addr = f.bss_end_addr = 0), "outside memory");
+	MISTAKE((f.header_addr = f.load_addr = 0xfff00000, f.load_end_addr = f.bss_end_addr = 0),
+		"outside memory");
 	MISTAKE(f.entry_addr = TEST_MEMORY, "entry point");
 	MISTAKE(f.flags |= 4, "not offered");
 	MISTAKE(f.flags &= ~0x10000u, "without load addresses");

@@ -40,8 +40,9 @@ static bool grow(void **array, unsigned count, unsigned *room, size_t size)
 	*room = more;
 	return true;
 }
-#define GROW(p, name) grow((void **)&(p)->list->name, count_of_##name((p)->list), &(p)->name##_room, \
-			   sizeof(*(p)->list->name))
+#define GROW(p, name)                                                                                        \
+	grow((void **)&(p)->list->name, count_of_##name((p)->list), &(p)->name##_room,                       \
+	     sizeof(*(p)->list->name))
 static unsigned count_of_entry(const struct case_list *l) { return l->count; }
 static unsigned count_of_want(const struct case_list *l) { return l->want_count; }
 static unsigned count_of_outcome(const struct case_list *l) { return l->outcome_count; }

@@ -28,7 +28,8 @@ static void whole(void **state)
 	assert_int_equal(entry->want_count, 2);
 	assert_int_equal(entry->cite_count, 2);
 	assert_int_equal(list.want[entry->first_want + 1].outcome_count, 2);
-	assert_true(span_equals(list.outcome[list.want[entry->first_want + 1].first_outcome + 1], "RUNS rax=1|2"));
+	assert_true(span_equals(list.outcome[list.want[entry->first_want + 1].first_outcome + 1],
+				"RUNS rax=1|2"));
 	assert_true(span_equals(list.cite[0].title, "Store Global Descriptor Table Register"));
 	assert_true(span_equals(list.cell[1].reason, "not modelled yet"));
 	for (unsigned i = 0; i < list.count; i++)
@@ -84,8 +85,10 @@ static void each_mistake(void **state)
 		{"trapline-cases 1 demo 1\ncase a B long 4 innocuous\nend\n", "case ID"},
 		{"trapline-cases 1 demo 1\ncase a B flat 0 innocuous\nend\n", "case ID"},
 		{"trapline-cases 1 demo 1\ncase a B long 0 funny\nend\n", "case ID"},
-		{"trapline-cases 1 demo 1\ncase a B long 0 innocuous\ncite SDM 1 2 x\nend\n", "no expectation"},
-		{"trapline-cases 1 demo 1\ncase a B long 0 innocuous\nwant always RUNS\nend\n", "no citation"},
+		{"trapline-cases 1 demo 1\ncase a B long 0 innocuous\ncite SDM 1 2 x\nend\n",
+		 "no expectation"},
+		{"trapline-cases 1 demo 1\ncase a B long 0 innocuous\nwant always RUNS\nend\n",
+		 "no citation"},
 		{"trapline-cases 1 demo 1\ncase a B long 0 innocuous\nwant never RUNS\nend\n", "predicate"},
 		{"trapline-cases 1 demo 1\ncase a B long 0 innocuous\nwant always WALKS\nend\n", "kind"},
 		{"trapline-cases 1 demo 1\ncase a B long 0 innocuous\nwant always FAULT\nend\n", "vector"},
@@ -131,8 +134,8 @@ static void predicates(void **state)
 	static const struct machine_facts intel = {
 		.cpuid_count = 2,
 		.cpuid = {{0, 0, {0x16, 0x756e6547, 0x6c65746e, 0x49656e69}}, {7, 0, {0, 1, 4, 0x80000000}}}};
-	static const struct machine_facts amd = {
-		.cpuid_count = 1, .cpuid = {{0, 0, {1, 0x68747541, 0x444d4163, 0x69746e65}}}};
+	static const struct machine_facts amd = {.cpuid_count = 1,
+						 .cpuid = {{0, 0, {1, 0x68747541, 0x444d4163, 0x69746e65}}}};
 	static const struct machine_facts none;
 
 	(void)state;

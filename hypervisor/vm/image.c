@@ -159,7 +159,8 @@ static int scan_notes(struct image *image, uint64_t offset, uint64_t length, cha
 		total = 12 + name_room + (((uint64_t)header[1] + 3) & ~3ull);
 		if (12 + name_room + header[1] > length)
 			return bad(why, size, "a damaged note");
-		if (header[0] == 4 && memcmp(note + 12, "Xen", 4) == 0 && header[2] == XEN_ELFNOTE_PHYS32_ENTRY) {
+		if (header[0] == 4 && memcmp(note + 12, "Xen", 4) == 0 &&
+		    header[2] == XEN_ELFNOTE_PHYS32_ENTRY) {
 			if (header[1] != 4 && header[1] != 8)
 				return bad(why, size, "a PVH note of a size that is neither 4 nor 8");
 			memcpy(&image->pvh_entry, note + 12 + name_room, 4);
@@ -184,7 +185,8 @@ static int read_program_headers(struct image *image, Elf *elf, char *why, size_t
 		int error = 0;
 
 		if (!gelf_getphdr(elf, (int)i, &header))
-			return bad(why, size, "truncated: its program headers lie beyond the end of the file");
+			return bad(why, size,
+				   "truncated: its program headers lie beyond the end of the file");
 		if (header.p_type == PT_LOAD)
 			error = add_segment(image, &header, why, size);
 		else if (header.p_type == PT_NOTE)

@@ -7,7 +7,7 @@
 
 #include "vm/span.h"
 
-#define IMAGE_SIZE_MAX (256u << 20)
+#define IMAGE_SIZE_MAX     (256u << 20)
 #define IMAGE_SEGMENTS_MAX 64
 
 /* A PT_LOAD program header. */
@@ -31,8 +31,8 @@ struct image {
 	unsigned segment_count;
 	struct image_segment segment[IMAGE_SEGMENTS_MAX]; /* by address, disjoint */
 	bool has_pvh;
-	uint32_t pvh_entry; /* XEN_ELFNOTE_PHYS32_ENTRY */
-	struct span cases;  /* the case section, {NULL, 0} without one */
+	uint32_t pvh_entry;      /* XEN_ELFNOTE_PHYS32_ENTRY */
+	struct span cases;       /* the case section, {NULL, 0} without one */
 	char digest[7 + 64 + 1]; /* sha256:… of the file */
 };
 

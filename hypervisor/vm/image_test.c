@@ -123,13 +123,13 @@ static void each_mistake(void **state)
 
 	(void)state;
 	build(&good);
-#define MISTAKE(change, reason)                                                                \
-	do {                                                                                   \
-		f = good;                                                                      \
-		change;                                                                        \
-		assert_int_equal(open_bytes(&image, &f, sizeof(f)), -EINVAL);                  \
-		if (!strstr(why, (reason)))                                                    \
-			fail_msg("\"%s\" does not say \"%s\"", why, (reason));                 \
+#define MISTAKE(change, reason)                                                                              \
+	do {                                                                                                 \
+		f = good;                                                                                    \
+		change;                                                                                      \
+		assert_int_equal(open_bytes(&image, &f, sizeof(f)), -EINVAL);                                \
+		if (!strstr(why, (reason)))                                                                  \
+			fail_msg("\"%s\" does not say \"%s\"", why, (reason));                               \
 	} while (0)
 	MISTAKE(f.header.e_machine = EM_AARCH64, "another architecture");
 	MISTAKE(f.header.e_ident[EI_DATA] = ELFDATA2MSB, "");
@@ -153,7 +153,8 @@ static void each_mistake(void **state)
 	MISTAKE(f.section[2].sh_type = SHT_NOBITS, "case section");
 	MISTAKE(f.section[2].sh_name = 5000, "section name");
 	MISTAKE(f.header.e_shstrndx = 2000, "section name");
-	MISTAKE((f.section[0] = f.section[1], f.section[1] = f.section[2], f.header.e_shstrndx = 0), "two case");
+	MISTAKE((f.section[0] = f.section[1], f.section[1] = f.section[2], f.header.e_shstrndx = 0),
+		"two case");
 #undef MISTAKE
 }
 
@@ -219,8 +220,8 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(whole),        cmocka_unit_test(the_digest_is_the_files),
-		cmocka_unit_test(each_mistake), cmocka_unit_test(any_damage),
+		cmocka_unit_test(whole),           cmocka_unit_test(the_digest_is_the_files),
+		cmocka_unit_test(each_mistake),    cmocka_unit_test(any_damage),
 		cmocka_unit_test(what_is_no_file),
 	};
 

@@ -5,8 +5,8 @@
 #include "vm/outcome.h"
 
 const char *const verdict_names[VERDICT_COUNT] = {
-	[VERDICT_PASS] = "PASS",     [VERDICT_FAIL] = "FAIL",       [VERDICT_NOTSUP] = "NOTSUP",
-	[VERDICT_ERROR] = "ERROR",   [VERDICT_TIMEOUT] = "TIMEOUT", [VERDICT_CRASH] = "CRASH",
+	[VERDICT_PASS] = "PASS",   [VERDICT_FAIL] = "FAIL",       [VERDICT_NOTSUP] = "NOTSUP",
+	[VERDICT_ERROR] = "ERROR", [VERDICT_TIMEOUT] = "TIMEOUT", [VERDICT_CRASH] = "CRASH",
 };
 
 void judge_start(struct judge *judge, const struct case_list *list, const struct judge_events *events)
@@ -37,7 +37,8 @@ struct finding {
 };
 
 /* A precondition that cannot be set up: the probe must say so in the machine's own cpuid lines. */
-static enum verdict judge_notsup(const struct judge *judge, const struct outcome *got, struct finding *finding)
+static enum verdict judge_notsup(const struct judge *judge, const struct outcome *got,
+				 struct finding *finding)
 {
 	int holds = predicate_holds(got->words, &judge->facts);
 
@@ -143,9 +144,10 @@ static enum verdict judge_case(struct judge *judge, const struct case_want *want
 	if (!judge->has_outcome)
 		return judge_ending(judge, want, ending, reason, finding);
 	if (ending != ENDING_DONE)
-		return error_because(finding, ending == ENDING_FAILED && reason
-						      ? reason
-						      : "the guest reported an outcome, then did not come back");
+		return error_because(finding,
+				     ending == ENDING_FAILED && reason
+					     ? reason
+					     : "the guest reported an outcome, then did not come back");
 	return judge_outcome(judge, want, outcome, finding);
 }
 
@@ -268,7 +270,8 @@ static void start_line(struct judge *judge, struct span id)
 	if (judge->current >= 0)
 		judge_end(judge, ENDING_DONE, NULL); /* without an end line */
 	if (index < 0) {
-		snprintf(judge->fatal, sizeof(judge->fatal), "the report starts a case that the image does not hold");
+		snprintf(judge->fatal, sizeof(judge->fatal),
+			 "the report starts a case that the image does not hold");
 		return;
 	}
 	become_ready(judge);

@@ -43,10 +43,10 @@ struct judge_result {
 
 struct judge_events {
 	void *owner;
-	void (*ready)(void *owner);                                    /* the machine has said what it is */
-	void (*started)(void *owner, unsigned index);                  /* streaming only */
+	void (*ready)(void *owner);                   /* the machine has said what it is */
+	void (*started)(void *owner, unsigned index); /* streaming only */
 	void (*ended)(void *owner, const struct judge_result *result);
-	void (*dirty)(void *owner, struct span id, struct span what);  /* streaming only; a note */
+	void (*dirty)(void *owner, struct span id, struct span what); /* streaming only; a note */
 };
 
 struct judge {

@@ -58,8 +58,11 @@ static void feed(struct session *session, const char *text)
 static int setup(void **state)
 {
 	struct session *session = calloc(1, sizeof(*session));
-	struct judge_events events = {
-		.owner = session, .ready = on_ready, .started = on_started, .ended = on_ended, .dirty = on_dirty};
+	struct judge_events events = {.owner = session,
+				      .ready = on_ready,
+				      .started = on_started,
+				      .ended = on_ended,
+				      .dirty = on_dirty};
 
 	case_list_parse(&session->list, test_span(), session->why, sizeof(session->why));
 	judge_start(&session->judge, &session->list, &events);
@@ -178,8 +181,9 @@ static void what_the_guest_says_of_itself(void **state)
 /* A case that breaks the protocol costs itself and nothing else. */
 static void broken_protocol(void **state)
 {
-	static const char *const texts[] = {"garbage\n", "\001\002\n", "bye\n", "ready\n", "cpuid 1 0 0 0 0 0\n",
-					    "cpuid x\n", "end " HLT " HANG\n", "end\n"};
+	static const char *const texts[] = {
+		"garbage\n", "\001\002\n",         "bye\n", "ready\n", "cpuid 1 0 0 0 0 0\n",
+		"cpuid x\n", "end " HLT " HANG\n", "end\n"};
 	struct session *s = *state;
 
 	feed(s, "trapline 1 demo 3\n" INTEL "ready\n");
@@ -200,8 +204,8 @@ static void broken_protocol(void **state)
 
 static void another_images_report(void **state)
 {
-	static const char *const headers[] = {"trapline 2 demo 3\n", "trapline 1 other 3\n", "trapline 1 demo 4\n",
-					      "trapline 1 demo\n"};
+	static const char *const headers[] = {"trapline 2 demo 3\n", "trapline 1 other 3\n",
+					      "trapline 1 demo 4\n", "trapline 1 demo\n"};
 	struct session *s = *state;
 
 	for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++) {
@@ -266,10 +270,26 @@ static void own_machine(void **state)
 /* Any bytes at all: verdicts, no crash. */
 static void noise(void **state)
 {
-	static const char *const words[] = {"start ", "end ",   NOP,      HLT,        " RUNS",   "\n",
-					    "bye\n",  "ready\n", "dirty ", "cpuid ",   " rax=0x1", "trapline 1 demo 3\n",
-					    " ",      "\r\n",    "\200",   " NOTSUP x", "FAULT",    "msr 1 2\n",
-					    "\nstart " NOP "\n", "end " NOP " RUNS\n"};
+	static const char *const words[] = {"start ",
+					    "end ",
+					    NOP,
+					    HLT,
+					    " RUNS",
+					    "\n",
+					    "bye\n",
+					    "ready\n",
+					    "dirty ",
+					    "cpuid ",
+					    " rax=0x1",
+					    "trapline 1 demo 3\n",
+					    " ",
+					    "\r\n",
+					    "\200",
+					    " NOTSUP x",
+					    "FAULT",
+					    "msr 1 2\n",
+					    "\nstart " NOP "\n",
+					    "end " NOP " RUNS\n"};
 	struct session *s = *state;
 	uint32_t seed = 12345;
 

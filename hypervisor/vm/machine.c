@@ -238,7 +238,8 @@ int machine_add_rom(struct machine *machine, const uint8_t *data, size_t size)
 	}
 	machine->rom_size = size;
 	memcpy(machine->rom, data, size);
-	return machine->engine->ops->memory_add(machine->engine, (1ull << 32) - size, size, machine->rom, true);
+	return machine->engine->ops->memory_add(machine->engine, (1ull << 32) - size, size, machine->rom,
+						true);
 }
 
 /* ---- running ---- */
@@ -260,7 +261,8 @@ static bool exit_ends(struct machine *machine, enum engine_exit exit, bool last)
 	case ENGINE_FAILED: break;
 	}
 	machine->end = (struct machine_end){.event = MACHINE_FAILED};
-	snprintf(machine->end.why, sizeof(machine->end.why), "%s", machine->engine->ops->failure(machine->vcpu));
+	snprintf(machine->end.why, sizeof(machine->end.why), "%s",
+		 machine->engine->ops->failure(machine->vcpu));
 	return true;
 }
 

@@ -17,10 +17,10 @@
 #include "engine/engine.h"
 #include "vm/span.h"
 
-#define MEMORY_MIN (2ull << 20)
-#define MEMORY_MAX (3072ull << 20)
+#define MEMORY_MIN     (2ull << 20)
+#define MEMORY_MAX     (3072ull << 20)
 #define MEMORY_DEFAULT (128ull << 20)
-#define ROM_MAX (16u << 20)
+#define ROM_MAX        (16u << 20)
 
 enum machine_event {
 	MACHINE_READY,     /* control device: take the snapshot */
@@ -45,9 +45,9 @@ struct machine_end {
 };
 
 struct machine_limits {
-	uint64_t insns;      /* UINT64_MAX: none */
-	uint64_t deadline;   /* of machine_now(); UINT64_MAX: none */
-	uint64_t output;     /* bytes; UINT64_MAX: none */
+	uint64_t insns;    /* UINT64_MAX: none */
+	uint64_t deadline; /* of machine_now(); UINT64_MAX: none */
+	uint64_t output;   /* bytes; UINT64_MAX: none */
 };
 
 struct machine_config {
@@ -79,7 +79,7 @@ struct machine {
 	struct control control;
 	uint64_t printed; /* bytes since machine_run() began */
 	uint64_t output_limit;
-	bool ended;       /* a device has set end */
+	bool ended; /* a device has set end */
 	struct machine_end end;
 };
 

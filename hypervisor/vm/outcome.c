@@ -4,14 +4,10 @@
 #include <stdio.h>
 
 static const char *const kind_names[] = {
-	[OUTCOME_RUNS] = "RUNS",
-	[OUTCOME_FAULT] = "FAULT",
-	[OUTCOME_VMFAIL] = "VMFAIL",
-	[OUTCOME_ENTRY_FAILS] = "ENTRY_FAILS",
-	[OUTCOME_SHUTDOWN] = "SHUTDOWN",
-	[OUTCOME_HANG] = "HANG",
-	[OUTCOME_NOTSUP] = "NOTSUP",
-	[OUTCOME_ERROR] = "ERROR",
+	[OUTCOME_RUNS] = "RUNS",         [OUTCOME_FAULT] = "FAULT",
+	[OUTCOME_VMFAIL] = "VMFAIL",     [OUTCOME_ENTRY_FAILS] = "ENTRY_FAILS",
+	[OUTCOME_SHUTDOWN] = "SHUTDOWN", [OUTCOME_HANG] = "HANG",
+	[OUTCOME_NOTSUP] = "NOTSUP",     [OUTCOME_ERROR] = "ERROR",
 };
 #define KINDS (sizeof(kind_names) / sizeof(kind_names[0]))
 
@@ -187,7 +183,8 @@ static int wrong(char *why, size_t size, const char *what, struct span where)
 	return -EINVAL;
 }
 
-static int parse_effect(struct outcome *outcome, struct span word, enum outcome_side side, char *why, size_t size)
+static int parse_effect(struct outcome *outcome, struct span word, enum outcome_side side, char *why,
+			size_t size)
 {
 	struct span value = word;
 	struct span name = span_take(&value, '=');

@@ -24,15 +24,39 @@ static bool matches(const char *want, const char *got)
 
 static void what_is_an_outcome(void **state)
 {
-	static const char *const good[] = {"RUNS", "RUNS rax=0x1 [0x2000:10]=0xffffffffffffffffffff",
-					   "FAULT vector=13 error=0x0", "FAULT vector=6", "VMFAIL n=7",
-					   "RUNS event=0x40", "FAULT vector=1 rf=0x0",
-					   "ENTRY_FAILS reason=33", "SHUTDOWN", "HANG"};
-	static const char *const bad[] = {"", "runs", "RUNS ", "RUNS  rax=1", "RUNS rax", "RUNS rax=", "RUNS =1",
-					  "RUNS rax=1 rax=1", "RUNS zzz=1", "RUNS [2000:1]=0x1", "RUNS [0x2000:0]=0x1",
-					  "RUNS [0x2000]=1", "RUNS vector=1", "RUNS rf=0x0", "FAULT", "FAULT error=1", "VMFAIL",
-					  "ENTRY_FAILS n=1", "RUNS rax=0xg", "RUNS rax=1 \n", "RUNS rax=-1"};
-	static const char *const forms[] = {"RUNS rax=*", "RUNS rax=1|2", "RUNS rax=0x1&0xff", "RUNS rax=1&3|4&7"};
+	static const char *const good[] = {"RUNS",
+					   "RUNS rax=0x1 [0x2000:10]=0xffffffffffffffffffff",
+					   "FAULT vector=13 error=0x0",
+					   "FAULT vector=6",
+					   "VMFAIL n=7",
+					   "RUNS event=0x40",
+					   "FAULT vector=1 rf=0x0",
+					   "ENTRY_FAILS reason=33",
+					   "SHUTDOWN",
+					   "HANG"};
+	static const char *const bad[] = {"",
+					  "runs",
+					  "RUNS ",
+					  "RUNS  rax=1",
+					  "RUNS rax",
+					  "RUNS rax=",
+					  "RUNS =1",
+					  "RUNS rax=1 rax=1",
+					  "RUNS zzz=1",
+					  "RUNS [2000:1]=0x1",
+					  "RUNS [0x2000:0]=0x1",
+					  "RUNS [0x2000]=1",
+					  "RUNS vector=1",
+					  "RUNS rf=0x0",
+					  "FAULT",
+					  "FAULT error=1",
+					  "VMFAIL",
+					  "ENTRY_FAILS n=1",
+					  "RUNS rax=0xg",
+					  "RUNS rax=1 \n",
+					  "RUNS rax=-1"};
+	static const char *const forms[] = {"RUNS rax=*", "RUNS rax=1|2", "RUNS rax=0x1&0xff",
+					    "RUNS rax=1&3|4&7"};
 	static const char *const no_forms[] = {"RUNS rax=1|", "RUNS rax=|1", "RUNS rax=&1", "RUNS rax=1&",
 					       "RUNS rax=**"};
 

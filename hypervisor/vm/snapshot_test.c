@@ -32,8 +32,9 @@ TEST_IMAGE(worker, "0:\n"
 static struct machine *ready(struct test_output *output)
 {
 	static const struct boot_options none;
-	struct image image = {
-		.path = "worker", .data = (uint8_t *)(uintptr_t)worker, .size = (size_t)(worker_end - worker)};
+	struct image image = {.path = "worker",
+			      .data = (uint8_t *)(uintptr_t)worker,
+			      .size = (size_t)(worker_end - worker)};
 	struct machine *machine = test_machine(output);
 	char why[256];
 

@@ -25,8 +25,8 @@ struct suite_events {
 struct suite_options {
 	const bool *chosen; /* one a case; NULL: all */
 	bool inverted;
-	uint64_t max_insns;   /* for each case */
-	uint64_t timeout;     /* nanoseconds, for each case */
+	uint64_t max_insns;               /* for each case */
+	uint64_t timeout;                 /* nanoseconds, for each case */
 	const char *break_check;          /* armed when the guest is ready; NULL for none */
 	const struct engine_trace *trace; /* of the cases; NULL for none */
 };
@@ -39,7 +39,7 @@ enum suite_end {
 	SUITE_NOT_READY, /* the guest did not get as far; suite->why */
 	SUITE_STOPPED,   /* an event asked for it */
 	SUITE_SIGNAL,
-	SUITE_FAILED     /* the harness; suite->why */
+	SUITE_FAILED /* the harness; suite->why */
 };
 
 struct suite {
@@ -52,7 +52,7 @@ struct suite {
 	struct lines lines[2]; /* debug console, serial port: the guest prints the same on both */
 	int source;            /* the one that began with a report's first line; -1 until then */
 	struct suite_cost cost;
-	int stopped;           /* what an event returned */
+	int stopped; /* what an event returned */
 	char why[384];
 };
 

@@ -53,14 +53,14 @@ static const struct machine_limits test_limits = {.insns = 100000, .deadline = U
  * A flat multiboot image, written in assembler in the test itself: 32-bit code linked at 1 MiB.
  * HERE(label) is an address in the guest.
  */
-#define TEST_IMAGE(name, text)                                                                 \
-	__asm__(".pushsection .rodata\n.balign 16\n.global " #name "\n" #name ":\n"            \
-		".macro header\n"                                                              \
-		".long 0x1badb002, 0x10000, -(0x1badb002 + 0x10000)\n"                         \
-		".long 0x100000, 0x100000, 0, 0, 0x100020\n.endm\n"                            \
-		".set start, " #name "\n"                                                      \
-		"header\n.purgem header\n.code32\n" text "\n.code64\n"                         \
-		".global " #name "_end\n" #name "_end:\n.popsection\n");                       \
+#define TEST_IMAGE(name, text)                                                                               \
+	__asm__(".pushsection .rodata\n.balign 16\n.global " #name "\n" #name ":\n"                          \
+		".macro header\n"                                                                            \
+		".long 0x1badb002, 0x10000, -(0x1badb002 + 0x10000)\n"                                       \
+		".long 0x100000, 0x100000, 0, 0, 0x100020\n.endm\n"                                          \
+		".set start, " #name "\n"                                                                    \
+		"header\n.purgem header\n.code32\n" text "\n.code64\n"                                       \
+		".global " #name "_end\n" #name "_end:\n.popsection\n");                                     \
 	extern const uint8_t name[], name##_end[]
 #define HERE(label) "(" #label " - 0b + 0x100020)"
 
