@@ -169,14 +169,36 @@ static void prepare_exchange(struct exchange *x, const struct case_spec *spec)
 	prepare_frame_legacy(x, spec->mode, spec->mode == MODE_REAL || spec->cpl == 0);
 }
 
+static bool watched(const struct case_spec *spec, unsigned field)
+{
+	for (unsigned i = 0; i < spec->watch_count; i++)
+		if (!spec->watch[i].size && spec->watch[i].field == field)
+			return true;
+	return false;
+}
+
+/*
+ * In real mode an exception pushes FLAGS and clears AC, so that the upper half of EFLAGS is lost. Where the
+ * case watches rflags, PUSHFD stands in front of the end.
+ */
+static bool pushes_flags(const struct case_spec *spec)
+{
+	return spec->mode == MODE_REAL && watched(spec, STATE_rflags);
+}
+
 static void prepare_stub(const struct case_spec *spec, uint32_t address)
 {
-	uint8_t code[CASE_BYTES_MAX + 2];
+	uint8_t code[CASE_BYTES_MAX + 4];
+	unsigned length = spec->length;
 
-	machine_copy(code, spec->bytes, spec->length);
-	code[spec->length] = CASE_END & 0xff;
-	code[spec->length + 1] = CASE_END >> 8;
-	world_poke(address, code, spec->length + 2u);
+	machine_copy(code, spec->bytes, length);
+	if (pushes_flags(spec)) {
+		code[length++] = 0x66;
+		code[length++] = 0x9c;
+	}
+	code[length++] = CASE_END & 0xff;
+	code[length++] = CASE_END >> 8;
+	world_poke(address, code, length);
 }
 
 static void load(struct exchange *x, const struct case_spec *spec)
@@ -261,7 +283,21 @@ static void read_frame_long(struct exchange *x, struct ending *end)
 	out[STATE_ss] = frame[4] & 0xffff;
 }
 
-static void read_frame_real(struct exchange *x, struct ending *end)
+/* Undo the PUSHFD before the end, whose EFLAGS lie above the frame at @address. */
+static void take_pushed_flags(struct exchange *x, const struct case_spec *spec, uint32_t address)
+{
+	uint64_t *out = x->out.field;
+
+	if (!pushes_flags(spec) || (x->vector & 0xff) != VECTOR_UD ||
+	    out[STATE_rip] != x->in.field[STATE_rip] + spec->length + 2)
+		return;
+	out[STATE_rip] -= 2;
+	out[STATE_rflags] = *(const uint32_t *)(uintptr_t)(address + 6);
+	out[STATE_rsp] = (out[STATE_rsp] & 0xffff0000u) | ((out[STATE_rsp] + 4) & 0xffff);
+	world_accept(address + 6, 4);
+}
+
+static void read_frame_real(struct exchange *x, const struct case_spec *spec, struct ending *end)
 {
 	uint32_t address = stack_linear(MODE_REAL, x->frame_ss, x->frame_offset);
 	const uint16_t *frame = (const uint16_t *)(uintptr_t)address;
@@ -274,6 +310,7 @@ static void read_frame_real(struct exchange *x, struct ending *end)
 	out[STATE_rsp] = (x->frame_offset & 0xffff0000u) | ((x->frame_offset + 6) & 0xffff);
 	out[STATE_ss] = x->frame_ss;
 	world_accept(address - 2, 8);
+	take_pushed_flags(x, spec, address);
 }
 
 /* An INT n through the vector of an exception with an error code pushes none. */
@@ -324,7 +361,7 @@ static void capture(struct exchange *x, const struct case_spec *spec, struct end
 
 	end->vector = (unsigned)x->vector & 0xff;
 	if (spec->mode == MODE_REAL)
-		read_frame_real(x, end);
+		read_frame_real(x, spec, end);
 	else if (is_64(spec->mode))
 		read_frame_long(x, end);
 	else
@@ -371,6 +408,8 @@ static bool ended_by_marker(const struct exchange *x, const struct case_spec *sp
 
 	if (vector != VECTOR_UD || x->out.field[STATE_rip] == x->in.field[STATE_rip])
 		return false;
+	if (spec->mode == MODE_REAL && x->out.field[STATE_rip] == x->in.field[STATE_rip] + spec->length)
+		return true; /* take_pushed_flags looked */
 	address = ending_address(x, spec->mode);
 	return address < CASE_WINDOW + CASE_WINDOW_SIZE && *(const uint16_t *)address == CASE_END;
 }
@@ -421,14 +460,6 @@ static bool settle_rf(struct exchange *x, const struct ending *end, bool runs, u
 		return true;
 	*flags = (*flags & ~(uint64_t)RFLAGS_RF) | before;
 	return set || !pushes_rf(end->vector, x);
-}
-
-static bool watched(const struct case_spec *spec, unsigned field)
-{
-	for (unsigned i = 0; i < spec->watch_count; i++)
-		if (!spec->watch[i].size && spec->watch[i].field == field)
-			return true;
-	return false;
 }
 
 static void report_effects(const struct exchange *x, const struct case_spec *spec, bool runs)
