@@ -5,7 +5,7 @@
 #include "lib/world.h"
 #include "x86/case_layout.h"
 
-static bool is_64(unsigned mode) { return mode == MODE_LONG || mode == MODE_COMPAT; }
+bool baseline_is_64(unsigned mode) { return mode == MODE_LONG || mode == MODE_COMPAT; }
 
 static void fill_registers(uint64_t *f, unsigned mode)
 {
@@ -21,24 +21,24 @@ static void fill_registers(uint64_t *f, unsigned mode)
 static void fill_tables(uint64_t *f, unsigned mode)
 {
 	f[STATE_ldtr] = CASE_SEL_LDT;
-	f[STATE_tr] = is_64(mode) ? CASE_SEL_TSS64 : CASE_SEL_TSS32;
+	f[STATE_tr] = baseline_is_64(mode) ? CASE_SEL_TSS64 : CASE_SEL_TSS32;
 	f[STATE_gdtr_base] = CASE_GDT;
 	f[STATE_gdtr_limit] = CASE_GDT_LIMIT;
 	if (mode == MODE_REAL) {
 		f[STATE_idtr_base] = CASE_IVT;
 		f[STATE_idtr_limit] = CASE_IVT_SIZE - 1;
 	} else {
-		f[STATE_idtr_base] = is_64(mode) ? CASE_IDT64 : CASE_IDT32;
-		f[STATE_idtr_limit] = is_64(mode) ? CASE_IDT64_LIMIT : CASE_IDT32_LIMIT;
+		f[STATE_idtr_base] = baseline_is_64(mode) ? CASE_IDT64 : CASE_IDT32;
+		f[STATE_idtr_limit] = baseline_is_64(mode) ? CASE_IDT64_LIMIT : CASE_IDT32_LIMIT;
 	}
 	f[STATE_cr0] = mode == MODE_REAL ? CASE_CR0_REAL : CASE_CR0;
-	f[STATE_cr3] = is_64(mode) ? CASE_CR3_LONG : mode == MODE_REAL ? 0 : CASE_CR3_32;
-	f[STATE_cr4] = is_64(mode) ? CASE_CR4_LONG : 0;
+	f[STATE_cr3] = baseline_is_64(mode) ? CASE_CR3_LONG : mode == MODE_REAL ? 0 : CASE_CR3_32;
+	f[STATE_cr4] = baseline_is_64(mode) ? CASE_CR4_LONG : 0;
 }
 
 static void fill_msrs(uint64_t *f, unsigned mode)
 {
-	uint64_t efer = is_64(mode) ? CASE_EFER_LONG : CASE_EFER;
+	uint64_t efer = baseline_is_64(mode) ? CASE_EFER_LONG : CASE_EFER;
 
 	f[STATE_dr6] = CASE_DR6;
 	f[STATE_dr7] = CASE_DR7;
@@ -126,4 +126,12 @@ bool baseline_apply(const struct case_spec *spec, struct machine_state *state)
 		}
 	}
 	return true;
+}
+
+bool baseline_watched(const struct case_spec *spec, unsigned field)
+{
+	for (unsigned i = 0; i < spec->watch_count; i++)
+		if (!spec->watch[i].size && spec->watch[i].field == field)
+			return true;
+	return false;
 }

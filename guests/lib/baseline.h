@@ -17,4 +17,10 @@ void baseline_fill(struct machine_state *state, unsigned mode, unsigned cpl);
  */
 bool baseline_apply(const struct case_spec *spec, struct machine_state *state);
 
+/* Whether @mode is one of IA-32e mode's two. */
+bool baseline_is_64(unsigned mode);
+
+/* Whether @spec reports @field even when it has not changed. */
+bool baseline_watched(const struct case_spec *spec, unsigned field);
+
 #endif

@@ -112,6 +112,12 @@ _Noreturn void guest_main(uint32_t protocol, const void *information)
 /* An exception of the library itself. @frame: the vector, then what was pushed. */
 _Noreturn void monitor_fault(const uint64_t *frame)
 {
+	report_discard();
+	if (run_current()) {
+		report_text("end ");
+		report_text(run_current()->id);
+		report_text(" ");
+	}
 	report_text("ERROR monitor");
 	for (unsigned i = 0; i < 4; i++) {
 		report_text(" 0x");

@@ -91,6 +91,8 @@ void report_memory(uint32_t address, const void *data, unsigned size)
 	report_bytes(data, size);
 }
 
+void report_discard(void) { used = 0; }
+
 void report_end_line(void)
 {
 	report_character('\n');

@@ -17,6 +17,8 @@ void report_bytes(const void *data, unsigned size);
 void report_field(const char *name, uint64_t value);
 /* ` [0xADDRESS:SIZE]=0xVALUE` */
 void report_memory(uint32_t address, const void *data, unsigned size);
+/* Forget what was gathered since the last line was sent. */
+void report_discard(void);
 /* End the line and send everything gathered. */
 void report_end_line(void);
 

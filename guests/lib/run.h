@@ -14,6 +14,9 @@ void run_initialize(void);
 /* Run @spec: prints its start and end lines. The machine is not put back. */
 void run_case(const struct case_spec *spec);
 
+/* The case that is running, or NULL. */
+const struct case_spec *run_current(void);
+
 /*
  * Put the machine back and compare it with what the monitor expects of itself. Prints a
  * dirty line and returns false where it differs.

@@ -360,3 +360,27 @@ uint32_t world_segment_base(uint16_t selector, bool *big)
 		return 0;
 	return (uint32_t)(descriptor >> 16 & 0xffffff) | (uint32_t)(descriptor >> 56) << 24;
 }
+
+/* The linear address of @offset in the segment of @selector. */
+uint32_t world_linear(unsigned mode, uint64_t selector, uint64_t offset)
+{
+	bool big;
+
+	if (mode == MODE_REAL)
+		return (uint32_t)((selector & 0xffff) << 4) + (uint16_t)offset;
+	if (mode == MODE_VM86)
+		return (uint32_t)((selector & 0xffff) << 4) + (uint32_t)offset;
+	if (mode == MODE_LONG)
+		return (uint32_t)offset;
+	return world_segment_base((uint16_t)selector, &big) + (uint32_t)offset;
+}
+
+uint32_t world_stack_linear(unsigned mode, uint64_t selector, uint64_t offset)
+{
+	bool big = false;
+
+	if (mode == MODE_REAL || mode == MODE_VM86)
+		return (uint32_t)((selector & 0xffff) << 4) + (uint16_t)offset;
+	world_segment_base((uint16_t)selector, &big);
+	return world_linear(mode, selector, big ? offset : offset & 0xffff);
+}

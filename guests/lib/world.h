@@ -40,4 +40,10 @@ void world_report_changes(unsigned mode, bool paged);
 /* The base of the descriptor that @selector names in the case's GDT or LDT; @big: its D/B bit. */
 uint32_t world_segment_base(uint16_t selector, bool *big);
 
+/* The linear address of @offset in the code or data segment of @selector, as @mode has it. */
+uint32_t world_linear(unsigned mode, uint64_t selector, uint64_t offset);
+
+/* The same for a stack pointer, of which only as much counts as the stack segment says. */
+uint32_t world_stack_linear(unsigned mode, uint64_t selector, uint64_t offset);
+
 #endif
