@@ -24,7 +24,7 @@ static bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
 
 /* ---- CR0 ---- */
 
-#define CR0_DEFINED \
+#define CR0_DEFINED                                                                                          \
 	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 
 /* Enabling paging with EFER.LME = 1 activates IA-32e mode (SDM 3A 9.8.5, APM 2 14.6.2). */
@@ -158,7 +158,7 @@ static void check_cr4(struct cpu *cpu, uint64_t value)
 		raise_gp0(cpu);
 }
 
-#define CR4_TRANSLATION \
+#define CR4_TRANSLATION                                                                                      \
 	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PKS)
 
 void control_write_cr4(struct cpu *cpu, uint64_t value)
@@ -264,7 +264,8 @@ void control_write_dr(struct cpu *cpu, unsigned number, uint64_t value)
 	} else {
 		if (CHECK(DR_UPPER, value >> 32))
 			raise_gp0(cpu);
-		/* Without RTM and bus-lock detection bits 16 and 11 are as the reserved ones: they read as 1. */
+		/* Without RTM and bus-lock detection bits 16 and 11 are as the reserved ones: they read as 1.
+		 */
 		if (number == 6)
 			cpu->dr6 = DR6_FIXED_1 | (value & DR6_WRITABLE);
 		else

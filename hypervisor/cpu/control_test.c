@@ -245,7 +245,7 @@ static void test_debug_registers(void **state)
 	assert_int_equal(RUN(&m, 0x0f, 0x23, 0xf0), NO_EVENT);
 	assert_int_equal(RUN(&m, 0x0f, 0x21, 0xe2), NO_EVENT); /* MOV RDX, DR4 is DR6 */
 	assert_int_equal(m.cpu->reg[RDX], 0xffff0ff0);
-	m.cpu->reg[RAX] = 0xffffdf00; /* all but GD and the enables */
+	m.cpu->reg[RAX] = 0xffffdf00;                          /* all but GD and the enables */
 	assert_int_equal(RUN(&m, 0x0f, 0x23, 0xe8), NO_EVENT); /* DR5 is DR7 */
 	assert_int_equal(m.cpu->dr7, 0xffff0700);
 	m.cpu->cr4 |= CR4_DE;
@@ -287,11 +287,16 @@ static void test_machine_status_word(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cr0),    cmocka_unit_test(test_long_mode_activation),
-		cmocka_unit_test(test_cr3),    cmocka_unit_test(test_pdptes),
-		cmocka_unit_test(test_cr4),    cmocka_unit_test(test_cr8),
-		cmocka_unit_test(test_efer),   cmocka_unit_test(test_xcr0),
-		cmocka_unit_test(test_debug_registers), cmocka_unit_test(test_machine_status_word),
+		cmocka_unit_test(test_cr0),
+		cmocka_unit_test(test_long_mode_activation),
+		cmocka_unit_test(test_cr3),
+		cmocka_unit_test(test_pdptes),
+		cmocka_unit_test(test_cr4),
+		cmocka_unit_test(test_cr8),
+		cmocka_unit_test(test_efer),
+		cmocka_unit_test(test_xcr0),
+		cmocka_unit_test(test_debug_registers),
+		cmocka_unit_test(test_machine_status_word),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -310,7 +310,8 @@ static bool write_segment_base(struct cpu *cpu, const struct msr_rule *rule, uin
 
 /* ---- switches ---- */
 
-static bool write_feature_control(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+static bool write_feature_control(struct cpu *cpu, const struct msr_rule *rule, uint32_t index,
+				  uint64_t value)
 {
 	if (CHECK(MSR_LOCKED, cpu->msr.feature_control & FEATURE_CONTROL_LOCK))
 		return false;
@@ -409,7 +410,8 @@ static const struct msr_rule *rule_find(const struct cpu *cpu, uint32_t index)
 			continue;
 		if (rule->vendor && !(rule->vendor >> cpu->profile->vendor & 1))
 			continue;
-		if (!rule->feature || cpu_has(cpu, rule->feature) || (rule->feature2 && cpu_has(cpu, rule->feature2)))
+		if (!rule->feature || cpu_has(cpu, rule->feature) ||
+		    (rule->feature2 && cpu_has(cpu, rule->feature2)))
 			return rule;
 	}
 	return NULL;

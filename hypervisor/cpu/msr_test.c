@@ -46,8 +46,9 @@ static void refuse_read(struct machine *m, const char *check, uint32_t index)
 /* MSRs that take any canonical address, and nothing else. */
 static void test_addresses(void **state)
 {
-	static const uint32_t addresses[] = {MSR_LSTAR, MSR_CSTAR, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
-					     MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
+	static const uint32_t addresses[] = {MSR_LSTAR,       MSR_CSTAR,          MSR_FS_BASE,
+					     MSR_GS_BASE,     MSR_KERNEL_GS_BASE, MSR_SYSENTER_ESP,
+					     MSR_SYSENTER_EIP};
 	struct machine m;
 
 	(void)state;
@@ -136,7 +137,8 @@ static void test_values(void **state)
 
 static void test_access(void **state)
 {
-	static const uint32_t read_only[] = {MSR_MTRRCAP, MSR_PLATFORM_INFO, MSR_MCG_CAP, MSR_ARCH_CAPABILITIES};
+	static const uint32_t read_only[] = {MSR_MTRRCAP, MSR_PLATFORM_INFO, MSR_MCG_CAP,
+					     MSR_ARCH_CAPABILITIES};
 	struct machine m;
 
 	(void)state;
@@ -147,7 +149,7 @@ static void test_access(void **state)
 	write_msr(&m, MSR_PRED_CMD, 1);
 	refuse_read(&m, "MSR_UNKNOWN", 0x12345678);
 	refuse_write(&m, "MSR_UNKNOWN", 0x12345678, 0);
-	refuse_read(&m, "MSR_UNKNOWN", MSR_HWCR);   /* AMD's */
+	refuse_read(&m, "MSR_UNKNOWN", MSR_HWCR); /* AMD's */
 	refuse_read(&m, "MSR_UNKNOWN", MSR_VM_HSAVE_PA);
 	refuse_read(&m, "MSR_UNKNOWN", MSR_FEATURE_CONTROL); /* without VMX and SMX */
 	system_set_cpl(&m, 3);
@@ -311,7 +313,7 @@ static void test_bases(void **state)
 	assert_int_equal(m.cpu->reg[RAX], 0x2222);
 	m.cpu->reg[RAX] = 0x8000800080001234;
 	FAULTS(&m, "BASE_CANONICAL", VECTOR_GP, 0xf3, 0x48, 0x0f, 0xae, 0xd0); /* WRFSBASE RAX */
-	assert_int_equal(RUN(&m, 0xf3, 0x0f, 0xae, 0xd0), NO_EVENT);            /* WRFSBASE EAX */
+	assert_int_equal(RUN(&m, 0xf3, 0x0f, 0xae, 0xd0), NO_EVENT);           /* WRFSBASE EAX */
 	assert_int_equal(m.cpu->segment[FS].s.base, 0x80001234);
 	FAULTS(&m, "SWAPGS.CPL0", VECTOR_GP, 0x0f, 0x01, 0xf8);
 	machine_mode(&m, CODE_32);
@@ -323,8 +325,9 @@ static void test_bases(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_addresses), cmocka_unit_test(test_values),   cmocka_unit_test(test_access),
-		cmocka_unit_test(test_time),      cmocka_unit_test(test_counters), cmocka_unit_test(test_cpuid),
+		cmocka_unit_test(test_addresses), cmocka_unit_test(test_values),
+		cmocka_unit_test(test_access),    cmocka_unit_test(test_time),
+		cmocka_unit_test(test_counters),  cmocka_unit_test(test_cpuid),
 		cmocka_unit_test(test_bases),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

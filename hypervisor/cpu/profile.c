@@ -16,7 +16,8 @@ struct feature_place {
 };
 
 static const struct feature_place places[FEATURE_COUNT] = {
-#define FEATURE(name, leaf, subleaf, output, bit) [FEATURE_##name] = {#name, leaf, subleaf, OUTPUT_##output, bit},
+#define FEATURE(name, leaf, subleaf, output, bit)                                                            \
+	[FEATURE_##name] = {#name, leaf, subleaf, OUTPUT_##output, bit},
 #include "x86/features.def"
 #undef FEATURE
 };
@@ -44,7 +45,8 @@ struct base {
 };
 
 static const struct base bases[] = {
-#define PROFILE(name, vendor, signature, physical_bits, brand) {#name, vendor, signature, physical_bits, brand},
+#define PROFILE(name, vendor, signature, physical_bits, brand)                                               \
+	{#name, vendor, signature, physical_bits, brand},
 #include "cpu/profiles.def"
 #undef PROFILE
 };
@@ -108,7 +110,8 @@ static void list_features(char *why, size_t size, int used)
 static int switch_word(struct profile *profile, const char *word, size_t length, char *why, size_t size)
 {
 	if (length < 2 || (word[0] != '+' && word[0] != '-')) {
-		snprintf(why, size, "'%.*s' after the profile is neither +FEATURE nor -FEATURE", (int)length, word);
+		snprintf(why, size, "'%.*s' after the profile is neither +FEATURE nor -FEATURE", (int)length,
+			 word);
 		return -EINVAL;
 	}
 	enum feature feature = feature_find(word + 1, length - 1);
@@ -152,7 +155,7 @@ int profile_parse(struct profile *profile, const char *text, char *why, size_t s
 		length = strcspn(text, ",");
 		error = switch_word(profile, text, length, why, size);
 	}
-	profile->linear_bits = !profile_has(profile, FEATURE_lm) ? 32
+	profile->linear_bits = !profile_has(profile, FEATURE_lm)    ? 32
 			       : profile_has(profile, FEATURE_la57) ? 57
 								    : 48;
 	return error ? error : check_needs(profile, why, size);
@@ -228,7 +231,8 @@ static struct cpuid_registers cache_leaf(const struct cache *caches, size_t coun
 	};
 }
 
-static const struct cache intel_caches[] = {{1, 1, 12, 64}, {2, 1, 8, 64}, {3, 2, 16, 2048}, {3, 3, 15, 32768}};
+static const struct cache intel_caches[] = {
+	{1, 1, 12, 64}, {2, 1, 8, 64}, {3, 2, 16, 2048}, {3, 3, 15, 32768}};
 static const struct cache amd_caches[] = {{1, 1, 8, 64}, {2, 1, 8, 64}, {3, 2, 8, 1024}, {3, 3, 16, 32768}};
 
 /* One thread in one core: two levels, no bits of the APIC id. */
@@ -307,8 +311,8 @@ static struct cpuid_registers leaf_monitor(const struct profile *profile)
 /* Architectural performance monitoring, version 1: four counters of 48 bits; all seven events. */
 static struct cpuid_registers leaf_performance(void)
 {
-	return (struct cpuid_registers){
-		.eax = 1 | PROFILE_INTEL_COUNTERS << 8 | 48u << 16 | 7u << 24, .ebx = 0x7c};
+	return (struct cpuid_registers){.eax = 1 | PROFILE_INTEL_COUNTERS << 8 | 48u << 16 | 7u << 24,
+					.ebx = 0x7c};
 }
 
 #define INTEL_MAX_LEAF 0x16

@@ -59,13 +59,15 @@ static void test_every_feature(void **state)
 		for (unsigned p = 0; profile_name(p); p++) {
 			char text[64];
 			struct profile profile;
-			snprintf(text, sizeof(text), "%s,+%s", profile_name(p), profile_feature_name(feature));
+			snprintf(text, sizeof(text), "%s,+%s", profile_name(p),
+				 profile_feature_name(feature));
 			if (profile_parse(&profile, text, why, sizeof(why))) {
 				assert_true(strstr(why, "not modelled") || strstr(why, "needs"));
 				continue;
 			}
 			assert_true(profile_has(&profile, feature));
-			snprintf(text, sizeof(text), "%s,-%s", profile_name(p), profile_feature_name(feature));
+			snprintf(text, sizeof(text), "%s,-%s", profile_name(p),
+				 profile_feature_name(feature));
 			if (profile_parse(&profile, text, why, sizeof(why)) == 0)
 				assert_false(profile_has(&profile, feature));
 			else
@@ -76,10 +78,7 @@ static void test_every_feature(void **state)
 	assert_null(profile_feature_name(FEATURE_NONE));
 }
 
-static void text_of(struct cpuid_registers r, char *to)
-{
-	memcpy(to, &r, sizeof(r));
-}
+static void text_of(struct cpuid_registers r, char *to) { memcpy(to, &r, sizeof(r)); }
 
 static void test_vendor(void **state)
 {
@@ -108,10 +107,10 @@ static void test_bits(void **state)
 	(void)state;
 	a = profile_cpuid(&amd, 7, 0);
 	i = profile_cpuid(&intel, 7, 0);
-	assert_true(i.ecx >> 2 & 1 && a.ecx >> 2 & 1);   /* UMIP */
+	assert_true(i.ecx >> 2 & 1 && a.ecx >> 2 & 1);    /* UMIP */
 	assert_true(i.ecx >> 5 & 1 && !(a.ecx >> 5 & 1)); /* WAITPKG */
 	assert_true(i.ecx >> 16 & 1 && i.ebx >> 20 & 1 && i.ebx >> 7 & 1 && i.ebx >> 10 & 1);
-	assert_false(i.ebx >> 5 & 1 || a.ebx >> 5 & 1);  /* AVX2 */
+	assert_false(i.ebx >> 5 & 1 || a.ebx >> 5 & 1); /* AVX2 */
 	i = profile_cpuid(&intel, 1, 0);
 	assert_false(i.ecx >> 28 & 1 || i.ecx >> 5 & 1 || i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
 	assert_true(i.ecx >> 26 & 1 && i.ecx >> 20 & 1 && i.ecx >> 17 & 1);
@@ -166,8 +165,9 @@ static void test_out_of_range(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names),  cmocka_unit_test(test_every_feature), cmocka_unit_test(test_vendor),
-		cmocka_unit_test(test_bits),   cmocka_unit_test(test_sizes),         cmocka_unit_test(test_out_of_range),
+		cmocka_unit_test(test_names),  cmocka_unit_test(test_every_feature),
+		cmocka_unit_test(test_vendor), cmocka_unit_test(test_bits),
+		cmocka_unit_test(test_sizes),  cmocka_unit_test(test_out_of_range),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,8 @@ DEFINE_INSN(cache_all)
 /* Neither limit nor type is checked; a non-canonical address makes it a no-operation (SDM 2A INVLPG). */
 static inline void invlpg(struct cpu *cpu, const struct insn *insn)
 {
-	uint64_t linear = (cpu->segment[insn->segment].linear_base + insn_offset(cpu, insn)) & cpu->linear_mask;
+	uint64_t linear =
+		(cpu->segment[insn->segment].linear_base + insn_offset(cpu, insn)) & cpu->linear_mask;
 
 	if (!cpu_64bit(cpu) || linear_is_canonical(cpu, linear))
 		tlb_flush_page(cpu, linear);

@@ -57,7 +57,8 @@ DEFINE_INSN(lidt)
 /* ---- LDTR and TR ---- */
 
 /* A register takes the operand size, memory 16 bits. */
-HANDLER_INLINE void store_word(struct cpu *cpu, const struct insn *insn, uint64_t value, unsigned width, bool memory)
+HANDLER_INLINE void store_word(struct cpu *cpu, const struct insn *insn, uint64_t value, unsigned width,
+			       bool memory)
 {
 	if (memory)
 		mem_write(cpu, insn->segment, insn_offset(cpu, insn), value & 0xffff, 2);
@@ -140,8 +141,10 @@ static inline void ltr(struct cpu *cpu, const struct insn *insn, unsigned width,
 	if (CHECK(LTR_PRESENT, !(d.attributes & SEG_P)))
 		raise_selector(cpu, VECTOR_NP, selector);
 	descriptor_set_busy(cpu, d.address, true);
-	cpu->tr.s = (struct segment){
-		.selector = selector, .base = d.base, .limit = d.limit, .attributes = d.attributes | 2 /* busy */};
+	cpu->tr.s = (struct segment){.selector = selector,
+				     .base = d.base,
+				     .limit = d.limit,
+				     .attributes = d.attributes | 2 /* busy */};
 }
 DEFINE_INSN_RM(ltr)
 

@@ -1,7 +1,7 @@
 /* io_test.c: IN OUT INS OUTS: sizes, permission, repetition, breakpoints (SDM 1 chapter 19). */
 #include "cpu/insn/system_test.h"
 
-#define PORT 0x2f8
+#define PORT   0x2f8
 #define TSS_AT (DATA_AT + 0x8000)
 
 static struct {
@@ -39,8 +39,8 @@ static void open(struct machine *m, uint32_t mode, unsigned cpl)
 	m->cpu->bus.port_out = port_out;
 	m->cpu->reg[RDX] = PORT;
 	/* A TSS with a bitmap at 0x68 that denies everything. */
-	m->cpu->tr.s = (struct segment){.selector = 0x40, .base = TSS_AT, .limit = 0x68 + 0x80,
-					.attributes = SEG_P | TYPE_TSS_BUSY};
+	m->cpu->tr.s = (struct segment){
+		.selector = 0x40, .base = TSS_AT, .limit = 0x68 + 0x80, .attributes = SEG_P | TYPE_TSS_BUSY};
 	memset(machine_host(m, TSS_AT), 0xff, 0x200);
 	memcpy(machine_host(m, TSS_AT + 102), &(uint16_t){0x68}, 2);
 }
@@ -183,8 +183,9 @@ static void test_breakpoint(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_sizes), cmocka_unit_test(test_permission), cmocka_unit_test(test_strings),
-		cmocka_unit_test(test_order), cmocka_unit_test(test_breakpoint),
+		cmocka_unit_test(test_sizes),      cmocka_unit_test(test_permission),
+		cmocka_unit_test(test_strings),    cmocka_unit_test(test_order),
+		cmocka_unit_test(test_breakpoint),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

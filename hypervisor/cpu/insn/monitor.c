@@ -75,7 +75,10 @@ static inline void mwaitx(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(mwaitx)
 
-static inline void umonitor(struct cpu *cpu, const struct insn *insn) { monitor_address(cpu, insn, insn->rm); }
+static inline void umonitor(struct cpu *cpu, const struct insn *insn)
+{
+	monitor_address(cpu, insn, insn->rm);
+}
 DEFINE_INSN(umonitor)
 
 /* UMWAIT, TPAUSE. CF = 0: the operating system's limit of time was not met; the other five are cleared. */

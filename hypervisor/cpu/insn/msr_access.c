@@ -1,4 +1,5 @@
-/* msr_access.c: RDMSR WRMSR, SWAPGS, RDFSBASE RDGSBASE WRFSBASE WRGSBASE (SDM 2B, 2D; APM 3 chapters 3, 4). */
+/* msr_access.c: RDMSR WRMSR, SWAPGS, RDFSBASE RDGSBASE WRFSBASE WRGSBASE (SDM 2B, 2D; APM 3 chapters 3, 4).
+ */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/insn/operand.h"
@@ -56,7 +57,8 @@ static inline void rdgsbase(struct cpu *cpu, const struct insn *insn, unsigned w
 }
 DEFINE_INSN_W(rdgsbase)
 
-HANDLER_INLINE void write_base(struct cpu *cpu, const struct insn *insn, enum segment_register segment, unsigned width)
+HANDLER_INLINE void write_base(struct cpu *cpu, const struct insn *insn, enum segment_register segment,
+			       unsigned width)
 {
 	uint64_t base = reg_read(cpu, insn->rm, width);
 

@@ -162,7 +162,8 @@ static inline void sysexit(struct cpu *cpu, const struct insn *insn, unsigned wi
 
 	(void)insn;
 	check_sysenter_cs(cpu);
-	if (CHECK(SYSEXIT_CANONICAL, wide && (!linear_is_canonical(cpu, rip) || !linear_is_canonical(cpu, rsp))))
+	if (CHECK(SYSEXIT_CANONICAL,
+		  wide && (!linear_is_canonical(cpu, rip) || !linear_is_canonical(cpu, rsp))))
 		cpu_raise(cpu, VECTOR_GP, 0);
 	cpu->reg[RSP] = rsp;
 	set_code(cpu, selector, 3, wide);

@@ -26,7 +26,8 @@ static void open(struct machine *m, const char *profile, uint32_t mode, unsigned
 	msr->sysenter_esp = STACK_AT;
 }
 
-static void segment_is(const struct machine *m, enum segment_register segment, uint16_t selector, uint32_t attributes)
+static void segment_is(const struct machine *m, enum segment_register segment, uint16_t selector,
+		       uint32_t attributes)
 {
 	const struct segment *s = &m->cpu->segment[segment].s;
 

@@ -65,7 +65,8 @@ static inline int system_run(struct machine *m, const uint8_t *code, size_t size
  * Such an instruction raises @vector with error code 0 and changes no register that it names; with
  * the check called @check broken, it does not.
  */
-static inline void system_faults(struct machine *m, const char *check, int vector, const uint8_t *code, size_t size)
+static inline void system_faults(struct machine *m, const char *check, int vector, const uint8_t *code,
+				 size_t size)
 {
 	struct vcpu_state before, after;
 
@@ -88,7 +89,8 @@ static inline void system_faults(struct machine *m, const char *check, int vecto
 }
 
 #define RUN(m, ...) system_run((m), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
-#define FAULTS(m, check, vector, ...) \
-	system_faults((m), (check), (vector), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+#define FAULTS(m, check, vector, ...)                                                                        \
+	system_faults((m), (check), (vector), (const uint8_t[]){__VA_ARGS__},                                \
+		      sizeof((const uint8_t[]){__VA_ARGS__}))
 
 #endif

@@ -12,12 +12,12 @@
 #include "cpu/insn/operand.h"
 #include "cpu/simd.h"
 
-#define LEGACY_SIZE  512
-#define HEADER_SIZE  64
-#define FX_ST        32
-#define FX_XMM       160
+#define LEGACY_SIZE     512
+#define HEADER_SIZE     64
+#define FX_ST           32
+#define FX_XMM          160
 #define XCOMP_COMPACTED (1ull << 63)
-#define COMPONENT_PKRU 9
+#define COMPONENT_PKRU  9
 
 /* ---- XCR0 ---- */
 
@@ -212,11 +212,15 @@ static void check_available(struct cpu *cpu)
 }
 
 /* EFER.FFXSR leaves the XMM registers out in 64-bit mode at CPL 0 (APM 2 11.4.4). */
-static bool fast_fxsr(const struct cpu *cpu) { return cpu->efer & EFER_FFXSR && cpu_64bit(cpu) && cpu->cpl == 0; }
+static bool fast_fxsr(const struct cpu *cpu)
+{
+	return cpu->efer & EFER_FFXSR && cpu_64bit(cpu) && cpu->cpl == 0;
+}
 
 static bool is_wide(const struct insn *insn) { return insn->prefixes & PREFIX_REX_W; }
 
-static uint64_t aligned_offset(struct cpu *cpu, const struct insn *insn, size_t size, unsigned alignment, unsigned access)
+static uint64_t aligned_offset(struct cpu *cpu, const struct insn *insn, size_t size, unsigned alignment,
+			       unsigned access)
 {
 	uint64_t offset = insn_offset(cpu, insn);
 	uint64_t linear = segment_linear(cpu, insn->segment, offset, size, access);
@@ -261,7 +265,8 @@ DEFINE_INSN(fxrstor)
 
 static bool x87_is_initial(const struct cpu *cpu)
 {
-	if (cpu->fcw != 0x37f || cpu->fsw || cpu->ftw != 0xffff || cpu->fop || cpu->fip || cpu->fdp || cpu->fcs || cpu->fds)
+	if (cpu->fcw != 0x37f || cpu->fsw || cpu->ftw != 0xffff || cpu->fop || cpu->fip || cpu->fdp ||
+	    cpu->fcs || cpu->fds)
 		return false;
 	for (unsigned i = 0; i < 8; i++) {
 		if (cpu->st[i].significand || cpu->st[i].sign_exponent)
@@ -283,7 +288,8 @@ static bool xmm_is_initial(const struct cpu *cpu)
 /* XINUSE (SDM 1 13.6). */
 static uint64_t components_in_use(const struct cpu *cpu)
 {
-	return (x87_is_initial(cpu) ? 0 : XCR0_X87) | (xmm_is_initial(cpu) ? 0 : XCR0_SSE) | (cpu->pkru ? XCR0_PKRU : 0);
+	return (x87_is_initial(cpu) ? 0 : XCR0_X87) | (xmm_is_initial(cpu) ? 0 : XCR0_SSE) |
+	       (cpu->pkru ? XCR0_PKRU : 0);
 }
 
 static uint64_t requested(const struct cpu *cpu, uint64_t enabled)
@@ -294,14 +300,15 @@ static uint64_t requested(const struct cpu *cpu, uint64_t enabled)
 /* Where PKRU, the one component beyond the legacy region, lies. */
 static uint32_t pkru_offset(const struct cpu *cpu, bool compacted)
 {
-	return compacted ? LEGACY_SIZE + HEADER_SIZE : profile_xsave_component(cpu->profile, COMPONENT_PKRU).offset;
+	return compacted ? LEGACY_SIZE + HEADER_SIZE
+			 : profile_xsave_component(cpu->profile, COMPONENT_PKRU).offset;
 }
 
 /* ---- saving ---- */
 
 /* Parts of the area that are to be written: pieces of @image at their own offsets. */
-static void write_part(struct cpu *cpu, const struct insn *insn, uint64_t offset, const uint8_t *image, size_t from,
-		       size_t size)
+static void write_part(struct cpu *cpu, const struct insn *insn, uint64_t offset, const uint8_t *image,
+		       size_t from, size_t size)
 {
 	mem_write_bytes(cpu, insn->segment, offset + from, image + from, size, 1);
 }
@@ -347,7 +354,8 @@ HANDLER_INLINE void save_standard(struct cpu *cpu, const struct insn *insn, bool
 
 	mem_read_bytes(cpu, insn->segment, offset + LEGACY_SIZE, &header, 8, 1);
 	header = (header & ~rfbm) | (in_use & rfbm);
-	write_components(cpu, insn, offset, optimized ? rfbm & in_use : rfbm, rfbm & (XCR0_SSE | XCR0_AVX), false);
+	write_components(cpu, insn, offset, optimized ? rfbm & in_use : rfbm, rfbm & (XCR0_SSE | XCR0_AVX),
+			 false);
 	mem_write_bytes(cpu, insn->segment, offset + LEGACY_SIZE, &header, 8, 1);
 }
 
@@ -440,8 +448,8 @@ static uint32_t restored_mxcsr(struct cpu *cpu, const struct area *area, uint64_
 }
 
 /* PKRU as it will be; the read can fault, so it stands before anything is loaded. */
-static uint32_t restored_pkru(struct cpu *cpu, const struct insn *insn, uint64_t offset, const struct area *area,
-			      uint64_t rfbm, bool compacted)
+static uint32_t restored_pkru(struct cpu *cpu, const struct insn *insn, uint64_t offset,
+			      const struct area *area, uint64_t rfbm, bool compacted)
 {
 	uint32_t pkru = 0;
 

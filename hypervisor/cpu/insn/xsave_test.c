@@ -1,16 +1,16 @@
 /* xsave_test.c: FXSAVE, FXRSTOR, the XSAVE family, XGETBV, PKRU (SDM 1 chapter 13; SDM 2A to 2D). */
 #include "cpu/insn/system_test.h"
 
-#define AREA DATA_AT
-#define FXSAVE  0x0f, 0xae, 0x06
-#define FXRSTOR 0x0f, 0xae, 0x0e
-#define XSAVE   0x0f, 0xae, 0x26
-#define XRSTOR  0x0f, 0xae, 0x2e
+#define AREA     DATA_AT
+#define FXSAVE   0x0f, 0xae, 0x06
+#define FXRSTOR  0x0f, 0xae, 0x0e
+#define XSAVE    0x0f, 0xae, 0x26
+#define XRSTOR   0x0f, 0xae, 0x2e
 #define XSAVEOPT 0x0f, 0xae, 0x36
-#define XSAVEC  0x0f, 0xc7, 0x26
-#define XSAVES  0x0f, 0xc7, 0x2e
-#define XRSTORS 0x0f, 0xc7, 0x1e
-#define XGETBV  0x0f, 0x01, 0xd0
+#define XSAVEC   0x0f, 0xc7, 0x26
+#define XSAVES   0x0f, 0xc7, 0x2e
+#define XRSTORS  0x0f, 0xc7, 0x1e
+#define XGETBV   0x0f, 0x01, 0xd0
 
 static void open(struct machine *m, const char *profile, uint64_t xcr0)
 {
@@ -88,7 +88,8 @@ static void test_fxsave(void **state)
 	memset(m.cpu->vector, 0, sizeof(m.cpu->vector));
 	assert_int_equal(RUN(&m, 0x48, FXRSTOR), NO_EVENT);
 	cpu_save(m.cpu, &now);
-	assert_true(now.fcw == saved.fcw && now.fsw == saved.fsw && now.ftw == saved.ftw && now.mxcsr == saved.mxcsr);
+	assert_true(now.fcw == saved.fcw && now.fsw == saved.fsw && now.ftw == saved.ftw &&
+		    now.mxcsr == saved.mxcsr);
 	assert_true(now.fip == saved.fip && now.fdp == saved.fdp && now.fop == saved.fop);
 	assert_memory_equal(now.vector, saved.vector, sizeof(now.vector));
 	assert_memory_equal(now.st, saved.st, sizeof(now.st));
@@ -213,12 +214,12 @@ static void test_xsavec(void **state)
 static void test_headers(void **state)
 {
 	static const uint64_t bad[][3] = {
-		{4, 0, 0},                            /* standard: not in XCR0 */
-		{1, 1, 0},                            /* standard: XCOMP_BV */
-		{1, 0, 1},                            /* standard: bytes 23:16 */
-		{1, 1ull << 63 | 5, 0},               /* compacted: not in XCR0 */
-		{3, 1ull << 63 | 1, 0},               /* compacted: not in XCOMP_BV */
-		{1, 1ull << 63 | 1, 1},               /* compacted: reserved */
+		{4, 0, 0},              /* standard: not in XCR0 */
+		{1, 1, 0},              /* standard: XCOMP_BV */
+		{1, 0, 1},              /* standard: bytes 23:16 */
+		{1, 1ull << 63 | 5, 0}, /* compacted: not in XCR0 */
+		{3, 1ull << 63 | 1, 0}, /* compacted: not in XCOMP_BV */
+		{1, 1ull << 63 | 1, 1}, /* compacted: reserved */
 	};
 	struct machine m;
 
@@ -270,8 +271,9 @@ static void test_pkru(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fxsave), cmocka_unit_test(test_fxsave_faults), cmocka_unit_test(test_xgetbv),
-		cmocka_unit_test(test_xsave),  cmocka_unit_test(test_xsavec),        cmocka_unit_test(test_headers),
+		cmocka_unit_test(test_fxsave), cmocka_unit_test(test_fxsave_faults),
+		cmocka_unit_test(test_xgetbv), cmocka_unit_test(test_xsave),
+		cmocka_unit_test(test_xsavec), cmocka_unit_test(test_headers),
 		cmocka_unit_test(test_pkru),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
