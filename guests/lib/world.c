@@ -6,6 +6,7 @@
 #include "x86/case_layout.h"
 
 #define UNDO_MAX 64u
+#define CHANGES_MAX 16u /* quadwords that one line tells */
 
 extern const uint8_t catch_long_stubs[], catch_legacy_stubs[];
 extern const uint8_t trampoline_start[], trampoline_end[];
@@ -309,12 +310,13 @@ void world_accept(uint32_t address, uint64_t size)
 	}
 }
 
-static void report_range(uint32_t start, uint32_t end)
+/* Returns how many have changed, of which the first @room are told one by one. */
+static unsigned report_range(uint32_t start, uint32_t end, unsigned room)
 {
 	const uint8_t *found = at(start), *wanted = expected_at(start);
 	uint64_t quads = (end - start) / 8;
 
-	for (;;) {
+	for (unsigned changes = 0;; changes++) {
 		bool same;
 
 		__asm__ volatile("cmp %%rax, %%rax\n\trepe cmpsq"
@@ -322,8 +324,9 @@ static void report_range(uint32_t start, uint32_t end)
 				 :
 				 : "memory");
 		if (same)
-			return;
-		report_memory((uint32_t)(uintptr_t)found - 8, found - 8, 8);
+			return changes;
+		if (changes < room)
+			report_memory((uint32_t)(uintptr_t)found - 8, found - 8, 8);
 	}
 }
 
@@ -337,16 +340,19 @@ void world_report_changes(unsigned mode, bool paged)
 {
 	bool is_64 = mode == MODE_LONG || mode == MODE_COMPAT;
 	bool all = !paged || undo_count; /* poked page tables may map anything anywhere */
+	unsigned room = CHANGES_MAX, changes = 0;
 
 	for (uint32_t page = CASE_WINDOW; page < CASE_WINDOW + CASE_WINDOW_SIZE; page += PAGE_SIZE) {
 		if (!all && !written(page))
 			continue;
 		if ((page == CASE_IDT64 && !is_64) || (page == CASE_IDT32 && (is_64 || mode == MODE_REAL)))
 			continue;
-		report_range(page, page + PAGE_SIZE);
+		changes += report_range(page, page + PAGE_SIZE, changes < room ? room - changes : 0);
 	}
 	if (mode == MODE_REAL || mode == MODE_VM86)
-		report_range(CASE_IVT, CASE_IVT + CASE_IVT_SIZE);
+		changes += report_range(CASE_IVT, CASE_IVT + CASE_IVT_SIZE, changes < room ? room - changes : 0);
+	if (changes > room)
+		report_field("changed", changes);
 }
 
 uint32_t world_segment_base(uint16_t selector, bool *big)

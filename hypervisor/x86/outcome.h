@@ -38,6 +38,9 @@
  * RF in the image that an exception pushed is never part of rflags on a FAULT of the fault
  * class: rf=0x0 stands there where it was clear though the manual promises it set.
  *
+ * Of changed quadwords that the case does not watch, the first 16 are told one by one;
+ * where there are more, changed=0xN says how many in all.
+ *
  * An expectation is written in the same words, where VALUE may also be
  *   *          anything, changed or not (the manual leaves it undefined)
  *   V&M        the bits of mask M have value V, the others are undefined
