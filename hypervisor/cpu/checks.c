@@ -18,7 +18,9 @@ static const char *const gate_names[] = {
 #define GATE(name) #name,
 	OPCODE_GATES(GATE)
 #undef GATE
-	"FEATURE", "MODES", "LOCK",
+		"FEATURE",
+	"MODES",
+	"LOCK",
 };
 #define GATE_NAMES (sizeof(gate_names) / sizeof(gate_names[0]))
 

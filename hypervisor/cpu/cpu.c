@@ -114,7 +114,8 @@ static void reset_segments(struct cpu *cpu)
 
 	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
 		reset_segment(&cpu->segment[i], 0, 0, data);
-	reset_segment(&cpu->segment[CS], 0xf000, 0xffff0000, SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED);
+	reset_segment(&cpu->segment[CS], 0xf000, 0xffff0000,
+		      SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED);
 	reset_segment(&cpu->ldtr, 0, 0, SEG_P | TYPE_LDT);
 	reset_segment(&cpu->tr, 0, 0, SEG_P | TYPE_TSS_BUSY);
 	cpu->gdtr = cpu->idtr = (struct table_register){.base = 0, .limit = 0xffff};
@@ -176,7 +177,8 @@ void cpu_reset(struct cpu *cpu, bool init)
 /* Fields of the same name and type in struct cpu and struct vcpu_state, the arrays apart. */
 #define SAME_FIELDS(f)                                                                                       \
 	f(rip) f(gdtr) f(idtr) f(cr0) f(cr2) f(cr3) f(cr4) f(cr8) f(xcr0) f(dr6) f(dr7) f(efer) f(pkru)      \
-	f(mxcsr) f(fcw) f(fsw) f(ftw) f(fop) f(fip) f(fdp) f(fcs) f(fds) f(nmi_blocked) f(nmi_pending) f(smm)
+		f(mxcsr) f(fcw) f(fsw) f(ftw) f(fop) f(fip) f(fdp) f(fcs) f(fds) f(nmi_blocked)              \
+			f(nmi_pending) f(smm)
 
 #define COPY_ARRAY(to, from) __builtin_memcpy((to), (from), sizeof(to))
 

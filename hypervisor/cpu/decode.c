@@ -13,7 +13,7 @@ struct decoder {
 	uint8_t mandatory; /* the one of enum prefix_set that is there */
 	int8_t segment;    /* override, or -1 */
 	bool long_mode;
-	bool missing;      /* ran into end */
+	bool missing; /* ran into end */
 };
 
 static uint64_t take(struct decoder *d, unsigned size)
@@ -37,13 +37,22 @@ static int64_t take_signed(struct decoder *d, unsigned size)
 /* ---- prefixes ---- */
 
 /* 1 + segment register for overrides, and the others. */
-enum prefix_kind { KIND_NONE, KIND_SEGMENT = 1, KIND_66 = 8, KIND_67, KIND_LOCK, KIND_REPNE, KIND_REP, KIND_REX };
+enum prefix_kind {
+	KIND_NONE,
+	KIND_SEGMENT = 1,
+	KIND_66 = 8,
+	KIND_67,
+	KIND_LOCK,
+	KIND_REPNE,
+	KIND_REP,
+	KIND_REX
+};
 
 static const uint8_t prefix_kinds[256] = {
 	[0x26] = KIND_SEGMENT + ES, [0x2e] = KIND_SEGMENT + CS, [0x36] = KIND_SEGMENT + SS,
 	[0x3e] = KIND_SEGMENT + DS, [0x64] = KIND_SEGMENT + FS, [0x65] = KIND_SEGMENT + GS,
-	[0x66] = KIND_66, [0x67] = KIND_67, [0xf0] = KIND_LOCK, [0xf2] = KIND_REPNE, [0xf3] = KIND_REP,
-	[0x40 ... 0x4f] = KIND_REX,
+	[0x66] = KIND_66,           [0x67] = KIND_67,           [0xf0] = KIND_LOCK,
+	[0xf2] = KIND_REPNE,        [0xf3] = KIND_REP,          [0x40 ... 0x4f] = KIND_REX,
 };
 
 /* One legacy prefix. */
@@ -59,7 +68,8 @@ static void take_prefix(struct decoder *d, unsigned kind)
 	case KIND_REP: insn->prefixes = (uint8_t)((insn->prefixes & ~PREFIX_REPNE) | PREFIX_REP); break;
 	default:
 		insn->prefixes |= PREFIX_SEGMENT;
-		/* In 64-bit mode only FS and GS mean something (SDM 2A 2.1.1), and the others do not undo them. */
+		/* In 64-bit mode only FS and GS mean something (SDM 2A 2.1.1), and the others do not undo
+		 * them. */
 		if (!d->long_mode || kind >= KIND_SEGMENT + FS)
 			d->segment = (int8_t)(kind - KIND_SEGMENT);
 	}
@@ -82,9 +92,9 @@ static void take_prefixes(struct decoder *d)
 	}
 	if (d->rex)
 		d->insn->prefixes |= d->rex & 8 ? PREFIX_REX | PREFIX_REX_W : PREFIX_REX;
-	d->mandatory = d->insn->prefixes & PREFIX_REP	  ? PREFIXES_F3
+	d->mandatory = d->insn->prefixes & PREFIX_REP     ? PREFIXES_F3
 		       : d->insn->prefixes & PREFIX_REPNE ? PREFIXES_F2
-		       : d->insn->prefixes & PREFIX_66	  ? PREFIXES_66
+		       : d->insn->prefixes & PREFIX_66    ? PREFIXES_66
 							  : PREFIXES_NP;
 }
 
@@ -105,13 +115,15 @@ static enum decode_result check_vector_prefix(struct decoder *d, uint8_t opcode)
 	if (d->at == d->end)
 		return opcode == 0x62 || vex || d->long_mode ? DECODE_TRUNCATED : DECODE_OK;
 	if (opcode == 0x8f)
-		return (*d->at & 0x1f) >= 8 && (d->mode & CODE_PE) && !(d->mode & CODE_VM86) ? DECODE_UNDEFINED
-											      : DECODE_OK;
+		return (*d->at & 0x1f) >= 8 && (d->mode & CODE_PE) && !(d->mode & CODE_VM86)
+			       ? DECODE_UNDEFINED
+			       : DECODE_OK;
 	if (!d->long_mode && *d->at < 0xc0)
 		return DECODE_OK;
 	if (!vex || (d->mode & (CODE_PE | CODE_VM86)) != CODE_PE)
 		return DECODE_UNDEFINED;
-	if (p && !profile_has(p, FEATURE_avx) && !profile_has(p, FEATURE_bmi1) && !profile_has(p, FEATURE_bmi2))
+	if (p && !profile_has(p, FEATURE_avx) && !profile_has(p, FEATURE_bmi1) &&
+	    !profile_has(p, FEATURE_bmi2))
 		return DECODE_UNDEFINED;
 	return DECODE_UNMODELLED;
 }
@@ -138,7 +150,8 @@ static inline bool bytes_fit(const struct decoder *d, const struct pattern *p, u
 		return false;
 	if (!p->has_modrm)
 		return true;
-	return (p->regs >> (modrm >> 3 & 7) & 1) && (p->mods & (modrm >= 0xc0 ? MODS_REGISTER : MODS_MEMORY)) &&
+	return (p->regs >> (modrm >> 3 & 7) & 1) &&
+	       (p->mods & (modrm >= 0xc0 ? MODS_REGISTER : MODS_MEMORY)) &&
 	       (p->modrm < 0 || (p->modrm <= (int)modrm && modrm <= p->modrm_last));
 }
 
@@ -384,8 +397,8 @@ static enum decode_result decode_pattern(struct decoder *d, const struct pattern
 	if (unlikely(p->reserved || p->unmodelled))
 		return p->reserved ? DECODE_UNDEFINED : DECODE_UNMODELLED;
 	insn->opcode = p->row;
-	insn->run = p->gates ? gate_run
-			     : opcode_table[p->row].handlers->run[memory][__builtin_ctz(insn->width)];
+	insn->run =
+		p->gates ? gate_run : opcode_table[p->row].handlers->run[memory][__builtin_ctz(insn->width)];
 	return DECODE_OK;
 }
 
@@ -393,8 +406,14 @@ enum decode_result decode(struct insn *insn, const uint8_t *bytes, size_t availa
 			  const struct profile *profile)
 {
 	size_t room = available < INSN_MAX ? available : INSN_MAX;
-	struct decoder d = {.insn = insn, .at = bytes, .start = bytes, .end = bytes + room, .profile = profile,
-			    .mode = code_mode, .segment = -1, .long_mode = (code_mode & CODE_SIZE) == CODE_64};
+	struct decoder d = {.insn = insn,
+			    .at = bytes,
+			    .start = bytes,
+			    .end = bytes + room,
+			    .profile = profile,
+			    .mode = code_mode,
+			    .segment = -1,
+			    .long_mode = (code_mode & CODE_SIZE) == CODE_64};
 	enum decode_result missing = available >= INSN_MAX ? DECODE_TOO_LONG : DECODE_TRUNCATED;
 	enum decode_result result;
 	const struct pattern *p;

@@ -21,8 +21,9 @@
 /* ---- what may differ, and why ---- */
 
 /* Instructions that Zydis knows and these bytes are #UD for: features that no profile has. */
-static const char *const absent_isa[] = {"AMD3DNOW", "3DNOW", "MPX", "CET", "KNC", "XOP", "FMA4", "TBM", "LWP", "PADLOCK", "RTM", "GFNI", "KEYLOCKER", "ENQCMD", "MOVDIR", "HRESET",
-				  "CYRIX", "GEODE"};
+static const char *const absent_isa[] = {"AMD3DNOW",  "3DNOW",  "MPX",    "CET",     "KNC",   "XOP",
+					 "FMA4",      "TBM",    "LWP",    "PADLOCK", "RTM",   "GFNI",
+					 "KEYLOCKER", "ENQCMD", "MOVDIR", "HRESET",  "CYRIX", "GEODE"};
 
 static const struct {
 	const char *mnemonic, *why;
@@ -55,13 +56,20 @@ static bool is_explained(const char *mnemonic)
 /* Names that differ: Zydis says the size or the reading in the mnemonic, a row the manual's page. */
 static const char *const names[][2] = {
 	{"xchg", "nop"}, /* 90 */
-	{"cbw", "cwde"}, {"cbw", "cdqe"}, {"cwd", "cdq"}, {"cwd", "cqo"}, /* one row for all sizes */
-	{"jcxz", "jecxz"}, {"jcxz", "jrcxz"},
+	{"cbw", "cwde"},
+	{"cbw", "cdqe"},
+	{"cwd", "cdq"},
+	{"cwd", "cqo"}, /* one row for all sizes */
+	{"jcxz", "jecxz"},
+	{"jcxz", "jrcxz"},
 	{"retf", "ret"},
-	{"wait", "fwait"}, {"fnsetpm", "fsetpm287_nop"},
-	{"mov_cr", "mov"}, {"mov_dr", "mov"}, /* so that a gate of either can be named */
-	{"wbnoinvd", "wbinvd"},               /* Zydis wants to be told that there is such a thing */
-	{"prefetchw", "prefetch"}, {"prefetchw", "prefetchwt1"}, /* one row for all hints */
+	{"wait", "fwait"},
+	{"fnsetpm", "fsetpm287_nop"},
+	{"mov_cr", "mov"},
+	{"mov_dr", "mov"},      /* so that a gate of either can be named */
+	{"wbnoinvd", "wbinvd"}, /* Zydis wants to be told that there is such a thing */
+	{"prefetchw", "prefetch"},
+	{"prefetchw", "prefetchwt1"}, /* one row for all hints */
 };
 
 static void lower(const char *from, char *to, size_t size)
@@ -77,9 +85,9 @@ static void lower(const char *from, char *to, size_t size)
 static int condition_number(const char *suffix)
 {
 	static const char *const conditions[16][3] = {
-		{"o", "o", "o"},   {"no", "no", "no"}, {"b", "c", "nae"}, {"nb", "nc", "ae"},
-		{"z", "e", "e"},   {"nz", "ne", "ne"}, {"be", "na", "na"}, {"nbe", "a", "a"},
-		{"s", "s", "s"},   {"ns", "ns", "ns"}, {"p", "pe", "pe"},  {"np", "po", "po"},
+		{"o", "o", "o"},     {"no", "no", "no"}, {"b", "c", "nae"},  {"nb", "nc", "ae"},
+		{"z", "e", "e"},     {"nz", "ne", "ne"}, {"be", "na", "na"}, {"nbe", "a", "a"},
+		{"s", "s", "s"},     {"ns", "ns", "ns"}, {"p", "pe", "pe"},  {"np", "po", "po"},
 		{"l", "nge", "nge"}, {"nl", "ge", "ge"}, {"le", "ng", "ng"}, {"nle", "g", "g"}};
 
 	for (int i = 0; i < 16; i++)
@@ -106,8 +114,8 @@ static bool same_mnemonic(const char *row, const char *theirs)
 
 	lower(row, ours, sizeof(ours));
 	length = strlen(ours);
-	if (!strcmp(ours, theirs) || same_condition(ours, theirs, "j") || same_condition(ours, theirs, "set") ||
-	    same_condition(ours, theirs, "cmov"))
+	if (!strcmp(ours, theirs) || same_condition(ours, theirs, "j") ||
+	    same_condition(ours, theirs, "set") || same_condition(ours, theirs, "cmov"))
 		return true;
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strcmp(names[i][0], ours) && !strcmp(names[i][1], theirs))
@@ -144,7 +152,11 @@ static const char *gpr_name(unsigned code, unsigned size)
 		return size == 32 ? "eip" : "rip";
 	if (code < 8)
 		return low[log][code];
-	snprintf(name, sizeof(name), "r%u%s", code & 15, log == 0 ? "b" : log == 1 ? "w" : log == 2 ? "d" : "");
+	snprintf(name, sizeof(name), "r%u%s", code & 15,
+		 log == 0   ? "b"
+		 : log == 1 ? "w"
+		 : log == 2 ? "d"
+			    : "");
 	return name;
 }
 
@@ -162,8 +174,8 @@ static bool is_general(ZydisRegister r)
 {
 	ZydisRegisterClass class = ZydisRegisterGetClass(r);
 
-	return class == ZYDIS_REGCLASS_GPR8 || class == ZYDIS_REGCLASS_GPR16 || class == ZYDIS_REGCLASS_GPR32 ||
-	       class == ZYDIS_REGCLASS_GPR64;
+	return class == ZYDIS_REGCLASS_GPR8 || class == ZYDIS_REGCLASS_GPR16 ||
+	       class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64;
 }
 
 static const char *compare_memory(const struct insn *insn, const ZydisDecodedOperandMem *m)
@@ -180,7 +192,8 @@ static const char *compare_memory(const struct insn *insn, const ZydisDecodedOpe
 		return "scale";
 	if ((uint64_t)disp << shift != (uint64_t)m->disp.value << shift)
 		return "displacement";
-	if (m->type == ZYDIS_MEMOP_TYPE_MEM && strcmp(segments[insn->segment], ZydisRegisterGetString(m->segment)))
+	if (m->type == ZYDIS_MEMOP_TYPE_MEM &&
+	    strcmp(segments[insn->segment], ZydisRegisterGetString(m->segment)))
 		return "segment";
 	return NULL;
 }
@@ -193,7 +206,8 @@ static const char *compare_operands(const struct insn *insn, const ZydisDecodedI
 		bool rm = o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM;
 		const char *what;
 
-		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && (rm || o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)) {
+		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    (rm || o->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64)) {
 			what = compare_memory(insn, &o->mem);
 			if (what)
 				return what;
@@ -202,7 +216,8 @@ static const char *compare_operands(const struct insn *insn, const ZydisDecodedI
 			continue;
 		if (rm && !same_register(insn->rm, o->reg.value))
 			return "register of ModRM.rm";
-		if ((o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG || o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE) &&
+		if ((o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ||
+		     o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE) &&
 		    !same_register(insn->reg, o->reg.value))
 			return "register of ModRM.reg or the opcode";
 	}
@@ -229,7 +244,8 @@ static bool width_matters(const struct insn *insn)
 	const char *operands = opcode_table[insn->opcode].operands;
 
 	/* Zydis gives the NOPs of 0F 18 to 0F 1F one size, whatever the prefixes. */
-	return (strchr(operands, 'v') || strchr(operands, 'z')) && strcmp(opcode_table[insn->opcode].mnemonic, "NOP");
+	return (strchr(operands, 'v') || strchr(operands, 'z')) &&
+	       strcmp(opcode_table[insn->opcode].mnemonic, "NOP");
 }
 
 static const char *compare(const struct insn *insn, const ZydisDecodedInstruction *z,
@@ -250,8 +266,8 @@ static const char *compare(const struct insn *insn, const ZydisDecodedInstructio
 	return what ? what : compare_immediates(insn, z);
 }
 
-static void report(struct tally *tally, const char *what, unsigned bits, const uint8_t *bytes, unsigned length,
-		   const char *ours, const char *theirs)
+static void report(struct tally *tally, const char *what, unsigned bits, const uint8_t *bytes,
+		   unsigned length, const char *ours, const char *theirs)
 {
 	unsigned key = 0;
 
@@ -269,7 +285,8 @@ static void report(struct tally *tally, const char *what, unsigned bits, const u
 	printf(": we say %s, Zydis says %s\n", ours, theirs);
 }
 
-static void check(struct tally *tally, const ZydisDecoder *decoder, unsigned bits, uint32_t mode, const uint8_t *bytes)
+static void check(struct tally *tally, const ZydisDecoder *decoder, unsigned bits, uint32_t mode,
+		  const uint8_t *bytes)
 {
 	static const char *const results[] = {"ok", "undefined", "too long", "truncated", "unmodelled"};
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
@@ -287,7 +304,8 @@ static void check(struct tally *tally, const ZydisDecoder *decoder, unsigned bit
 		else
 			tally->unmodelled_undefined++;
 		if (getenv("DECODE_UNMODELLED")) {
-			printf("unmodelled %u %s %s:", bits, name, valid ? ZydisISASetGetString(z.meta.isa_set) : "");
+			printf("unmodelled %u %s %s:", bits, name,
+			       valid ? ZydisISASetGetString(z.meta.isa_set) : "");
 			for (unsigned i = 0; i < 8; i++)
 				printf(" %02x", bytes[i]);
 			printf("\n");
@@ -337,7 +355,8 @@ static uint8_t random_byte(void)
 /* Prefixes, none in half of all cases; a REX in 64-bit code only last, where it counts. */
 static unsigned put_prefixes(uint8_t *bytes, unsigned bits)
 {
-	static const uint8_t prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65, 0x66, 0xf3};
+	static const uint8_t prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x2e, 0x36,
+					   0x3e, 0x26, 0x64, 0x65, 0x66, 0xf3};
 	unsigned count = random_byte() & 1 ? 0 : random_byte() % 4u, used = 0;
 
 	while (used < count)
@@ -350,8 +369,18 @@ static unsigned put_prefixes(uint8_t *bytes, unsigned bits)
 static bool is_prefix(unsigned opcode, unsigned bits)
 {
 	switch (opcode) {
-	case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67:
-	case 0xf0: case 0xf2: case 0xf3: case 0x0f: return true;
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x66:
+	case 0x67:
+	case 0xf0:
+	case 0xf2:
+	case 0xf3:
+	case 0x0f: return true;
 	default: return bits == 64 && opcode >= 0x40 && opcode < 0x50;
 	}
 }
@@ -369,7 +398,8 @@ static void check_opcode(struct tally *tally, const ZydisDecoder *decoder, unsig
 		memcpy(bytes + used, opcode, size);
 		/* Each extension with memory and with registers, then anything. */
 		if (variant < 16)
-			bytes[used + size] = (uint8_t)((bytes[used + size] & 0x07) | (variant & 7) << 3 | (variant & 8 ? 0xc0 : 0x40));
+			bytes[used + size] = (uint8_t)((bytes[used + size] & 0x07) | (variant & 7) << 3 |
+						       (variant & 8 ? 0xc0 : 0x40));
 		check(tally, decoder, bits, mode, bytes);
 	}
 }
@@ -391,7 +421,8 @@ static void check_mode(unsigned bits, ZydisMachineMode machine, ZydisStackWidth 
 		for (unsigned last = 0; last < 256; last++) {
 			uint8_t opcode[3] = {maps[map][0], maps[map][1]};
 
-			if ((map == 0 && is_prefix(last, bits)) || (map == 1 && (last == 0x38 || last == 0x3a)))
+			if ((map == 0 && is_prefix(last, bits)) ||
+			    (map == 1 && (last == 0x38 || last == 0x3a)))
 				continue;
 			opcode[sizes[map]] = (uint8_t)last;
 			check_opcode(&tally, &decoder, bits, mode, opcode, sizes[map] + 1);
@@ -399,8 +430,8 @@ static void check_mode(unsigned bits, ZydisMachineMode machine, ZydisStackWidth 
 	}
 	printf("%u-bit: %u the same, %u undefined for both, %u explained, %u unmodelled, "
 	       "%u unmodelled that Zydis has not either, %u different\n",
-	       bits, tally.same, tally.undefined, tally.explained, tally.unmodelled, tally.unmodelled_undefined,
-	       tally.different);
+	       bits, tally.same, tally.undefined, tally.explained, tally.unmodelled,
+	       tally.unmodelled_undefined, tally.different);
 	assert_int_equal(tally.different, 0);
 	assert_true(tally.same > 10000);
 }
@@ -459,7 +490,8 @@ static void test_length(void **state)
 
 static void test_lock(void **state)
 {
-	static const uint8_t memory[] = {0xf0, 0x01, 0x08}, reg[] = {0xf0, 0x01, 0xc8}, load[] = {0xf0, 0x03, 0x08};
+	static const uint8_t memory[] = {0xf0, 0x01, 0x08}, reg[] = {0xf0, 0x01, 0xc8},
+			     load[] = {0xf0, 0x03, 0x08};
 	struct insn insn;
 
 	(void)state;
@@ -528,9 +560,11 @@ static void test_feature(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rows_parse), cmocka_unit_test(test_zydis_16), cmocka_unit_test(test_zydis_32),
-		cmocka_unit_test(test_zydis_64),   cmocka_unit_test(test_length),   cmocka_unit_test(test_lock),
-		cmocka_unit_test(test_near_branch), cmocka_unit_test(test_names),   cmocka_unit_test(test_feature),
+		cmocka_unit_test(test_rows_parse),  cmocka_unit_test(test_zydis_16),
+		cmocka_unit_test(test_zydis_32),    cmocka_unit_test(test_zydis_64),
+		cmocka_unit_test(test_length),      cmocka_unit_test(test_lock),
+		cmocka_unit_test(test_near_branch), cmocka_unit_test(test_names),
+		cmocka_unit_test(test_feature),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

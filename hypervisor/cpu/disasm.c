@@ -53,8 +53,8 @@ static unsigned suffix_size(const struct insn *insn, const char *suffix, size_t 
 	static const struct {
 		char suffix[4];
 		uint8_t size;
-	} sizes[] = {{"b", 1}, {"bs", 1}, {"w", 2}, {"d", 4}, {"q", 8}, {"t", 10}, {"dq", 16},
-		     {"ps", 16}, {"pd", 16}, {"ss", 4}, {"sd", 8}, {"x", 16}};
+	} sizes[] = {{"b", 1},   {"bs", 1},  {"w", 2},   {"d", 4},  {"q", 8},  {"t", 10},
+		     {"dq", 16}, {"ps", 16}, {"pd", 16}, {"ss", 4}, {"sd", 8}, {"x", 16}};
 
 	if (length == 1 && (*suffix == 'v' || *suffix == 'y'))
 		return insn->width;
@@ -208,7 +208,8 @@ static void put_operand(struct writer *w, const char *code, size_t length, bool 
 		if (second_immediate)
 			put_immediate(w, insn->imm2, 2);
 		else
-			put_immediate(w, (uint64_t)insn->imm, code[1] == 'b' && length > 2 ? insn->width : size);
+			put_immediate(w, (uint64_t)insn->imm,
+				      code[1] == 'b' && length > 2 ? insn->width : size);
 		break;
 	default: put(w, "?"); break;
 	}

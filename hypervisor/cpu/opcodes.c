@@ -9,7 +9,7 @@
 #undef OPCODE
 
 const struct opcode opcode_table[] = {
-#define OPCODE(name, bytes, codes, handler, ...) \
+#define OPCODE(name, bytes, codes, handler, ...)                                                             \
 	{.mnemonic = #name, .encoding = bytes, .operands = codes, .handlers = &insn_##handler, ##__VA_ARGS__},
 #include "cpu/opcodes.def"
 #undef OPCODE
@@ -155,8 +155,8 @@ static bool parse_encoding(struct pattern *p, const char *text)
 
 /* ---- operands ---- */
 
-static const char *const fixed_operands[] = {"AL", "CL", "AX", "DX", "eAX", "rAX", "ES", "CS", "SS",
-					     "DS", "FS", "GS", "ST", "1", "3"};
+static const char *const fixed_operands[] = {"AL", "CL", "AX", "DX", "eAX", "rAX", "ES", "CS",
+					     "SS", "DS", "FS", "GS", "ST",  "1",   "3"};
 
 static bool operand_is(const char *word, size_t length, const char *what)
 {
@@ -169,8 +169,9 @@ static bool parse_immediate(struct pattern *p, const char *word, size_t length)
 		char code[4];
 		enum immediate immediate;
 	} kinds[] = {
-		{"Ib", IMMEDIATE_BYTE}, {"Ibs", IMMEDIATE_BYTE_SIGNED}, {"Iw", IMMEDIATE_WORD},
-		{"Iz", IMMEDIATE_Z},    {"Iv", IMMEDIATE_V},            {"Jb", IMMEDIATE_BYTE_SIGNED},
+		{"Ib", IMMEDIATE_BYTE}, {"Ibs", IMMEDIATE_BYTE_SIGNED},
+		{"Iw", IMMEDIATE_WORD}, {"Iz", IMMEDIATE_Z},
+		{"Iv", IMMEDIATE_V},    {"Jb", IMMEDIATE_BYTE_SIGNED},
 		{"Jz", IMMEDIATE_Z},    {"Ap", IMMEDIATE_FAR},
 	};
 	unsigned slot = p->immediate[0] != IMMEDIATE_NONE;
@@ -197,8 +198,11 @@ static bool parse_operand(struct pattern *p, const char *word, size_t length, bo
 	if (length > 1 && word[length - 1] == 'y')
 		p->size = SIZE_WIDE;
 	switch (word[0]) {
-	case 'I': case 'J': case 'A': return parse_immediate(p, word, length);
-	case 'E': case 'R':
+	case 'I':
+	case 'J':
+	case 'A': return parse_immediate(p, word, length);
+	case 'E':
+	case 'R':
 		p->rm_kind = byte ? REGISTER_BYTE : p->rm_kind;
 		if (word[0] == 'R')
 			p->mods &= MODS_REGISTER;
@@ -213,7 +217,8 @@ static bool parse_operand(struct pattern *p, const char *word, size_t length, bo
 	case 'W': return true;
 	case 'M': p->mods &= MODS_MEMORY; return true;
 	case 'O': p->moffs = true; return true;
-	case 'X': case 'Y': return true;
+	case 'X':
+	case 'Y': return true;
 	case 'S':
 		p->reg_kind = REGISTER_SEGMENT;
 		p->segment_written |= first;
@@ -252,9 +257,17 @@ static bool parse_row(struct pattern *p, unsigned row)
 {
 	const struct opcode *o = &opcode_table[row];
 
-	*p = (struct pattern){.row = (uint16_t)row, .prefixes = PREFIXES_ANY, .regs = 0xff, .mods = MODS_ANY,
-			      .modrm = -1, .rex = REX_ANY, .modes = o->modes, .flags = o->flags,
-			      .feature = o->feature, .gates = o->gates, .reserved = o->handlers == &insn_reserved,
+	*p = (struct pattern){.row = (uint16_t)row,
+			      .prefixes = PREFIXES_ANY,
+			      .regs = 0xff,
+			      .mods = MODS_ANY,
+			      .modrm = -1,
+			      .rex = REX_ANY,
+			      .modes = o->modes,
+			      .flags = o->flags,
+			      .feature = o->feature,
+			      .gates = o->gates,
+			      .reserved = o->handlers == &insn_reserved,
 			      .unmodelled = o->handlers == &insn_unmodelled};
 	if (!parse_encoding(p, o->encoding))
 		return false;
@@ -264,7 +277,6 @@ static bool parse_row(struct pattern *p, unsigned row)
 		return false;
 	return !(p->plus_register && p->has_modrm) && p->mods;
 }
-
 
 static bool list_rows(enum opcode_map map, unsigned opcode, unsigned *used)
 {

@@ -46,24 +46,24 @@ enum size_rule {
 struct pattern {
 	uint16_t row;
 	uint8_t map, opcode, opcode_last;
-	uint8_t prefixes;  /* enum prefix_set that fit */
-	uint8_t regs;      /* ModRM.reg that fit, a bit each */
-	uint8_t mods;      /* enum mod_set that fit */
-	int16_t modrm;     /* the very ModRM byte, up to modrm_last; or -1 */
+	uint8_t prefixes; /* enum prefix_set that fit */
+	uint8_t regs;     /* ModRM.reg that fit, a bit each */
+	uint8_t mods;     /* enum mod_set that fit */
+	int16_t modrm;    /* the very ModRM byte, up to modrm_last; or -1 */
 	uint8_t modrm_last;
-	uint16_t rex;      /* enum rex_set that fit */
-	uint8_t modes;     /* enum opcode_modes */
+	uint16_t rex;  /* enum rex_set that fit */
+	uint8_t modes; /* enum opcode_modes */
 	bool plus_register;
 	bool has_modrm;
-	bool mod_ignored;  /* MOV CR, MOV DR: rm is a register whatever mod says */
+	bool mod_ignored; /* MOV CR, MOV DR: rm is a register whatever mod says */
 	bool moffs;
 	bool segment_written; /* the destination is Sw: CS is #UD */
 	bool reserved, unmodelled;
 	bool lock_broken;
-	uint8_t size;      /* enum size_rule */
+	uint8_t size; /* enum size_rule */
 	uint8_t reg_kind, rm_kind;
 	uint8_t immediate[2];
-	uint16_t flags;    /* enum opcode_flag */
+	uint16_t flags; /* enum opcode_flag */
 	uint16_t feature;
 	uint32_t gates;
 };

@@ -48,8 +48,11 @@ void cpu_raise_event(struct cpu *cpu, const struct event *event)
 
 void cpu_raise(struct cpu *cpu, enum vector vector, uint32_t error_code)
 {
-	struct event event = {.kind = EVENT_FAULT, .vector = (uint8_t)vector, .return_rip = cpu_rip(cpu),
-			      .has_error_code = vector_has_error_code(vector), .error_code = error_code};
+	struct event event = {.kind = EVENT_FAULT,
+			      .vector = (uint8_t)vector,
+			      .return_rip = cpu_rip(cpu),
+			      .has_error_code = vector_has_error_code(vector),
+			      .error_code = error_code};
 
 	cpu_raise_event(cpu, &event);
 }
@@ -62,7 +65,8 @@ void cpu_unmodelled(struct cpu *cpu, const char *what)
 			    (unsigned)cpu->segment[CS].s.selector, (unsigned long long)cpu_rip(cpu));
 
 	for (size_t i = 0; i < length; i++)
-		used += snprintf(cpu->unmodelled + used, sizeof(cpu->unmodelled) - (size_t)used, " %02x", bytes[i]);
+		used += snprintf(cpu->unmodelled + used, sizeof(cpu->unmodelled) - (size_t)used, " %02x",
+				 bytes[i]);
 	leave_insn(cpu);
 	longjmp(cpu->unwind, UNWIND_UNMODELLED);
 }
@@ -325,7 +329,8 @@ static enum cpu_stop run_loop(struct cpu *cpu)
 				continue;
 			}
 		}
-		/* RF lasts for one instruction (SDM 3B 18.3.1.1), and where no breakpoint is enabled that is all. */
+		/* RF lasts for one instruction (SDM 3B 18.3.1.1), and where no breakpoint is enabled that is
+		 * all. */
 		cpu->rflags &= ~(uint64_t)RFLAGS_RF;
 		insn = trace_lookup(cpu);
 		do {
@@ -347,7 +352,8 @@ static enum cpu_stop run(struct cpu *cpu)
 	case UNWIND_EVENT:
 		trace_unpark(cpu);
 		if (cpu->raised.kind != EVENT_TRAP && cpu->raised.vector != VECTOR_DB)
-			cpu->dr6_pending = 0; /* the instruction did not complete: its breakpoints were not met */
+			cpu->dr6_pending =
+				0; /* the instruction did not complete: its breakpoints were not met */
 		if (!deliver_raised(cpu))
 			return CPU_STOP_SHUTDOWN;
 		break;

@@ -16,9 +16,9 @@
 #include "cpu/mem/phys.h"
 #include "cpu/trace.h"
 
-#define MEMORY (1u << 20)
-#define CODE 0x7000u
-#define STACK 0x6000u
+#define MEMORY   (1u << 20)
+#define CODE     0x7000u
+#define STACK    0x6000u
 #define HANDLERS 0x5000u /* of vector n at + 16 n: HLT */
 
 struct machine {
@@ -122,11 +122,17 @@ static void bus_trace_event(void *owner, struct cpu *cpu, const struct event *ev
 static int setup(void **state)
 {
 	struct machine *m = calloc(1, sizeof(*m));
-	struct cpu_bus bus = {.owner = m, .port_in = bus_port_in, .port_out = bus_port_out,
-			      .mmio_read = bus_mmio_read, .mmio_write = bus_mmio_write,
-			      .interrupt_acknowledge = bus_interrupt_acknowledge, .cr8_written = bus_cr8_written,
-			      .msr_read = bus_msr_read, .msr_write = bus_msr_write,
-			      .trace_insn = bus_trace_insn, .trace_event = bus_trace_event};
+	struct cpu_bus bus = {.owner = m,
+			      .port_in = bus_port_in,
+			      .port_out = bus_port_out,
+			      .mmio_read = bus_mmio_read,
+			      .mmio_write = bus_mmio_write,
+			      .interrupt_acknowledge = bus_interrupt_acknowledge,
+			      .cr8_written = bus_cr8_written,
+			      .msr_read = bus_msr_read,
+			      .msr_write = bus_msr_write,
+			      .trace_insn = bus_trace_insn,
+			      .trace_event = bus_trace_event};
 	char why[128];
 
 	*state = m;
@@ -174,10 +180,10 @@ static void start_real(struct machine *m, const void *code, size_t size)
 	m->cpu->stop_at = m->cpu->event_at = 100000;
 }
 
-#define START_REAL(m, ...)                                        \
-	do {                                                      \
-		static const uint8_t code_[] = {__VA_ARGS__};     \
-		start_real((m), code_, sizeof(code_));            \
+#define START_REAL(m, ...)                                                                                   \
+	do {                                                                                                 \
+		static const uint8_t code_[] = {__VA_ARGS__};                                                \
+		start_real((m), code_, sizeof(code_));                                                       \
 	} while (0)
 
 /* Flat 32-bit protected mode, without paging and without an IDT. */
@@ -199,10 +205,10 @@ static void start_flat(struct machine *m, const void *code, size_t size)
 	cpu_load(m->cpu, &s);
 }
 
-#define START_FLAT(m, ...)                                        \
-	do {                                                      \
-		static const uint8_t code_[] = {__VA_ARGS__};     \
-		start_flat((m), code_, sizeof(code_));            \
+#define START_FLAT(m, ...)                                                                                   \
+	do {                                                                                                 \
+		static const uint8_t code_[] = {__VA_ARGS__};                                                \
+		start_flat((m), code_, sizeof(code_));                                                       \
 	} while (0)
 
 static uint16_t word(const struct machine *m, uint32_t address)
@@ -229,7 +235,7 @@ static void expect_vector(struct machine *m, unsigned vector, unsigned ip)
 /* ---- counting ---- */
 
 /* mov cx,5; loop: inc ax; dec cx; jnz loop; hlt */
-#define LOOP 0xb9, 5, 0, 0x40, 0x49, 0x75, 0xfc, 0xf4
+#define LOOP       0xb9, 5, 0, 0x40, 0x49, 0x75, 0xfc, 0xf4
 #define LOOP_INSNS (1 + 3 * 5 + 1)
 
 static void test_counts(void **state)
@@ -318,7 +324,8 @@ static void test_rep(void **state)
 	assert_int_equal(m->cpu->retired, 3);
 }
 
-/* A fault in the middle of a trace: what is before it has retired, the delivery counts as one, then the HLT. */
+/* A fault in the middle of a trace: what is before it has retired, the delivery counts as one, then the HLT.
+ */
 static void test_fault(void **state)
 {
 	struct machine *m = *state;
@@ -350,7 +357,8 @@ static void test_too_long(void **state)
 {
 	struct machine *m = *state;
 
-	START_REAL(m, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90);
+	START_REAL(m, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+		   0x66, 0x90);
 	expect_vector(m, VECTOR_GP, CODE);
 }
 
@@ -408,9 +416,10 @@ static void test_store_into_linked_trace(void **state)
 {
 	struct machine *m = *state;
 
-	/* mov cx,200; l: inc ax; dec cx; jnz l; cmp byte [l],42h; je end; mov byte [l],42h; mov cx,100; jmp l; end: hlt */
-	START_REAL(m, 0xb9, 200, 0, 0x40, 0x49, 0x75, 0xfc, 0x80, 0x3e, 0x03, 0x70, 0x42, 0x74, 0x0a, 0xc6, 0x06, 0x03,
-		   0x70, 0x42, 0xb9, 100, 0, 0xeb, 0xeb, 0xf4);
+	/* mov cx,200; l: inc ax; dec cx; jnz l; cmp byte [l],42h; je end; mov byte [l],42h; mov cx,100; jmp
+	 * l; end: hlt */
+	START_REAL(m, 0xb9, 200, 0, 0x40, 0x49, 0x75, 0xfc, 0x80, 0x3e, 0x03, 0x70, 0x42, 0x74, 0x0a, 0xc6,
+		   0x06, 0x03, 0x70, 0x42, 0xb9, 100, 0, 0xeb, 0xeb, 0xf4);
 	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
 	assert_int_equal(m->cpu->reg[RAX], 200);
 	assert_int_equal(m->cpu->reg[RDX] - m->profile.signature, 100);
@@ -524,7 +533,8 @@ static void expect_gp(struct machine *m, unsigned ip)
 	m->cpu->reg[RSP] = STACK;
 }
 
-/* The #GP comes at the instruction that leaves CS, not before; decoded under either limit, the code obeys the other. */
+/* The #GP comes at the instruction that leaves CS, not before; decoded under either limit, the code obeys the
+ * other. */
 static void test_code_limit(void **state)
 {
 	struct machine *m = *state;
@@ -586,7 +596,7 @@ static void test_mode_of_code(void **state)
 
 /* ---- paging under code ---- */
 
-#define TABLES 0x10000u
+#define TABLES           0x10000u
 #define PRESENT_WRITABLE 3u
 
 /*
@@ -620,8 +630,9 @@ static void start_long(struct machine *m, const void *code, size_t size)
 static void test_long_mode(void **state)
 {
 	struct machine *m = *state;
-	static const uint8_t code[] = {0x41, 0xb8, 5, 0, 0, 0, 0x4c, 0x01, 0xc0, 0x49, 0xff, 0xc8, 0x75, 0xf8, 0x90,
-				       0x48, 0x03, 0x05, 1, 0, 0, 0, 0xf4, 0xe8, 3, 0, 0, 0, 0, 0, 0};
+	static const uint8_t code[] = {0x41, 0xb8, 5,    0,    0,    0,    0x4c, 0x01, 0xc0, 0x49, 0xff,
+				       0xc8, 0x75, 0xf8, 0x90, 0x48, 0x03, 0x05, 1,    0,    0,    0,
+				       0xf4, 0xe8, 3,    0,    0,    0,    0,    0,    0};
 
 	start_long(m, code, sizeof(code));
 	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
@@ -653,7 +664,8 @@ static void test_fetch_fault(void **state)
 	assert_int_equal(m->cpu->rip, 0x8ffe);
 }
 
-/* Running off the last canonical page: #GP, not #PF, with RIP at the first address beyond it or at the one across. */
+/* Running off the last canonical page: #GP, not #PF, with RIP at the first address beyond it or at the one
+ * across. */
 static void test_fetch_non_canonical(void **state)
 {
 	struct machine *m = *state;
@@ -671,7 +683,8 @@ static void test_fetch_non_canonical(void **state)
 	}
 }
 
-/* The same linear address, mapped to another page: jumps between pages must not go by what was there before. */
+/* The same linear address, mapped to another page: jumps between pages must not go by what was there before.
+ */
 static void test_remapped_code(void **state)
 {
 	struct machine *m = *state;
@@ -923,7 +936,8 @@ static void test_code_breakpoint(void **state)
 	assert_false(m->cpu->rflags & RFLAGS_RF);
 }
 
-/* RF holds off a repeated instruction's breakpoint for all of its iterations; without breakpoints it just ends. */
+/* RF holds off a repeated instruction's breakpoint for all of its iterations; without breakpoints it just
+ * ends. */
 static void test_resume_flag(void **state)
 {
 	struct machine *m = *state;
@@ -1048,17 +1062,50 @@ static void test_init(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_counts), TEST(test_budget), TEST(test_long_budget), TEST(test_event_at), TEST(test_rep), TEST(test_fault),
-		TEST(test_fault_loop), TEST(test_too_long), TEST(test_shutdown), TEST(test_double_fault), TEST(test_store_into_running_trace),
-		TEST(test_store_into_linked_trace), TEST(test_code_replaced), TEST(test_long_trace_changes), TEST(test_arena),
-		TEST(test_page_crossing), TEST(test_code_limit), TEST(test_code_limit_linked), TEST(test_mode_of_code),
-		TEST(test_long_mode), TEST(test_fetch_fault), TEST(test_fetch_non_canonical), TEST(test_remapped_code),
+		TEST(test_counts),
+		TEST(test_budget),
+		TEST(test_long_budget),
+		TEST(test_event_at),
+		TEST(test_rep),
+		TEST(test_fault),
+		TEST(test_fault_loop),
+		TEST(test_too_long),
+		TEST(test_shutdown),
+		TEST(test_double_fault),
+		TEST(test_store_into_running_trace),
+		TEST(test_store_into_linked_trace),
+		TEST(test_code_replaced),
+		TEST(test_long_trace_changes),
+		TEST(test_arena),
+		TEST(test_page_crossing),
+		TEST(test_code_limit),
+		TEST(test_code_limit_linked),
+		TEST(test_mode_of_code),
+		TEST(test_long_mode),
+		TEST(test_fetch_fault),
+		TEST(test_fetch_non_canonical),
+		TEST(test_remapped_code),
 		TEST(test_aliased_code),
 		TEST(test_single_step),
-		TEST(test_single_step_by_popf), TEST(test_single_step_rep), TEST(test_single_step_int), TEST(test_mov_ss_holds_traps),
-		TEST(test_sti_shadow), TEST(test_interrupt_at_once), TEST(test_interrupt_from_port),
-		TEST(test_nmi_blocked), TEST(test_nmi_before_interrupt), TEST(test_nmi_behind_iret), TEST(test_halt_wakes), TEST(test_request_stop), TEST(test_code_breakpoint),
-		TEST(test_data_breakpoint), TEST(test_data_breakpoint_of_fault), TEST(test_resume_flag), TEST(test_tracing), TEST(test_unmodelled), TEST(test_save_load),
+		TEST(test_single_step_by_popf),
+		TEST(test_single_step_rep),
+		TEST(test_single_step_int),
+		TEST(test_mov_ss_holds_traps),
+		TEST(test_sti_shadow),
+		TEST(test_interrupt_at_once),
+		TEST(test_interrupt_from_port),
+		TEST(test_nmi_blocked),
+		TEST(test_nmi_before_interrupt),
+		TEST(test_nmi_behind_iret),
+		TEST(test_halt_wakes),
+		TEST(test_request_stop),
+		TEST(test_code_breakpoint),
+		TEST(test_data_breakpoint),
+		TEST(test_data_breakpoint_of_fault),
+		TEST(test_resume_flag),
+		TEST(test_tracing),
+		TEST(test_unmodelled),
+		TEST(test_save_load),
 		TEST(test_init),
 	};
 

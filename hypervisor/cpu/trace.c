@@ -7,22 +7,22 @@
 #include "cpu/mem/phys.h"
 #include "cpu/trace.h"
 
-#define PAGE 4096u
-#define LINE_SHIFT 7
-#define INSN_BYTES 15
-#define ARENA_BYTES (8u << 20)
-#define BUCKETS 8192u
+#define PAGE         4096u
+#define LINE_SHIFT   7
+#define INSN_BYTES   15
+#define ARENA_BYTES  (8u << 20)
+#define BUCKETS      8192u
 #define PAGE_BUCKETS 512u
-#define PAGES_MAX 4096u
-#define JUMPS 4096u
+#define PAGES_MAX    4096u
+#define JUMPS        4096u
 
 struct trace {
-	uint64_t key;           /* trace_key() */
-	struct trace *next;     /* of the same bucket */
+	uint64_t key;       /* trace_key() */
+	struct trace *next; /* of the same bucket */
 	struct trace *page_next;
-	uint32_t lines;         /* of its page: a bit for each line that a byte was read from */
+	uint32_t lines; /* of its page: a bit for each line that a byte was read from */
 	uint32_t bytes;
-	struct insn insn[];     /* the instructions, then a struct trace_end */
+	struct insn insn[]; /* the instructions, then a struct trace_end */
 };
 
 /*
@@ -35,11 +35,12 @@ struct trace_end {
 	int16_t delta[2]; /* 0: no link */
 	uint16_t offset;  /* as in struct insn from here: bytes of the trace */
 	uint8_t length;
-	uint8_t looks;    /* the last instruction has FLAG_ENDS: back to run.c */
-	uint8_t turn;     /* which link the next one replaces */
+	uint8_t looks; /* the last instruction has FLAG_ENDS: back to run.c */
+	uint8_t turn;  /* which link the next one replaces */
 };
 _Static_assert(sizeof(struct trace_end) <= sizeof(struct insn), "an end takes the place of an instruction");
-_Static_assert(offsetof(struct trace_end, offset) == offsetof(struct insn, offset), "ends are left as any other");
+_Static_assert(offsetof(struct trace_end, offset) == offsetof(struct insn, offset),
+	       "ends are left as any other");
 _Static_assert(offsetof(struct trace_end, turn) < offsetof(struct insn, count), "ends are left as any other");
 
 struct code_page {
@@ -105,11 +106,13 @@ static __attribute__((noinline)) const struct insn *follow(struct cpu *cpu, stru
 	const struct jump *jump = jump_slot(cpu->traces, linear);
 	const struct trace *own, *next;
 
-	if (end->looks || jump->linear != linear || jump->tag != cpu->jump_tag || jump->insn->run == leave_run)
+	if (end->looks || jump->linear != linear || jump->tag != cpu->jump_tag ||
+	    jump->insn->run == leave_run)
 		return NULL;
 	own = trace_of((const struct insn *)end - ((const struct insn *)end)->count);
 	next = trace_of(jump->insn);
-	if (linear / PAGE == from / PAGE && own->key / (PAGE * CODE_MODES) == next->key / (PAGE * CODE_MODES)) {
+	if (linear / PAGE == from / PAGE &&
+	    own->key / (PAGE * CODE_MODES) == next->key / (PAGE * CODE_MODES)) {
 		end->delta[end->turn] = (int16_t)(linear - from);
 		end->link[end->turn] = jump->insn;
 		end->turn ^= 1;
@@ -184,7 +187,7 @@ static const struct insn *unmodelled_run(struct cpu *cpu, const struct insn *ins
 static void insn_set_invalid(struct insn *insn, enum decode_result result)
 {
 	insn->opcode = OPCODE_NONE;
-	insn->run = result == DECODE_UNDEFINED	? undefined_run
+	insn->run = result == DECODE_UNDEFINED  ? undefined_run
 		    : result == DECODE_TOO_LONG ? too_long_run
 						: unmodelled_run;
 }
@@ -372,7 +375,8 @@ static bool trace_decode(struct cpu *cpu, struct insn *insn, const uint8_t *byte
 	return true;
 }
 
-/* Fills @trace from @bytes; answers how many bytes were looked at, 0 if the first instruction is incomplete. */
+/* Fills @trace from @bytes; answers how many bytes were looked at, 0 if the first instruction is incomplete.
+ */
 static unsigned trace_fill(struct cpu *cpu, struct trace *trace, const uint8_t *bytes, size_t available)
 {
 	insn_handler *run = end_run;
@@ -419,7 +423,8 @@ static struct code_page *page_make(struct trace_cache *cache, uint64_t page)
 	return at;
 }
 
-/* Makes the trace at @physical. NULL where its first instruction reaches out of the page or of CS, or is not in RAM. */
+/* Makes the trace at @physical. NULL where its first instruction reaches out of the page or of CS, or is not
+ * in RAM. */
 static struct trace *trace_build(struct cpu *cpu, uint64_t physical)
 {
 	struct trace_cache *cache = cpu->traces;
