@@ -520,6 +520,51 @@ static void test_near_branch(void **state)
 	assert_int_equal(insn.width, 2);
 }
 
+/* ---- text ---- */
+
+static void expect_text(uint32_t mode, const char *bytes, size_t size, const char *want)
+{
+	struct insn insn;
+	char text[96];
+
+	assert_int_equal(decode(&insn, (const uint8_t *)bytes, size, mode, NULL), DECODE_OK);
+	assert_int_equal(insn.length, size);
+	disassemble(&insn, 0x1000, text, sizeof(text));
+	assert_string_equal(text, want);
+}
+#define TEXT(mode, bytes, want) expect_text((mode), bytes, sizeof(bytes) - 1, want)
+
+static void test_disassemble(void **state)
+{
+	const uint32_t m16 = CODE_16, m32 = CODE_32 | CODE_PE, m64 = CODE_64 | CODE_PE | CODE_LMA;
+	struct insn insn;
+	char text[8];
+
+	(void)state;
+	TEXT(m32, "\x01\x48\x10", "add dword ds:[eax+0x10], ecx");
+	TEXT(m16, "\x8b\x42\xfe", "mov ax, word ss:[bp+si-0x2]");
+	TEXT(m64, "\x4d\x8b\x04\xec", "mov r8, qword ds:[r12+rbp*8]");
+	TEXT(m64, "\x48\x8d\x05\x10\x00\x00\x00", "lea rax, ds:[0x1017]");
+	TEXT(m64, "\x40\x88\xf4", "mov spl, sil");
+	TEXT(m64, "\x88\xf4", "mov ah, dh");
+	TEXT(m32, "\xf0\x0f\xb1\x0b", "lock cmpxchg dword ds:[ebx], ecx");
+	TEXT(m32, "\xf3\xa4", "rep movs byte es:[edi], byte ds:[esi]");
+	TEXT(m32, "\x83\xe8\xff", "sub eax, 0xffffffff");
+	TEXT(m32, "\xeb\xfe", "jmp 0x1000");
+	TEXT(m32, "\x9a\x78\x56\x34\x12\x10\x00", "call 0x10:0x12345678");
+	TEXT(m64, "\x0f\x22\xd8", "mov cr3, rax");
+	TEXT(m32, "\x0f\x01\x00", "sgdt ds:[eax]");
+	TEXT(m32, "\x66\x0f\x6f\xca", "movdqa xmm1, xmm2");
+	TEXT(m32, "\xd8\xc3", "fadd st, st3");
+	/* Short rooms are filled and ended. */
+	assert_int_equal(decode(&insn, (const uint8_t *)"\x90", 1, m32, NULL), DECODE_OK);
+	disassemble(&insn, 0, text, 3);
+	assert_int_equal(strlen(text), 2);
+	insn.opcode = OPCODE_NONE;
+	disassemble(&insn, 0, text, sizeof(text));
+	assert_string_equal(text, "(no ins");
+}
+
 /* ---- mutants ---- */
 
 static void test_names(void **state)
@@ -563,8 +608,8 @@ int main(void)
 		cmocka_unit_test(test_rows_parse),  cmocka_unit_test(test_zydis_16),
 		cmocka_unit_test(test_zydis_32),    cmocka_unit_test(test_zydis_64),
 		cmocka_unit_test(test_length),      cmocka_unit_test(test_lock),
-		cmocka_unit_test(test_near_branch), cmocka_unit_test(test_names),
-		cmocka_unit_test(test_feature),
+		cmocka_unit_test(test_near_branch), cmocka_unit_test(test_disassemble),
+		cmocka_unit_test(test_names),       cmocka_unit_test(test_feature),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,6 +184,8 @@ static void put_operand(struct writer *w, const char *code, size_t length, bool 
 
 	if (put_fixed(w, code, length))
 		return;
+	if (pattern_of(insn->opcode)->size == SIZE_MODE)
+		size = insn->width; /* MOV CR, MOV DR: the mode alone says it */
 	switch (code[0]) {
 	case 'E': put_rm(w, NULL, size); break;
 	case 'M': put_memory(w, size); break;
