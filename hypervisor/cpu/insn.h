@@ -224,19 +224,20 @@ enum place {
 	PLACE_FAST    /* memory, without a call: false where that is not possible */
 };
 
-#define TWO_HALVES(FUNCTION, symbol, fast, slow)                                            \
+#define TWO_HALVES(FUNCTION, symbol, body, width)                                           \
 	static insn_handler __attribute__((noinline, cold)) symbol##_slow;                  \
-	FUNCTION(symbol##_slow, slow)                                                       \
-	FUNCTION(symbol, if (unlikely(!(fast))) return symbol##_slow(cpu, insn))
+	FUNCTION(symbol##_slow, body(cpu, insn, width, PLACE_MEMORY))                       \
+	FUNCTION(symbol, if (unlikely(!body(cpu, insn, width, PLACE_FAST)))                 \
+			 return symbol##_slow(cpu, insn))
 
 /* body(cpu, insn, width, place), PLACE_MEMORY or PLACE_FAST */
 #define DEFINE_FAST_INSN_W(body)   DEFINE_FAST_W(INSN_FUNCTION, body)
 #define DEFINE_FAST_BRANCH_W(body) DEFINE_FAST_W(BRANCH_FUNCTION, body)
 #define DEFINE_FAST_W(FUNCTION, body)                                                       \
-	TWO_HALVES(FUNCTION, body##_8, body(cpu, insn, 1, PLACE_FAST), body(cpu, insn, 1, PLACE_MEMORY))  \
-	TWO_HALVES(FUNCTION, body##_16, body(cpu, insn, 2, PLACE_FAST), body(cpu, insn, 2, PLACE_MEMORY)) \
-	TWO_HALVES(FUNCTION, body##_32, body(cpu, insn, 4, PLACE_FAST), body(cpu, insn, 4, PLACE_MEMORY)) \
-	TWO_HALVES(FUNCTION, body##_64, body(cpu, insn, 8, PLACE_FAST), body(cpu, insn, 8, PLACE_MEMORY)) \
+	TWO_HALVES(FUNCTION, body##_8, body, 1)                                             \
+	TWO_HALVES(FUNCTION, body##_16, body, 2)                                            \
+	TWO_HALVES(FUNCTION, body##_32, body, 4)                                            \
+	TWO_HALVES(FUNCTION, body##_64, body, 8)                                            \
 	const struct handlers insn_##body = {HANDLERS_W(body##_8, body##_16, body##_32, body##_64)};
 
 /* body(cpu, insn, width, place) */
@@ -245,10 +246,10 @@ enum place {
 	INSN_FUNCTION(body##_r16, body(cpu, insn, 2, PLACE_REGISTER))                       \
 	INSN_FUNCTION(body##_r32, body(cpu, insn, 4, PLACE_REGISTER))                       \
 	INSN_FUNCTION(body##_r64, body(cpu, insn, 8, PLACE_REGISTER))                       \
-	TWO_HALVES(INSN_FUNCTION, body##_m8, body(cpu, insn, 1, PLACE_FAST), body(cpu, insn, 1, PLACE_MEMORY))  \
-	TWO_HALVES(INSN_FUNCTION, body##_m16, body(cpu, insn, 2, PLACE_FAST), body(cpu, insn, 2, PLACE_MEMORY)) \
-	TWO_HALVES(INSN_FUNCTION, body##_m32, body(cpu, insn, 4, PLACE_FAST), body(cpu, insn, 4, PLACE_MEMORY)) \
-	TWO_HALVES(INSN_FUNCTION, body##_m64, body(cpu, insn, 8, PLACE_FAST), body(cpu, insn, 8, PLACE_MEMORY)) \
+	TWO_HALVES(INSN_FUNCTION, body##_m8, body, 1)                                       \
+	TWO_HALVES(INSN_FUNCTION, body##_m16, body, 2)                                      \
+	TWO_HALVES(INSN_FUNCTION, body##_m32, body, 4)                                      \
+	TWO_HALVES(INSN_FUNCTION, body##_m64, body, 8)                                      \
 	const struct handlers insn_##body = {                                               \
 		{{body##_r8, body##_r16, body##_r32, body##_r64},                           \
 		 {body##_m8, body##_m16, body##_m32, body##_m64}}};

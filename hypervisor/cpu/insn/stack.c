@@ -1,6 +1,6 @@
 /*
  * stack.c: PUSH, POP, PUSHA, POPA, ENTER, LEAVE (SDM 2A, 2B). PUSHF and POPF are in flags.c,
- * segment registers in segment_moves.c.
+ * segment registers in segment.c.
  *
  * Where an instruction makes several accesses, RSP and the other registers change after the last.
  */
