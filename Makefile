@@ -24,12 +24,14 @@ endif
 CFLAGS_ALL := -std=gnu17 $(WARNINGS) $(CFLAGS_$(MODE)) -fno-strict-aliasing -Ihypervisor -MMD -MP $(CFLAGS)
 LDLIBS := -lelf -lnettle -ljansson -lquadmath -lm -lpthread
 
-SOURCES := $(sort $(shell find hypervisor -name '*.c' ! -name '*_test.c'))
+SOURCES := $(sort $(shell find hypervisor -name '*.c' ! -name '*_test.c' ! -name '*_bench.c'))
 TESTS := $(sort $(shell find hypervisor -name '*_test.c'))
+BENCHES := $(sort $(shell find hypervisor -name '*_bench.c'))
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 LIBRARY := $(B)/libvisor.a
 VISOR := $(B)/visor
 TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
+BENCH_PROGRAMS := $(BENCHES:%.c=$(B)/%)
 
 .PHONY: all visor unit conform check lint bench install format clean deps
 all: visor guests
@@ -84,7 +86,13 @@ lint: all
 conform: all
 	@runner/trapline run
 
-bench: all
+# ---- what it costs: never part of the tests, as times depend on the machine ----
+
+$(BENCH_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
+	@echo '  LD      $@'
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) $(LDLIBS)
+
+bench: all $(BENCH_PROGRAMS) $(BENCH_GUEST)
 	@runner/bench
 
 # ---- installation: works without root where PREFIX does ----
@@ -98,9 +106,9 @@ install: all
 	cp -R suites/. $(SHARE)/suites
 
 format:
-	clang-format -i $(SOURCES) $(TESTS) $(shell find hypervisor -name '*.h')
+	clang-format -i $(SOURCES) $(TESTS) $(BENCHES) $(shell find hypervisor -name '*.h')
 
 clean:
 	rm -rf build
 
--include $(OBJECTS:.o=.d) $(TEST_PROGRAMS:=.d)
+-include $(OBJECTS:.o=.d) $(TEST_PROGRAMS:=.d) $(BENCH_PROGRAMS:=.d)
