@@ -9,17 +9,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MSR_SYSENTER_CS 0x174
-#define MSR_SYSENTER_ESP 0x175
-#define MSR_SYSENTER_EIP 0x176
-#define MSR_PLATFORM_INFO 0xce
-#define MSR_MISC_FEATURES 0x140
-#define MSR_STAR 0xc0000081
-#define MSR_LSTAR 0xc0000082
-#define MSR_CSTAR 0xc0000083
-#define MSR_FMASK 0xc0000084
+#define MSR_SYSENTER_CS    0x174
+#define MSR_SYSENTER_ESP   0x175
+#define MSR_SYSENTER_EIP   0x176
+#define MSR_PLATFORM_INFO  0xce
+#define MSR_MISC_FEATURES  0x140
+#define MSR_STAR           0xc0000081
+#define MSR_LSTAR          0xc0000082
+#define MSR_CSTAR          0xc0000083
+#define MSR_FMASK          0xc0000084
 #define MSR_KERNEL_GS_BASE 0xc0000102
-#define MSR_TSC_AUX 0xc0000103
+#define MSR_TSC_AUX        0xc0000103
 
 /* Filled by machine_probe, from CPUID alone. */
 struct machine {
@@ -46,7 +46,10 @@ static inline uint64_t machine_read_msr(uint32_t index)
 
 static inline void machine_write_msr(uint32_t index, uint64_t value)
 {
-	__asm__ volatile("wrmsr" : : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+	__asm__ volatile("wrmsr"
+			 :
+			 : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+			 : "memory");
 }
 
 static inline uint8_t machine_in8(uint16_t port)
@@ -126,16 +129,16 @@ static inline void machine_write_pkru(uint32_t value)
 	__asm__ volatile("wrpkru" : : "a"(value), "c"(0), "d"(0) : "memory");
 }
 
-#define MACHINE_REGISTER(name)                                                       \
-	static inline uint64_t machine_read_##name(void)                             \
-	{                                                                            \
-		uint64_t value;                                                      \
-		__asm__ volatile("mov %%" #name ", %0" : "=r"(value));               \
-		return value;                                                        \
-	}                                                                            \
-	static inline void machine_write_##name(uint64_t value)                      \
-	{                                                                            \
-		__asm__ volatile("mov %0, %%" #name : : "r"(value) : "memory");      \
+#define MACHINE_REGISTER(name)                                                                               \
+	static inline uint64_t machine_read_##name(void)                                                     \
+	{                                                                                                    \
+		uint64_t value;                                                                              \
+		__asm__ volatile("mov %%" #name ", %0" : "=r"(value));                                       \
+		return value;                                                                                \
+	}                                                                                                    \
+	static inline void machine_write_##name(uint64_t value)                                              \
+	{                                                                                                    \
+		__asm__ volatile("mov %0, %%" #name : : "r"(value) : "memory");                              \
 	}
 MACHINE_REGISTER(cr0)
 MACHINE_REGISTER(cr2)

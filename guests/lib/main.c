@@ -10,7 +10,7 @@
 #include "x86/control_device.h"
 #include "x86/outcome.h"
 
-#define EXIT_DONE 0x10  /* all selected cases were run */
+#define EXIT_DONE  0x10 /* all selected cases were run */
 #define EXIT_DIRTY 0x11 /* a case left the machine changed, or the library failed */
 
 _Noreturn void guest_main(uint32_t protocol, const void *information);

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 void report_text(const char *text);
-void report_hex(uint64_t value);      /* without 0x, no leading zeros */
+void report_hex(uint64_t value); /* without 0x, no leading zeros */
 void report_decimal(uint64_t value);
 /* @size bytes at @data as one number, little endian, most significant digit first, with 0x. */
 void report_bytes(const void *data, unsigned size);

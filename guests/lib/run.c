@@ -34,7 +34,8 @@ void run_initialize(void)
 		uint64_t stub = (uintptr_t)(monitor_stubs + 16 * n);
 
 		monitor_idt[2 * n] = (stub & 0xffff) | MONITOR_CS64 << 16 |
-				     (uint64_t)(SEG_P | TYPE_INTERRUPT_GATE) << 40 | (stub >> 16 & 0xffff) << 48;
+				     (uint64_t)(SEG_P | TYPE_INTERRUPT_GATE) << 40 |
+				     (stub >> 16 & 0xffff) << 48;
 	}
 	load_table(&x->monitor_gdtr, (uintptr_t)monitor_gdt, monitor_gdt_limit);
 	load_table(&x->monitor_idtr, (uintptr_t)monitor_idt, sizeof(monitor_idt) - 1);

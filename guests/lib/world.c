@@ -5,7 +5,7 @@
 #include "lib/report.h"
 #include "x86/case_layout.h"
 
-#define UNDO_MAX 64u
+#define UNDO_MAX    64u
 #define CHANGES_MAX 16u /* quadwords that one line tells */
 
 extern const uint8_t catch_long_stubs[], catch_legacy_stubs[];
@@ -40,10 +40,7 @@ static uint8_t *expected_at(uint32_t address)
 	return NULL;
 }
 
-static void put(uint32_t address, uint64_t value)
-{
-	*(uint64_t *)at(address) = value;
-}
+static void put(uint32_t address, uint64_t value) { *(uint64_t *)at(address) = value; }
 
 /* ---- descriptors ---- */
 
@@ -61,13 +58,10 @@ static uint64_t gate(uint16_t selector, uint64_t offset, unsigned attributes, un
 	       (uint64_t)attributes << 40 | (offset >> 16 & 0xffff) << 48;
 }
 
-static void set_gdt(uint32_t selector, uint64_t descriptor)
-{
-	put(CASE_GDT_ENTRY(selector), descriptor);
-}
+static void set_gdt(uint32_t selector, uint64_t descriptor) { put(CASE_GDT_ENTRY(selector), descriptor); }
 
-#define CODE (SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED)
-#define DATA (SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED)
+#define CODE   (SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED)
+#define DATA   (SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED)
 #define FLAT32 (SEG_G | SEG_DB)
 #define DPL(n) ((unsigned)(n) << SEG_DPL_SHIFT)
 
@@ -350,7 +344,8 @@ void world_report_changes(unsigned mode, bool paged)
 		changes += report_range(page, page + PAGE_SIZE, changes < room ? room - changes : 0);
 	}
 	if (mode == MODE_REAL || mode == MODE_VM86)
-		changes += report_range(CASE_IVT, CASE_IVT + CASE_IVT_SIZE, changes < room ? room - changes : 0);
+		changes +=
+			report_range(CASE_IVT, CASE_IVT + CASE_IVT_SIZE, changes < room ? room - changes : 0);
 	if (changes > room)
 		report_field("changed", changes);
 }

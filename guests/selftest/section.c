@@ -9,7 +9,7 @@ struct text {
 	unsigned mode, cpl;
 };
 
-#define CASE(name, in_mode, at_cpl, code, given, watching, insn, want, cite) \
+#define CASE(name, in_mode, at_cpl, code, given, watching, insn, want, cite)                                 \
 	{"selftest." name, insn, want, cite, in_mode, at_cpl},
 
 static const struct text cases[] = {
@@ -23,7 +23,8 @@ int main(void)
 
 	printf("trapline-cases %d selftest %zu\n", CASE_SECTION_VERSION, count);
 	for (const struct text *c = cases; c < cases + count; c++)
-		printf("case %s %s %s %u innocuous\n%s%s", c->id, c->insn, modes[c->mode], c->cpl, c->want, c->cite);
+		printf("case %s %s %s %u innocuous\n%s%s", c->id, c->insn, modes[c->mode], c->cpl, c->want,
+		       c->cite);
 	printf("end\n");
 	return fflush(stdout) ? 1 : 0;
 }
