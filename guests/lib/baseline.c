@@ -32,7 +32,7 @@ static void fill_tables(uint64_t *f, unsigned mode)
 		f[STATE_idtr_limit] = baseline_is_64(mode) ? CASE_IDT64_LIMIT : CASE_IDT32_LIMIT;
 	}
 	f[STATE_cr0] = mode == MODE_REAL ? CASE_CR0_REAL : CASE_CR0;
-	f[STATE_cr3] = baseline_is_64(mode) ? CASE_CR3_LONG : mode == MODE_REAL ? 0 : CASE_CR3_32;
+	f[STATE_cr3] = baseline_is_64(mode) ? CASE_CR3_LONG : CASE_CR3_32;
 	f[STATE_cr4] = baseline_is_64(mode) ? CASE_CR4_LONG : 0;
 }
 

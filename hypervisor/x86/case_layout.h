@@ -19,7 +19,7 @@
  * started the case (EIP, CS, EFLAGS).
  *
  * Paging. long and compat: 4-level, CR3 = CASE_CR3_LONG. prot16, prot32, vm86: 32-bit paging
- * without PSE, CR3 = CASE_CR3_32. real: none, CR3 = 0. A case that sets CR4.PAE in a prot mode sets
+ * without PSE, CR3 = CASE_CR3_32. real: none, CR3 = CASE_CR3_32. A case that sets CR4.PAE in a prot mode sets
  * CR3 = CASE_CR3_PAE, whose tables below the PDPT are those of long mode. The first
  * 2 MiB (4 MiB in 32-bit paging) are mapped by 4 KiB pages, whose entries a case may
  * poke: CASE_PTE_LONG(address), 8 bytes, and CASE_PTE_32(address), 4 bytes.
