@@ -116,6 +116,8 @@ static void end_case(struct suite *suite, const struct machine_end *end)
 	char text[300];
 
 	machine_end_text(end, text, sizeof(text));
+	if (end->event == MACHINE_OUTPUT)
+		judge_break(judge, text);
 	if (suite->source >= 0 && suite->lines[suite->source].size)
 		judge_break(judge, "the case ended in the middle of a report line");
 	switch (end->event) {

@@ -80,7 +80,7 @@ static const struct {
 	{"halt", "HANG", VERDICT_PASS, ""},
 	{"garbage", "RUNS", VERDICT_ERROR, "a line that is no report: \"what is this\""},
 	{"endless", "RUNS", VERDICT_ERROR, "a line that is no report"},
-	{"noline", "RUNS", VERDICT_ERROR, "in the middle of a report line"},
+	{"noline", "RUNS", VERDICT_ERROR, "the guest printed without end"},
 	{"misuse", "RUNS", VERDICT_ERROR, "misuse of the control device: out 0x5454 size 1 value 0x2"},
 	{"twice", "RUNS", VERDICT_ERROR, "misuse of the control device"},
 	{"port", "RUNS", VERDICT_ERROR, "no device answers: in 0x61 size 1"},
@@ -176,7 +176,7 @@ static enum suite_end run(struct session *s, const struct suite_options *options
 	return end;
 }
 
-static const struct suite_options options = {.max_insns = 200000, .timeout = 5000000000};
+static const struct suite_options options = {.max_insns = 500000, .timeout = 5000000000};
 
 static void each_gets_its_verdict(void **state)
 {
