@@ -14,56 +14,54 @@
 
 #define PRINT(label) "movl $" HERE(label) ", %esi\ncall print\n"
 
-/* Three cases: RUNS, a triple fault, and a fault. Prints the same on both channels. */
-TEST_IMAGE(
-	suite_guest,
-	"0:\n"
-	"movl $0x180000, %esp\n" PRINT(
-		header) "movl $0x5454, %edx\n"
-			"movl $1, %eax\n"
-			"outl %eax, %dx\n"
-			"movl $0x5458, %edx\n"
-			"inl %dx, %eax\n"
-			"testl %eax, %eax\n"
-			"jz nop\n"
-			"decl %eax\n"
-			"jz shutdown\n" PRINT(
-				fault_text) "jmp done\n"
-					    "nop: " PRINT(
-						    nop_text) "done: movl $0x5454, %edx\nmovl $2, %eax\noutl "
-							      "%eax, %dx\nhlt\n"
-							      "shutdown: lidt " HERE(
-								      nothing) "\nint3\n"
-									       "print:\n"
-									       "1: movl $0xe9, %edx\n"
-									       "lodsb\n"
-									       "testb %al, %al\n"
-									       "jz 2f\n"
-									       "outb %al, %dx\n"
-									       "movw $0x3f8, %dx\n"
-									       "outb %al, %dx\n"
-									       "jmp 1b\n"
-									       "2: ret\n"
-									       "nothing: .word 0\n.long 0\n"
-									       "header: .asciz \"trapline 1 "
-									       "t 3\\ncpuid 0 0 1 68747541 "
-									       "444d4163 "
-									       "69746e65\\nready\\n\"\n"
-									       "nop_text: .asciz \"start "
-									       "t.nop\\nend t.nop RUNS\\n\"\n"
-									       "fault_text: .asciz \"start "
-									       "t.fault\\nend t.fault FAULT "
-									       "vector=6\\n\"\n");
+/* RUNS, a triple fault, a fault, and a #UD that nothing catches. Prints the same on both channels. */
+/* clang-format off */
+TEST_IMAGE(suite_guest,
+	   "0:\n"
+	   "movl $0x180000, %esp\n" PRINT(header) "movl $0x5454, %edx\n"
+	   "movl $1, %eax\n"
+	   "outl %eax, %dx\n"
+	   "movl $0x5458, %edx\n"
+	   "inl %dx, %eax\n"
+	   "testl %eax, %eax\n"
+	   "jz nop\n"
+	   "decl %eax\n"
+	   "jz shutdown\n"
+	   "decl %eax\n"
+	   "jz fault\n"
+	   ".byte 0xf0\nlidt " HERE(nothing) "\n" PRINT(lock_text) "jmp done\n"
+	   "fault: " PRINT(fault_text) "jmp done\n"
+	   "nop: " PRINT(nop_text)
+	   "done: movl $0x5454, %edx\nmovl $2, %eax\noutl %eax, %dx\nhlt\n"
+	   "shutdown: lidt " HERE(nothing) "\nint3\n"
+	   "print:\n"
+	   "1: movl $0xe9, %edx\n"
+	   "lodsb\n"
+	   "testb %al, %al\n"
+	   "jz 2f\n"
+	   "outb %al, %dx\n"
+	   "movw $0x3f8, %dx\n"
+	   "outb %al, %dx\n"
+	   "jmp 1b\n"
+	   "2: ret\n"
+	   "nothing: .word 0\n.long 0\n"
+	   "header: .asciz \"trapline 1 t 4\\ncpuid 0 0 1 68747541 444d4163 69746e65\\nready\\n\"\n"
+	   "nop_text: .asciz \"start t.nop\\nend t.nop RUNS\\n\"\n"
+	   "lock_text: .asciz \"start t.lock\\nend t.lock RUNS\\n\"\n"
+	   "fault_text: .asciz \"start t.fault\\nend t.fault FAULT vector=6\\n\"\n");
+/* clang-format on */
 
 static const char section[] =
-	"trapline-cases 1 t 3\n"
+	"trapline-cases 1 t 4\n"
 	"case t.nop NOP long 0 innocuous\nwant always RUNS\ncite SDM 2B NOP No Operation\n"
 	"case t.down INT3 long 0 control\nwant vendor=amd SHUTDOWN\ncite APM 2 8.2 x\n"
 	"case t.fault UD2 long 0 innocuous\nwant always FAULT vector=6\ncite SDM 2B UD x\n"
+	"case t.lock LIDT long 0 control\nwant always SHUTDOWN\ncite SDM 2A LOCK x\n"
 	"cell AAA long 0 - untested no time\n"
 	"end\n";
 
 /* Echoes a byte from the serial port to it, then ends with its value. */
+/* clang-format off */
 TEST_IMAGE(plain_guest, "0:\n"
 			"movl $0x3fd, %edx\n"
 			"1: inb %dx, %al\n"
@@ -75,10 +73,11 @@ TEST_IMAGE(plain_guest, "0:\n"
 			"outb %al, $0xe9\n"
 			"outb %al, $0xf4\n"
 			"hlt");
+/* clang-format on */
 
 struct result {
 	int code;
-	char out[16384], err[4096];
+	char out[65536], err[4096];
 };
 
 static char folder[] = "/tmp/cli_test.XXXXXX";
@@ -235,10 +234,11 @@ static void list(void **state)
 	check_code(r, 0, "");
 	assert_string_equal(r->out, "t.nop\tRUNS\tSDM 2B NOP No Operation\n"
 				    "t.down\tif vendor=amd: SHUTDOWN\tAPM 2 8.2 x\n"
-				    "t.fault\tFAULT vector=6\tSDM 2B UD x\n");
+				    "t.fault\tFAULT vector=6\tSDM 2B UD x\n"
+				    "t.lock\tSHUTDOWN\tSDM 2A LOCK x\n");
 	r = VISOR("list", "--json", suite_path);
 	check_code(r, 0, "");
-	check_types(r->out, "case case case cell");
+	check_types(r->out, "case case case case cell");
 	r = VISOR("list", "--cases", "t.d*,t.nop", "--json", suite_path);
 	check_types(r->out, "case case");
 	check_code(VISOR("list", plain_path), 2, "holds no cases");
@@ -252,10 +252,10 @@ static void run(void **state)
 
 	(void)state;
 	check_code(r, 0, "");
-	assert_string_equal(r->out, "3 cases: 3 pass\n");
+	assert_string_equal(r->out, "4 cases: 4 pass\n");
 	r = VISOR("run", "--json", "--cpu", "intel,-umip", suite_path);
 	check_code(r, 0, "");
-	check_types(r->out, "run start end start end start end done");
+	check_types(r->out, "run start end start end start end start end done");
 	r = VISOR("run", "--json", "--cases", "t.fault", suite_path);
 	check_types(r->out, "run start end done");
 	assert_non_null(strstr(
@@ -276,9 +276,23 @@ static void every_expectation_can_fail(void **state)
 
 	(void)state;
 	check_code(r, 1, "");
-	assert_non_null(strstr(r->out, "3 cases: 0 pass 3 fail\n"));
+	assert_non_null(strstr(r->out, "4 cases: 0 pass 4 fail\n"));
 	assert_non_null(strstr(
 		r->out, "again   visor run --engine soft --cpu amd --mem 8388608 --invert --cases t.nop"));
+}
+
+/* A gate that is broken once the guest is ready costs the case that needs it, and no other. */
+static void broken_gate(void **state)
+{
+	struct result *r = VISOR("run", "--break", "LIDT.LOCK", suite_path);
+
+	(void)state;
+	check_code(r, 1, "");
+	assert_non_null(strstr(r->out, "4 cases: 3 pass 1 fail\n"));
+	assert_non_null(strstr(r->out, "FAIL t.lock\n  wanted  SHUTDOWN\n  got     RUNS\n"));
+	assert_non_null(strstr(r->out, " --break 'LIDT.LOCK' --cases t.lock"));
+	r = VISOR("run", "--list-breaks");
+	assert_non_null(strstr(r->out, "\nIDT_LIMIT\n"));
 }
 
 static void trace(void **state)
@@ -344,7 +358,7 @@ static void output_that_cannot_be_written(void **state)
 	}
 }
 
-static const char report[] = "trapline 1 t 3\ncpuid 0 0 1 68747541 444d4163 69746e65\nready\n"
+static const char report[] = "trapline 1 t 4\ncpuid 0 0 1 68747541 444d4163 69746e65\nready\n"
 			     "start t.nop\nend t.nop RUNS\nstart t.down\n";
 
 static void judge(void **state)
@@ -366,7 +380,7 @@ static void judge(void **state)
 	check_code(JUDGE(suite_path), 3, "");
 	write_file(list_path, "nothing\n", 8);
 	check_code(JUDGE(suite_path), 2, "no report");
-	write_file(list_path, "trapline 1 t 3\nready\nbye\n", 25);
+	write_file(list_path, "trapline 1 t 4\nready\nbye\n", 25);
 	check_code(JUDGE(suite_path), 5, "no case");
 	write_file(list_path, "trapline 1 other 3\n", 19);
 	check_code(JUDGE(suite_path), 2, "not of this image");
@@ -410,6 +424,7 @@ int main(void)
 		cmocka_unit_test(list),
 		cmocka_unit_test(run),
 		cmocka_unit_test(every_expectation_can_fail),
+		cmocka_unit_test(broken_gate),
 		cmocka_unit_test(trace),
 		cmocka_unit_test(wrong_words),
 		cmocka_unit_test(plain),

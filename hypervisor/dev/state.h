@@ -21,15 +21,14 @@ struct state_table {
 	const struct state_field *field;
 };
 
-#define STATE(type, name)                                                                                    \
-	{                                                                                                    \
-#name, offsetof(type, name), sizeof(((type *)0)->name)                                       \
-	}
-#define STATE_TABLE(symbol, name_, version_, fields)                                                         \
-	const struct state_table symbol = {.device = (name_),                                                \
-					   .version = (version_),                                            \
-					   .count = sizeof(fields) / sizeof((fields)[0]),                    \
+/* clang-format off */
+#define STATE(type, name) {#name, offsetof(type, name), sizeof(((type *)0)->name)}
+#define STATE_TABLE(symbol, name_, version_, fields)                                           \
+	const struct state_table symbol = {.device = (name_),                                  \
+					   .version = (version_),                              \
+					   .count = sizeof(fields) / sizeof((fields)[0]),      \
 					   .field = (fields)}
+/* clang-format on */
 
 /* Bytes that a saved device takes. */
 size_t state_size(const struct state_table *table);

@@ -4,6 +4,7 @@
 #include "vm/test_machine.h"
 
 /* Says READY, then changes memory, registers, its own code and devices, and says DONE. */
+/* clang-format off */
 TEST_IMAGE(worker, "0:\n"
 		   "movl $0x5454, %edx\n"
 		   "movl $1, %eax\n"
@@ -28,6 +29,7 @@ TEST_IMAGE(worker, "0:\n"
 		   "movl $2, %eax\n"
 		   "outl %eax, %dx\n"
 		   "hlt");
+/* clang-format on */
 
 static struct machine *ready(struct test_output *output)
 {

@@ -9,64 +9,54 @@
 #define DONE              "movl $0x5454, %edx\nmovl $2, %eax\noutl %eax, %dx\n"
 #define TEXT(label, text) #label ": .asciz \"" text "\"\n"
 
-TEST_IMAGE(
-	hostile, "0:\n"
-		 "movl $0x180000, %esp\n" PRINT(header) "movl $0x5454, %edx\n"
-							"movl $1, %eax\n"
-							"outl %eax, %dx\n"
-							"movl $0x5458, %edx\n"
-							"inl %dx, %eax\n"
-							"jmp *" HERE(table) "(,%eax,4)\n"
-									    "print:\n"
-									    "movl $0xe9, %edx\n"
-									    "1: lodsb\n"
-									    "testb %al, %al\n"
-									    "jz 2f\n"
-									    "outb %al, %dx\n"
-									    "jmp 1b\n"
-									    "2: ret\n"
-									    "good: " PRINT(good_text) DONE
-	"good2: " PRINT(good2_text) DONE "shutdown: lidt " HERE(nothing) "\nint3\n"
-									 "hang: jmp hang\n"
-									 "halt: cli\nhlt\n"
-									 "garbage: " PRINT(garbage_text) DONE
-	"endless: " PRINT(
-		garbage_text) "jmp endless\n"
-			      "noline: movb $0x41, %al\noutb %al, $0xe9\njmp noline\n"
-			      "misuse: movl $0x5454, %edx\nmovb $2, %al\noutb %al, %dx\nhlt\n"
-			      "twice: movl $0x5454, %edx\nmovl $1, %eax\noutl %eax, %dx\nhlt\n"
-			      "port: inb $0x61, %al\n" DONE "mmio: movl 0xfed00000, %eax\n" DONE
-			      "scribble: movl $0x100000, %edi\nmovl $0x8000, %ecx\nxorl %eax, %eax\ncld\nrep "
-			      "stosl\nhlt\n"
-			      "after: " PRINT(after_text) "cli\nhlt\n"
-							  "exit: movb $0x10, %al\noutb %al, $0xf4\nhlt\n"
-							  "reset: movl $0xcf9, %edx\nmovb $6, %al\noutb %al, "
-							  "%dx\nhlt\n"
-							  "silent: " DONE "partial: " PRINT(partial_text) DONE
-	".balign 4\n"
-	"table: .long " HERE(good) "," HERE(shutdown) "," HERE(hang) "," HERE(halt) "," HERE(garbage) "," HERE(endless) "," HERE(noline) "," HERE(misuse) "," HERE(twice) "," HERE(port) "," HERE(mmio) "," HERE(scribble) "," HERE(after) "," HERE(
-		exit) "," HERE(reset) "," HERE(silent) "," HERE(partial) "," HERE(good2) "\n"
-											 "nothing: .word "
-											 "0\n.long 0\n" TEXT(
-												 header,
-												 "trapline 1 "
-												 "h "
-												 "18\\nready"
-												 "\\n") TEXT(good_text,
-													     "end h.good RUNS rax=0x1\\n")
-												 TEXT(good2_text,
-												      "end "
-												      "h."
-												      "good2 "
-												      "RUNS "
-												      "rax="
-												      "0x1\\"
-												      "n") TEXT(garbage_text,
-														"what is this\\n")
-													 TEXT(after_text,
-													      "end h.after RUNS\\n")
-														 TEXT(partial_text,
-														      "end h.partial RUNS\\nend h"));
+/* clang-format off */
+TEST_IMAGE(hostile,
+	   "0:\n"
+	   "movl $0x180000, %esp\n" PRINT(header) "movl $0x5454, %edx\n"
+	   "movl $1, %eax\n"
+	   "outl %eax, %dx\n"
+	   "movl $0x5458, %edx\n"
+	   "inl %dx, %eax\n"
+	   "jmp *" HERE(table) "(,%eax,4)\n"
+	   "print:\n"
+	   "movl $0xe9, %edx\n"
+	   "1: lodsb\n"
+	   "testb %al, %al\n"
+	   "jz 2f\n"
+	   "outb %al, %dx\n"
+	   "jmp 1b\n"
+	   "2: ret\n"
+	   "good: " PRINT(good_text) DONE
+	   "good2: " PRINT(good2_text) DONE
+	   "shutdown: lidt " HERE(nothing) "\nint3\n"
+	   "hang: jmp hang\n"
+	   "halt: cli\nhlt\n"
+	   "garbage: " PRINT(garbage_text) DONE
+	   "endless: " PRINT(garbage_text) "jmp endless\n"
+	   "noline: movb $0x41, %al\noutb %al, $0xe9\njmp noline\n"
+	   "misuse: movl $0x5454, %edx\nmovb $2, %al\noutb %al, %dx\nhlt\n"
+	   "twice: movl $0x5454, %edx\nmovl $1, %eax\noutl %eax, %dx\nhlt\n"
+	   "port: inb $0x61, %al\n" DONE
+	   "mmio: movl 0xfed00000, %eax\n" DONE
+	   "scribble: movl $0x100000, %edi\nmovl $0x8000, %ecx\nxorl %eax, %eax\ncld\nrep stosl\nhlt\n"
+	   "after: " PRINT(after_text) "cli\nhlt\n"
+	   "exit: movb $0x10, %al\noutb %al, $0xf4\nhlt\n"
+	   "reset: movl $0xcf9, %edx\nmovb $6, %al\noutb %al, %dx\nhlt\n"
+	   "silent: " DONE
+	   "partial: " PRINT(partial_text) DONE
+	   ".balign 4\n"
+	   "table: .long " HERE(good) "," HERE(shutdown) "," HERE(hang) "," HERE(halt) "," HERE(garbage) ","
+	   HERE(endless) "," HERE(noline) "," HERE(misuse) "," HERE(twice) "," HERE(port) "," HERE(mmio) ","
+	   HERE(scribble) "," HERE(after) "," HERE(exit) "," HERE(reset) "," HERE(silent) "," HERE(partial) ","
+	   HERE(good2) "\n"
+	   "nothing: .word 0\n.long 0\n"
+	   TEXT(header, "trapline 1 h 18\\nready\\n")
+	   TEXT(good_text, "end h.good RUNS rax=0x1\\n")
+	   TEXT(good2_text, "end h.good2 RUNS rax=0x1\\n")
+	   TEXT(garbage_text, "what is this\\n")
+	   TEXT(after_text, "end h.after RUNS\\n")
+	   TEXT(partial_text, "end h.partial RUNS\\nend h"));
+/* clang-format on */
 
 /* Cases in the order of the table, what they want, and the verdict that they get. */
 static const struct {
