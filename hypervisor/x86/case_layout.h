@@ -19,10 +19,10 @@
  * started the case (EIP, CS, EFLAGS).
  *
  * Paging. long and compat: 4-level, CR3 = CASE_CR3_LONG. prot16, prot32, vm86: 32-bit paging
- * without PSE, CR3 = CASE_CR3_32. real: none, CR3 = CASE_CR3_32. A case that sets CR4.PAE in a prot mode sets
- * CR3 = CASE_CR3_PAE, whose tables below the PDPT are those of long mode. The first
- * 2 MiB (4 MiB in 32-bit paging) are mapped by 4 KiB pages, whose entries a case may
- * poke: CASE_PTE_LONG(address), 8 bytes, and CASE_PTE_32(address), 4 bytes.
+ * without PSE, CR3 = CASE_CR3_32. real: none, though CR3 holds CASE_CR3_32 too. A case that sets
+ * CR4.PAE in a prot mode sets CR3 = CASE_CR3_PAE, whose tables below the PDPT are those of long
+ * mode. The first 2 MiB (4 MiB in 32-bit paging) are mapped by 4 KiB pages, whose entries a case
+ * may poke: CASE_PTE_LONG(address), 8 bytes, and CASE_PTE_32(address), 4 bytes.
  * The stub, operand and CASE_STACK pages are user pages where the case's CPL is 3 (vm86
  * included), and supervisor pages otherwise; CASE_LAND_USER and, in 32-bit paging, page 0
  * (the IVT) are always user pages; the rest never. All baseline entries have P, A and W set,
@@ -66,6 +66,9 @@
 #define CASE_IDT32_LIMIT 0x7ffu
 
 /*
+ * In real mode, where the case watches rflags, PUSHFD (66 9c) stands between the bytes under test
+ * and CASE_END, since an exception there pushes FLAGS alone; it leaves no effects of its own.
+ *
  * CASE_END, two bytes, ends a case by #UD: LOCK NOP, undefined on every processor. (UD2 would
  * do, but the instruction emulator of KVM gives up on that one at CPL 0.)
  * The bytes under test stand at CASE_STUB, CASE_END behind them and in the rest of the page.
