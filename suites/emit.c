@@ -93,6 +93,46 @@ static const char *class_words(unsigned class, char text[64])
 	return text;
 }
 
+/* Whether @mode can encode some form of the instruction that @name names. */
+static bool encodable(const char *name, unsigned mode)
+{
+	for (unsigned i = INSN_NONE + 1; i < INSN_COUNT; i++) {
+		const struct insn *insn = &insn_table[i];
+
+		if (!strcmp(insn->name, name) && (!insn->modes || (insn->modes & WHERE_MODE(mode))))
+			return true;
+	}
+	return false;
+}
+
+static bool noted(const struct suite *suite, const char *name, unsigned mode, unsigned cpl)
+{
+	for (size_t i = 0; i < suite->note_count; i++) {
+		const struct cell_note *note = &suite->notes[i];
+
+		if (!note->encodable && !strcmp(note->insn, name) && note->mode == mode && note->cpl == cpl)
+			return true;
+	}
+	return false;
+}
+
+/* The modes that instructions.def gives no form of an instruction. */
+static void write_not_encodable(FILE *out, const struct suite *suite)
+{
+	for (unsigned i = INSN_NONE + 1; i < INSN_COUNT; i++) {
+		const char *name = insn_table[i].name;
+
+		if (i > INSN_NONE + 1 && !strcmp(insn_table[i - 1].name, name))
+			continue;
+		for (unsigned mode = 0; mode < MODE_COUNT; mode++) {
+			for (unsigned cpl = 0; cpl < 4 && !encodable(name, mode); cpl++) {
+				if (mode_has_cpl(mode, cpl) && !noted(suite, name, mode, cpl))
+					fprintf(out, "cell %s %s %u - not_encodable\n", name, mode_names[mode], cpl);
+			}
+		}
+	}
+}
+
 int suite_write_section(const struct suite *suite, const char *path)
 {
 	FILE *out = open_output(path);
@@ -114,6 +154,7 @@ int suite_write_section(const struct suite *suite, const char *path)
 			*note->condition ? note->condition : "-", note->encodable ? "untested" : "not_encodable",
 			note->encodable ? " " : "", note->encodable ? note->reason : "");
 	}
+	write_not_encodable(out, suite);
 	fprintf(out, "end\n");
 	return close_output(out, path);
 }

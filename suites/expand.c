@@ -63,7 +63,7 @@ static void baseline_system(struct machine_state *state, unsigned mode)
 	f[STATE_ldtr] = CASE_SEL_LDT;
 	f[STATE_tr] = ia32e ? CASE_SEL_TSS64 : CASE_SEL_TSS32;
 	f[STATE_cr0] = mode == MODE_REAL ? CASE_CR0_REAL : CASE_CR0;
-	f[STATE_cr3] = ia32e ? CASE_CR3_LONG : CASE_CR3_32;
+	f[STATE_cr3] = mode == MODE_REAL ? 0 : ia32e ? CASE_CR3_LONG : CASE_CR3_32;
 	f[STATE_cr4] = ia32e ? CASE_CR4_LONG : 0;
 	f[STATE_dr6] = CASE_DR6;
 	f[STATE_dr7] = CASE_DR7;

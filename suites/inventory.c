@@ -117,6 +117,8 @@ static void check_cell(struct suite *suite, const struct inventory *insn, unsign
 				    mode_names[mode], cpl);
 		return;
 	}
+	if (!(insn->modes & WHERE_MODE(mode)))
+		return; /* instructions.def says so */
 	missing = relevant(insn, mode, cpl) & ~insn->seen[mode][cpl] & ~insn->noted[mode][cpl];
 	for (unsigned i = 0; i < 64; i++) {
 		if (missing >> i & 1)
