@@ -171,16 +171,18 @@ static bool deliver_raised(struct cpu *cpu)
 	return true;
 }
 
+static bool debug_shadow(const struct cpu *cpu) { return CHECK(DEBUG_SHADOW, cpu->shadow == SHADOW_MOV_SS); }
+
 /* A #DB trap for the breakpoints and the single step of the instruction behind us (SDM 3B 18.3). */
 static void deliver_traps(struct cpu *cpu)
 {
 	struct event event = {.kind = EVENT_TRAP, .vector = VECTOR_DB, .return_rip = cpu->rip};
 
-	if (cpu->step_tf && cpu->shadow != SHADOW_MOV_SS)
+	if (CHECK(SINGLE_STEP, cpu->step_tf) && !debug_shadow(cpu))
 		cpu->dr6_pending |= DR6_BS;
 	cpu->step_tf = false;
 	/* MOV SS and POP SS hold #DB off until the instruction behind them is done (SDM 3A 6.8.3). */
-	if (!cpu->dr6_pending || cpu->shadow == SHADOW_MOV_SS)
+	if (!cpu->dr6_pending || debug_shadow(cpu))
 		return;
 	deliver(cpu, &event);
 }
@@ -192,7 +194,7 @@ static void pending_refresh(struct cpu *cpu)
 {
 	uint32_t bits = 0;
 
-	if (cpu->nmi_pending && !cpu->nmi_blocked)
+	if (cpu->nmi_pending && !CHECK(NMI_BLOCKING, cpu->nmi_blocked))
 		bits |= PENDING_NMI;
 	if (cpu->interrupt_line && cpu->rflags & RFLAGS_IF)
 		bits |= PENDING_INTERRUPT;
@@ -219,7 +221,7 @@ static bool take_interrupt(struct cpu *cpu)
 	struct event event = {.kind = EVENT_EXTERNAL_INTERRUPT, .return_rip = cpu->rip};
 	int vector;
 
-	if (!(cpu->pending & PENDING_INTERRUPT) || cpu->shadow != SHADOW_NONE)
+	if (!(cpu->pending & PENDING_INTERRUPT) || CHECK(INTERRUPT_SHADOW, cpu->shadow != SHADOW_NONE))
 		return false;
 	vector = cpu->bus.interrupt_acknowledge(cpu->bus.owner);
 	if (vector < 0) {
@@ -249,10 +251,11 @@ static uint32_t code_breakpoints(const struct cpu *cpu)
 /* One instruction alone, with what TF, RF, breakpoints and shadows make of it. */
 static void step(struct cpu *cpu)
 {
-	uint32_t hits = cpu->rflags & RFLAGS_RF || cpu->shadow == SHADOW_MOV_SS ? 0 : code_breakpoints(cpu);
+	bool held_off = CHECK(RESUME_FLAG, cpu->rflags & RFLAGS_RF) || debug_shadow(cpu);
+	uint32_t hits = held_off ? 0 : code_breakpoints(cpu);
 	const struct insn *insn;
 
-	if (unlikely(hits)) {
+	if (CHECK(CODE_BREAKPOINT, hits)) {
 		cpu->dr6_pending |= hits;
 		cpu_raise(cpu, VECTOR_DB, 0);
 	}
@@ -290,7 +293,7 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 		*stop = cpu->retired >= cpu->stop_at ? CPU_STOP_BUDGET : CPU_STOP_REQUESTED;
 		return true;
 	}
-	if (take_nmi(cpu) || take_interrupt(cpu))
+	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI && (take_nmi(cpu) || take_interrupt(cpu)))
 		return false;
 	if (cpu->activity != ACTIVITY_ACTIVE) {
 		*stop = CPU_STOP_HALT;

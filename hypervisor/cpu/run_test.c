@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "cpu/checks.h"
 #include "cpu/cpu.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
@@ -981,6 +982,49 @@ static void test_data_breakpoint_of_fault(void **state)
 	assert_int_equal(m->cpu->dr6, DR6_FIXED_1);
 }
 
+/* Each named check of run.c and trace.c, broken: what it holds off comes, or what it raises does not. */
+static void test_broken_checks(void **state)
+{
+	struct machine *m = *state;
+
+	assert_true(check_break("SINGLE_STEP"));
+	START_REAL(m, 0x40, 0xf4);
+	m->cpu->rflags |= RFLAGS_TF;
+	cpu_mode_changed(m->cpu);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, CODE + 2);
+	assert_true(check_break("CODE_BREAKPOINT"));
+	START_REAL(m, 0x40, 0xf4);
+	set_breakpoint(m, CODE, DR7_L(0));
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, CODE + 2);
+	assert_true(check_break("RESUME_FLAG"));
+	START_REAL(m, 0x40, 0xf4);
+	set_breakpoint(m, CODE, DR7_L(0));
+	m->cpu->rflags |= RFLAGS_RF;
+	expect_vector(m, VECTOR_DB, CODE);
+	assert_true(check_break("INTERRUPT_SHADOW"));
+	START_REAL(m, 0xfb, 0x40, 0xf4);
+	cpu_set_interrupt_line(m->cpu, true);
+	expect_vector(m, 0x20, CODE + 1);
+	assert_true(check_break("DEBUG_SHADOW"));
+	START_REAL(m, 0x8e, 0xd0, 0x43, 0x43);
+	m->cpu->rflags |= RFLAGS_TF;
+	cpu_mode_changed(m->cpu);
+	expect_vector(m, VECTOR_DB, CODE + 2);
+	assert_true(check_break("NMI_BLOCKING"));
+	START_REAL(m, 0x40, 0xf4);
+	m->cpu->nmi_blocked = true;
+	cpu_raise_nmi(m->cpu);
+	expect_vector(m, VECTOR_NMI, CODE);
+	assert_true(check_break("CODE_LIMIT"));
+	START_REAL(m, 0x40, 0xf4);
+	set_code_limit(m, CODE);
+	assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+	assert_int_equal(m->cpu->rip, CODE + 2);
+	assert_true(check_break(NULL));
+}
+
 /* ---- tracing, and what is not modelled ---- */
 
 static void test_tracing(void **state)
@@ -1102,6 +1146,7 @@ int main(void)
 		TEST(test_code_breakpoint),
 		TEST(test_data_breakpoint),
 		TEST(test_data_breakpoint_of_fault),
+		TEST(test_broken_checks),
 		TEST(test_resume_flag),
 		TEST(test_tracing),
 		TEST(test_unmodelled),

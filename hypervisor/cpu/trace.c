@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/checks.h"
 #include "cpu/decode.h"
 #include "cpu/mem/mem.h"
 #include "cpu/mem/phys.h"
@@ -79,6 +80,12 @@ static inline struct trace *trace_of(const struct insn *first)
 static inline uint64_t code_linear(const struct cpu *cpu, uint64_t rip)
 {
 	return (cpu->segment[CS].linear_base + rip) & cpu->linear_mask;
+}
+/* Bytes of CS from cpu->rip on; beyond its end, which only a broken check lets happen, as if there were none.
+ */
+static inline uint64_t code_inside(const struct cpu *cpu)
+{
+	return cpu->rip < cpu->code_end ? cpu->code_end - cpu->rip : ~0ull;
 }
 static inline struct jump *jump_slot(struct trace_cache *cache, uint64_t linear)
 {
@@ -429,7 +436,7 @@ static struct trace *trace_build(struct cpu *cpu, uint64_t physical)
 {
 	struct trace_cache *cache = cpu->traces;
 	unsigned offset = (unsigned)(physical % PAGE), looked, last;
-	uint64_t inside = cpu->code_end - cpu->rip;
+	uint64_t inside = code_inside(cpu);
 	const uint8_t *host;
 	struct code_page *page;
 	struct trace *trace, **bucket;
@@ -464,7 +471,7 @@ static struct trace *trace_build(struct cpu *cpu, uint64_t physical)
 /* The limit of CS (SDM 3A 5.3); fetch_translate() checks that the address is canonical. */
 static void check_code_limit(struct cpu *cpu)
 {
-	if (unlikely(cpu->rip >= cpu->code_end))
+	if (CHECK(CODE_LIMIT, cpu->rip >= cpu->code_end))
 		cpu_raise(cpu, VECTOR_GP, 0);
 }
 
@@ -519,7 +526,7 @@ static void fetch_bytes(struct cpu *cpu, uint64_t physical, uint8_t *to, size_t 
 const struct insn *trace_step(struct cpu *cpu)
 {
 	struct insn *insn = cpu->traces->step.trace.insn;
-	uint64_t linear = code_linear(cpu, cpu->rip), inside = cpu->code_end - cpu->rip;
+	uint64_t linear = code_linear(cpu, cpu->rip), inside = code_inside(cpu);
 	size_t have = PAGE - linear % PAGE, room = inside < INSN_BYTES ? inside : INSN_BYTES;
 	uint8_t *bytes = cpu->traces->step_bytes;
 	bool invalid;
