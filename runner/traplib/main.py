@@ -82,7 +82,8 @@ def parser():
                           "default: all that some case could notice")
     mutants_.add_argument("--gates", action="store_true", help="only the gates of opcodes.def (MNEMONIC.GATE)")
     mutants_.add_argument("--suite", action="append", metavar="SUITE", help="again for more; default: all")
-    mutants_.add_argument("--target", action="append", metavar="T", help="as for run")
+    mutants_.add_argument("--target", action="append", metavar="T", help="as for run; default: both profiles of soft, and "
+                          "both without what processors may lack")
     mutants_.add_argument("-j", type=count, default=os.cpu_count() or 1, metavar="N", dest="jobs",
                           help="processes at once (default: the number of processors)")
 
@@ -157,7 +158,7 @@ def command_mutants(options):
     chosen = mutants.select(options.mutant, suites, options.gates)
     if not chosen:
         raise NothingSelected("no mutant is selected that a case could notice")
-    hunt = mutants.Hunt(targets.parse(options.target), suites, max(1, options.jobs))
+    hunt = mutants.Hunt(targets.parse(options.target or mutants.DEFAULT_TARGETS), suites, max(1, options.jobs))
     known, progress, survivors, excused = mutants.explained(), Progress(len(chosen)), [], 0
     for name, killer in hunt.run(chosen):
         progress.add(1, killer is None)

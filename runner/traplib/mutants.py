@@ -20,6 +20,13 @@ ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"
            "mov_sreg": ("mov_*s_r", "mov_r_*s", "mov_*s_m", "mov_m_*s")}
 EXPLAINED = "equivalent_mutants"
 
+# Besides the profiles as they are: without what a listed instruction may lack, so that the gate that asks for its
+# CPUID bit shows.
+WITHOUT = ("pku", "xsaves", "xsavec", "xsaveopt", "xgetbv1", "xsave", "invpcid", "rdtscp", "rdpid", "fsgsbase", "syscall",
+           "sep", "smap", "monitor", "rdrand", "rdseed", "umip")
+BARE = ",-".join(WITHOUT)
+DEFAULT_TARGETS = ("soft", f"soft:amd,-{BARE},-wbnoinvd,-monitorx,-rdpru,-xsaveerptr", f"soft:intel,-{BARE}")
+
 
 def names():
     """All mutants, in their order."""
