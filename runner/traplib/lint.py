@@ -47,6 +47,8 @@ def suite_errors(suite):
         if cell["state"] not in STATES or (cell["state"] == "untested" and not cell.get("reason")):
             errors.append(f"{cell['insn']} {cell['mode']} cpl{cell['cpl']}: untested without a reason")
         filled.setdefault(cell["insn"], set()).add((cell["mode"], cell["cpl"]))
+    if not suite.cells:
+        return errors  # a suite without an inventory (the library's own tests)
     for insn, cells in sorted(filled.items()):
         for mode in MODES:
             for cpl in cpls(mode):

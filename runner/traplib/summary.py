@@ -45,11 +45,13 @@ def clean(text):
 
 
 def by_target(run):
-    """{(target, suite): counts}, in the order of the run."""
+    """{(target, suite): counts}, targets in the order of the command line."""
     groups = {}
     for (target, case_id), end in run.ends.items():
         groups.setdefault((target, case_id.split(".")[0]), []).append(end["verdict"])
-    return {key: verdicts.counts(group) for key, group in groups.items()}
+    order = {name: index for index, name in enumerate(run.header["targets"])}
+    ordered = sorted(groups, key=lambda key: (order.get(key[0], len(order)), key[1]))
+    return {key: verdicts.counts(groups[key]) for key in ordered}
 
 
 def lines(run, color=False):
