@@ -332,20 +332,60 @@ static bool run_clip(uint64_t linear, uint64_t offset, uint64_t end, size_t *siz
 	return true;
 }
 
+/*
+ * The page of a run's first byte by the checks of an access, for a run that misses the inline path. It
+ * raises what the first element would raise, so it may be asked only where an element of any width
+ * passes alignment, lies in one page and below @end. NULL: a look at each element is wanted.
+ */
+static const struct tlb_slow *run_translate(struct cpu *cpu, unsigned segment, uint64_t offset, uint64_t end,
+					    unsigned access)
+{
+	uint64_t linear = (cpu->segment[segment].linear_base + offset) & cpu->linear_mask;
+	const struct tlb_slow *page;
+
+	if (cpu->tlb == &cpu->tlbs[TLB_USER_ALIGNED] || first_part(linear, 8) < 8 || offset + 8 > end)
+		return NULL;
+	segment_linear(cpu, segment, offset, 1, access);
+	page = tlb_translate(cpu, linear, access | current_access(cpu));
+	return page->watched ? NULL : page;
+}
+
 const uint8_t *mem_run_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size)
 {
 	const uint8_t *host = mem_fast_read(cpu, segment, offset, 1);
 	uint64_t linear = (cpu->segment[segment].linear_base + offset) & cpu->linear_mask;
+	uint64_t end = cpu->segment[segment].read_end;
+	const struct tlb_slow *page;
 
-	return host && run_clip(linear, offset, cpu->segment[segment].read_end, size) ? host : NULL;
+	if (unlikely(!host)) {
+		page = run_translate(cpu, segment, offset, end, ACCESS_READ);
+		if (!page || !page->host)
+			return NULL;
+		host = page->host + (linear & PAGE_MASK);
+	}
+	return run_clip(linear, offset, end, size) ? host : NULL;
 }
 
 uint8_t *mem_run_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size)
 {
 	uint8_t *host = mem_fast_write(cpu, segment, offset, 1);
 	uint64_t linear = (cpu->segment[segment].linear_base + offset) & cpu->linear_mask;
+	uint64_t end = cpu->segment[segment].write_end;
+	const struct tlb_slow *page = NULL;
 
-	return host && run_clip(linear, offset, cpu->segment[segment].write_end, size) ? host : NULL;
+	if (unlikely(!host)) {
+		page = run_translate(cpu, segment, offset, end, ACCESS_WRITE);
+		if (!page || !page->flags)
+			return NULL;
+		host = page->host + (linear & PAGE_MASK);
+	}
+	if (!run_clip(linear, offset, end, size))
+		return NULL;
+	if (unlikely(page)) {
+		phys_page_written(cpu->memory, page->flags, page->physical | (linear & PAGE_MASK), *size);
+		tlb_arm_write(cpu, current_access(cpu) | ACCESS_WRITE, linear);
+	}
+	return host;
 }
 
 /* ---- code ---- */

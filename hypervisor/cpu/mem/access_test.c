@@ -535,8 +535,6 @@ static void test_runs(void **state)
 	size_t size = 0x10000;
 
 	(void)state;
-	assert_null(mem_run_write(cpu, DS, DATA_LINEAR + 0x100, &size)); /* not before it was written once */
-	mem_write(cpu, DS, DATA_LINEAR + 0x100, 0, 1);
 	assert_ptr_equal(mem_run_write(cpu, DS, DATA_LINEAR + 0x100, &size), t->ram + PAGE_ONE + 0x100);
 	assert_int_equal(size, 0xf00);
 	size = 16;
@@ -550,6 +548,53 @@ static void test_runs(void **state)
 	assert_ptr_equal(mem_run_write(cpu, DS, 0x400, &size), t->ram + 0x1400);
 	assert_int_equal(size, 0x100); /* to the end of the segment */
 	assert_null(mem_run_read(cpu, DS, 0x500, &size));
+	test_cpu_free(t);
+}
+
+/* A run that misses the TLB walks, and what it writes is logged. */
+static void test_runs_that_miss(void **state)
+{
+	struct test_cpu *t = paged_cpu(FLAGS, FLAGS & ~(uint64_t)PTE_W);
+	struct cpu *cpu = &t->cpu;
+	size_t size = 0x10000, logged;
+
+	(void)state;
+	assert_ptr_equal(mem_run_read(cpu, DS, DATA_LINEAR + 0x100, &size), t->ram + PAGE_ONE + 0x100);
+	assert_ptr_equal(mem_run_write(cpu, DS, DATA_LINEAR + 0x100, &size), t->ram + PAGE_ONE + 0x100);
+	assert_int_equal(cpu->memory->dirty[cpu->memory->dirty_count - 1], PAGE_ONE);
+	assert_non_null(mem_fast_write(cpu, DS, DATA_LINEAR, 1));
+
+	/* What the first element would raise, and nothing else is done. */
+	logged = cpu->memory->dirty_count;
+	cpu->cr0 |= CR0_WP;
+	tlb_select(cpu);
+	assert_int_equal(FAULT_OF(t, mem_run_write(cpu, DS, DATA_LINEAR + 0x1000, &size)), VECTOR_PF);
+	assert_int_equal(cpu->raised.error_code, PF_P | PF_W);
+	assert_int_equal(cpu->cr2, DATA_LINEAR + 0x1000);
+	assert_int_equal(cpu->memory->dirty_count, logged);
+
+	/* An element may cross into the next page: that is for the element to find out. */
+	assert_null(mem_run_write(cpu, DS, DATA_LINEAR + 0x1ffc, &size));
+	test_cpu_free(t);
+}
+
+/* Alignment comes before paging, and the segment before both. */
+static void test_runs_leave_order_alone(void **state)
+{
+	struct test_cpu *t = paged_cpu(FLAGS, 0);
+	struct cpu *cpu = &t->cpu;
+	size_t size = 64;
+
+	(void)state;
+	cpu->cpl = 3;
+	cpu->cr0 |= CR0_AM;
+	cpu->rflags |= RFLAGS_AC;
+	tlb_select(cpu);
+	assert_null(mem_run_read(cpu, DS, DATA_LINEAR + 0x1001, &size));
+	cpu->rflags &= ~(uint64_t)RFLAGS_AC;
+	tlb_select(cpu);
+	assert_int_equal(FAULT_OF(t, mem_run_read(cpu, DS, DATA_LINEAR + 0x1001, &size)), VECTOR_PF);
+	assert_int_equal(FAULT_OF(t, mem_run_read(cpu, DS, 0x8000000000000000, &size)), VECTOR_GP);
 	test_cpu_free(t);
 }
 
@@ -682,6 +727,8 @@ int main(void)
 		cmocka_unit_test(test_canonical),
 		cmocka_unit_test(test_fetch),
 		cmocka_unit_test(test_runs),
+		cmocka_unit_test(test_runs_that_miss),
+		cmocka_unit_test(test_runs_leave_order_alone),
 		cmocka_unit_test(test_stack),
 		cmocka_unit_test(test_breakpoints),
 	};

@@ -53,8 +53,11 @@ static inline uint64_t mem_modify_begin(struct cpu *cpu, unsigned segment, uint6
 static inline void mem_modify_end(struct cpu *cpu, const struct mem_modify *modify, uint64_t value,
 				  unsigned width);
 
-/* A page-wise run for string instructions: host pointer for up to *@size bytes at this offset that lie in one
- * page and inside the segment, without faulting; NULL where only the slow path will do. */
+/*
+ * A page-wise run for string instructions: host pointer for up to *@size bytes at this offset that lie in one
+ * page and inside the segment, of which all are then read, or written; NULL where only element by element will
+ * do. Raises what an access to the first element would raise.
+ */
 const uint8_t *mem_run_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size);
 uint8_t *mem_run_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t *size);
 

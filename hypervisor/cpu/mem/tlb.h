@@ -60,6 +60,10 @@ struct tlb {
 	struct tlb_slow slow[TLB_ENTRIES];
 };
 
-static inline uint64_t tlb_index(uint64_t linear) { return (linear >> PAGE_SHIFT) % TLB_ENTRIES; }
+/* Pages whose distance is a power of two, as those of arrays and stacks often are, have entries of their own. */
+static inline uint64_t tlb_index(uint64_t linear)
+{
+	return (linear >> PAGE_SHIFT ^ linear >> (PAGE_SHIFT + 10)) % TLB_ENTRIES;
+}
 
 #endif

@@ -4,6 +4,7 @@
 #include "cpu/mem/test_cpu.h"
 
 #define LINEAR 0x200000u
+#define SAME_INDEX 0x100000000ull /* the distance of two pages with the same index */
 #define PAGE   0x300000u
 #define OTHER  0x400000u
 #define FLAGS  (PTE_P | PTE_W | PTE_U)
@@ -69,13 +70,22 @@ static void test_generations_wrap(void **state)
 	test_cpu_free(t);
 }
 
+/* Pages whose distance is a power of two, up to that of gigabytes, have entries of their own. */
+static void test_index(void **state)
+{
+	(void)state;
+	for (uint64_t distance = PAGE_SIZE; distance < SAME_INDEX; distance *= 2)
+		assert_int_not_equal(tlb_index(LINEAR + distance), tlb_index(LINEAR));
+}
+
 /* Two pages with the same index do not answer for each other. */
 static void test_same_index(void **state)
 {
 	struct test_cpu *t = paged_cpu(FLAGS);
-	uint64_t alias = LINEAR + (uint64_t)TLB_ENTRIES * PAGE_SIZE;
+	uint64_t alias = LINEAR + SAME_INDEX;
 
 	(void)state;
+	assert_int_equal(tlb_index(alias), tlb_index(LINEAR));
 	test_map(t, alias, OTHER | FLAGS, 1);
 	for (unsigned round = 0; round < 2; round++) {
 		assert_int_equal(byte_at(t, LINEAR), 1);
@@ -214,7 +224,7 @@ static uint64_t random_next(uint64_t *state)
 
 static uint64_t page_linear(unsigned page)
 {
-	return LINEAR + (page % 20) * PAGE_SIZE + (page < 20 ? 0 : (uint64_t)TLB_ENTRIES * PAGE_SIZE);
+	return LINEAR + (page % 20) * PAGE_SIZE + (page < 20 ? 0 : SAME_INDEX);
 }
 
 /* Maps a page anew with random rights, and drops what was known of it. */
@@ -324,6 +334,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_kept_until_flushed),
 		cmocka_unit_test(test_generations_wrap),
+		cmocka_unit_test(test_index),
 		cmocka_unit_test(test_same_index),
 		cmocka_unit_test(test_invlpg_of_a_large_page),
 		cmocka_unit_test(test_dirty_flag),
