@@ -50,7 +50,8 @@ static void write_case(FILE *out, const struct case_entry *entry, size_t index)
 		fprintf(out, "0x%02x, ", entry->bytes[i]);
 	fprintf(out, "}, {");
 	for (unsigned i = 0; i < entry->watch_count; i++)
-		fprintf(out, "{0x%x, %u, %u}, ", entry->watch[i].address, entry->watch[i].size, entry->watch[i].field);
+		fprintf(out, "{0x%x, %u, %u}, ", entry->watch[i].address, entry->watch[i].size,
+			entry->watch[i].field);
 	fprintf(out, "}},\n");
 }
 
@@ -60,7 +61,8 @@ int suite_write_table(const struct suite *suite, const char *path)
 
 	if (!out)
 		return -1;
-	fprintf(out, "/* Generated from the tables of suites/%s. */\n#include \"x86/case.h\"\n\n", suite->name);
+	fprintf(out, "/* Generated from the tables of suites/%s. */\n#include \"x86/case.h\"\n\n",
+		suite->name);
 	for (size_t i = 0; i < suite->case_count; i++)
 		write_settings(out, &suite->cases[i], i);
 	fprintf(out, "\nconst char case_suite[] = \"%s\";\nconst uint32_t case_count = %zu;\n", suite->name,
@@ -127,7 +129,8 @@ static void write_not_encodable(FILE *out, const struct suite *suite)
 		for (unsigned mode = 0; mode < MODE_COUNT; mode++) {
 			for (unsigned cpl = 0; cpl < 4 && !encodable(name, mode); cpl++) {
 				if (mode_has_cpl(mode, cpl) && !noted(suite, name, mode, cpl))
-					fprintf(out, "cell %s %s %u - not_encodable\n", name, mode_names[mode], cpl);
+					fprintf(out, "cell %s %s %u - not_encodable\n", name,
+						mode_names[mode], cpl);
 			}
 		}
 	}
@@ -144,15 +147,16 @@ int suite_write_section(const struct suite *suite, const char *path)
 	for (size_t i = 0; i < suite->case_count; i++) {
 		const struct case_entry *entry = &suite->cases[i];
 
-		fprintf(out, "case %s %s %s %u %s\n%s", entry->id, entry->insn->name, mode_names[entry->mode], entry->cpl,
-			class_words(entry->insn->class, class), entry->text);
+		fprintf(out, "case %s %s %s %u %s\n%s", entry->id, entry->insn->name, mode_names[entry->mode],
+			entry->cpl, class_words(entry->insn->class, class), entry->text);
 	}
 	for (size_t i = 0; i < suite->note_count; i++) {
 		const struct cell_note *note = &suite->notes[i];
 
 		fprintf(out, "cell %s %s %u %s %s%s%s\n", note->insn, mode_names[note->mode], note->cpl,
-			*note->condition ? note->condition : "-", note->encodable ? "untested" : "not_encodable",
-			note->encodable ? " " : "", note->encodable ? note->reason : "");
+			*note->condition ? note->condition : "-",
+			note->encodable ? "untested" : "not_encodable", note->encodable ? " " : "",
+			note->encodable ? note->reason : "");
 	}
 	write_not_encodable(out, suite);
 	fprintf(out, "end\n");

@@ -14,7 +14,7 @@ struct encoding {
 	unsigned rex;
 	uint8_t opcode[4];
 	unsigned opcode_count;
-	int digit;         /* ModRM.reg, or -1 */
+	int digit;          /* ModRM.reg, or -1 */
 	unsigned immediate; /* bytes */
 };
 

@@ -59,11 +59,13 @@ static void baseline_system(struct machine_state *state, unsigned mode)
 	f[STATE_gdtr_base] = CASE_GDT;
 	f[STATE_gdtr_limit] = CASE_GDT_LIMIT;
 	f[STATE_idtr_base] = mode == MODE_REAL ? CASE_IVT : ia32e ? CASE_IDT64 : CASE_IDT32;
-	f[STATE_idtr_limit] = mode == MODE_REAL ? CASE_IVT_SIZE - 1 : ia32e ? CASE_IDT64_LIMIT : CASE_IDT32_LIMIT;
+	f[STATE_idtr_limit] = mode == MODE_REAL ? CASE_IVT_SIZE - 1
+			      : ia32e           ? CASE_IDT64_LIMIT
+						: CASE_IDT32_LIMIT;
 	f[STATE_ldtr] = CASE_SEL_LDT;
 	f[STATE_tr] = ia32e ? CASE_SEL_TSS64 : CASE_SEL_TSS32;
 	f[STATE_cr0] = mode == MODE_REAL ? CASE_CR0_REAL : CASE_CR0;
-	f[STATE_cr3] = mode == MODE_REAL ? 0 : ia32e ? CASE_CR3_LONG : CASE_CR3_32;
+	f[STATE_cr3] = ia32e ? CASE_CR3_LONG : CASE_CR3_32;
 	f[STATE_cr4] = ia32e ? CASE_CR4_LONG : 0;
 	f[STATE_dr6] = CASE_DR6;
 	f[STATE_dr7] = CASE_DR7;
@@ -200,8 +202,11 @@ void row_note(struct cell *x, const enum insn_key *insns, unsigned where, const 
 
 		for (unsigned mode = 0; mode < MODE_COUNT; mode++) {
 			for (unsigned cpl = 0; cpl < 4; cpl++) {
-				struct cell_note note = {.insn = insn->name, .mode = mode, .cpl = cpl,
-							 .encodable = encodable, .reason = reason};
+				struct cell_note note = {.insn = insn->name,
+							 .mode = mode,
+							 .cpl = cpl,
+							 .encodable = encodable,
+							 .reason = reason};
 
 				if (!row_covers(encodable ? insn : &anywhere, where, mode, cpl))
 					continue;
@@ -246,7 +251,8 @@ void given_or(struct cell *x, enum state_field field, uint64_t value)
 void given_clear(struct cell *x, enum state_field field, uint64_t value)
 {
 	x->state.field[field] &= ~value;
-	setting_add(x, (struct case_setting){.kind = SETTING_CLEAR, .field = (uint16_t)field, .value = value});
+	setting_add(x,
+		    (struct case_setting){.kind = SETTING_CLEAR, .field = (uint16_t)field, .value = value});
 }
 
 void given_poke(struct cell *x, enum setting_kind kind, uint32_t address, uint64_t value)
@@ -331,10 +337,11 @@ void given_cr4(struct cell *x, uint64_t bit, const char *name)
 	static const struct {
 		uint64_t bit;
 		const char *feature;
-	} needs[] = {{CR4_VME, "vme"},     {CR4_PVI, "vme"},       {CR4_TSD, "tsc"},     {CR4_DE, "de"},
-		     {CR4_UMIP, "umip"},   {CR4_LA57, "la57"},     {CR4_VMXE, "vmx"},    {CR4_SMXE, "smx"},
-		     {CR4_FSGSBASE, "fsgsbase"}, {CR4_PCIDE, "pcid"}, {CR4_OSXSAVE, "xsave"},
-		     {CR4_SMEP, "smep"},   {CR4_SMAP, "smap"},     {CR4_PKE, "pku"},     {CR4_PKS, "pks"}};
+	} needs[] = {{CR4_VME, "vme"},    {CR4_PVI, "vme"},       {CR4_TSD, "tsc"},
+		     {CR4_DE, "de"},      {CR4_UMIP, "umip"},     {CR4_LA57, "la57"},
+		     {CR4_VMXE, "vmx"},   {CR4_SMXE, "smx"},      {CR4_FSGSBASE, "fsgsbase"},
+		     {CR4_PCIDE, "pcid"}, {CR4_OSXSAVE, "xsave"}, {CR4_SMEP, "smep"},
+		     {CR4_SMAP, "smap"},  {CR4_PKE, "pku"},       {CR4_PKS, "pks"}};
 
 	for (unsigned i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
 		if (needs[i].bit == bit)
@@ -414,7 +421,8 @@ static void operand_over_limit(struct cell *x, bool stack)
 	} else if (stack) { /* one that still holds the stack, as the handler may use it */
 		limit = 0x1ffff;
 		given_descriptor(x, CASE_SEL_SPARE, 0, limit,
-				 SEG_DB | SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | x->cpl << SEG_DPL_SHIFT);
+				 SEG_DB | SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED |
+					 x->cpl << SEG_DPL_SHIFT);
 		given_set(x, STATE_ss, CASE_SEL_SPARE | x->cpl);
 	} else {
 		limit = 0xf;
@@ -461,10 +469,7 @@ void given_operand(struct cell *x, enum operand_kind kind)
 	}
 }
 
-uint64_t cell_next_ip(struct cell *x)
-{
-	return x->state.field[STATE_rip] + x->length - x->tail_count;
-}
+uint64_t cell_next_ip(struct cell *x) { return x->state.field[STATE_rip] + x->length - x->tail_count; }
 
 /* ---- what the manuals say ---- */
 
@@ -539,7 +544,8 @@ const char *predicate_feature(const char *feature, bool present)
 		fprintf(stderr, "unknown feature '%s' in a predicate\n", feature);
 		exit(1);
 	}
-	snprintf(text, 200, "cpuid.%x.%x.%s[%u]=%d", bit->leaf, bit->subleaf, registers[bit->reg], bit->bit, present);
+	snprintf(text, 200, "cpuid.%x.%x.%s[%u]=%d", bit->leaf, bit->subleaf, registers[bit->reg], bit->bit,
+		 present);
 	return text;
 }
 
@@ -595,14 +601,13 @@ void effect_field(struct cell *x, enum state_field field, uint64_t value, uint64
 	struct effect *effect = effect_get(x, 0, 0, field);
 	uint64_t all = field_value(x, field, ~0ull);
 
-	if (x->mode == MODE_REAL && field == STATE_rflags)
-		mask &= 0xffff; /* all that an interrupt pushes there, so all that can be seen */
 	effect->any = false;
 	if ((mask & all) == all)
-		snprintf(effect->value, sizeof(effect->value), "0x%llx", (unsigned long long)field_value(x, field, value));
+		snprintf(effect->value, sizeof(effect->value), "0x%llx",
+			 (unsigned long long)field_value(x, field, value));
 	else
-		snprintf(effect->value, sizeof(effect->value), "0x%llx&0x%llx", (unsigned long long)(value & mask & all),
-			 (unsigned long long)(mask & all));
+		snprintf(effect->value, sizeof(effect->value), "0x%llx&0x%llx",
+			 (unsigned long long)(value & mask & all), (unsigned long long)(mask & all));
 }
 
 void effect_any(struct cell *x, enum state_field field)
@@ -626,7 +631,8 @@ static void format_wide(char *text, size_t room, unsigned size, uint64_t low, ui
 	int length = snprintf(text, room, "0x");
 
 	for (unsigned i = size; i-- > 0;) {
-		unsigned byte = i >= 16 ? 0 : (unsigned)((i >= 8 ? high >> 8 * (i - 8) : low >> 8 * i) & 0xff);
+		unsigned byte =
+			i >= 16 ? 0 : (unsigned)((i >= 8 ? high >> 8 * (i - 8) : low >> 8 * i) & 0xff);
 
 		if ((size_t)length + 3 < room)
 			length += snprintf(text + length, room - (size_t)length, "%02x", byte);
@@ -654,7 +660,8 @@ void effect_memory(struct cell *x, uint64_t address, unsigned size, uint64_t val
 	effect_memory_wide(x, address, size, value & mask, 0);
 	effect = effect_get(x, (uint32_t)address, size, 0);
 	format_wide(bits, sizeof(bits), size, mask, 0);
-	snprintf(effect->value + strlen(effect->value), sizeof(effect->value) - strlen(effect->value), "&%s", bits);
+	snprintf(effect->value + strlen(effect->value), sizeof(effect->value) - strlen(effect->value), "&%s",
+		 bits);
 }
 
 void effect_memory_any(struct cell *x, uint64_t address, unsigned size)
@@ -688,10 +695,7 @@ void cite(struct cell *x, const char *key)
 
 /* ---- a finished cell ---- */
 
-static unsigned condition_order(const char *tag)
-{
-	return (unsigned)(condition_find(tag) - condition_table);
-}
+static unsigned condition_order(const char *tag) { return (unsigned)(condition_find(tag) - condition_table); }
 
 static void cell_id(struct cell *x, char id[CASE_ID_MAX])
 {
@@ -732,7 +736,8 @@ static void want_write(const struct want *want, FILE *out)
 		if (effect->address)
 			fprintf(out, " [0x%x:%u]=%s", effect->address, effect->size, effect->value);
 		else
-			fprintf(out, " %s=%s", effect->field == EFFECT_EVENT ? "event" : state_names[effect->field],
+			fprintf(out, " %s=%s",
+				effect->field == EFFECT_EVENT ? "event" : state_names[effect->field],
 				effect->value);
 	}
 	fputc('\n', out);
@@ -758,8 +763,8 @@ static bool watch_is_fill(const struct cell *x, const struct case_watch *watch)
 	for (unsigned i = 0; i < x->setting_count; i++) {
 		const struct case_setting *s = &x->settings[i];
 
-		if (s->kind >= SETTING_POKE1 && s->kind <= SETTING_POKE8 && s->address < watch->address + watch->size &&
-		    s->address + 8 > watch->address)
+		if (s->kind >= SETTING_POKE1 && s->kind <= SETTING_POKE8 &&
+		    s->address < watch->address + watch->size && s->address + 8 > watch->address)
 			filled = false;
 	}
 	return filled && watch->size <= 16;
@@ -774,7 +779,8 @@ static void want_name_unchanged(struct cell *x, struct want *want, const struct 
 		return;
 	x->want_count = (unsigned)(want - x->wants) + 1; /* the effect_ functions add to the last outcome */
 	if (watch->size && watch_is_fill(x, watch))
-		effect_memory_wide(x, watch->address, watch->size, ~0ull / 0xff * CASE_FILL, ~0ull / 0xff * CASE_FILL);
+		effect_memory_wide(x, watch->address, watch->size, ~0ull / 0xff * CASE_FILL,
+				   ~0ull / 0xff * CASE_FILL);
 	else if (watch->size)
 		effect_memory_any(x, watch->address, watch->size);
 	else if (watch->field == STATE_rip && want->kind == OUTCOME_RUNS)
@@ -815,8 +821,8 @@ static char *cell_text(struct cell *x)
 		want_write(&x->wants[i], out);
 	}
 	for (unsigned i = 0; i < x->cite_count; i++)
-		fprintf(out, "cite %s %s %s %s\n", x->cites[i]->manual, x->cites[i]->volume, x->cites[i]->section,
-			x->cites[i]->title);
+		fprintf(out, "cite %s %s %s %s\n", x->cites[i]->manual, x->cites[i]->volume,
+			x->cites[i]->section, x->cites[i]->title);
 	fclose(out);
 	return text;
 }
@@ -824,7 +830,8 @@ static char *cell_text(struct cell *x)
 void cell_finish(struct cell *x)
 {
 	struct suite *suite = x->suite;
-	struct case_entry entry = {.file = x->file, .line = x->line, .insn = x->insn, .mode = x->mode, .cpl = x->cpl};
+	struct case_entry entry = {
+		.file = x->file, .line = x->line, .insn = x->insn, .mode = x->mode, .cpl = x->cpl};
 
 	if (!x->want_count)
 		cell_error(x, "the row says nothing");
@@ -873,8 +880,8 @@ static int report_errors(void)
 static void list_clauses(void)
 {
 	for (unsigned i = 0; i < manual_count; i++)
-		printf("%s %s %s %s %u\n", manual_table[i].key, manual_table[i].manual, manual_table[i].volume,
-		       manual_table[i].section, manual_table[i].cases);
+		printf("%s %s %s %s %u\n", manual_table[i].key, manual_table[i].manual,
+		       manual_table[i].volume, manual_table[i].section, manual_table[i].cases);
 }
 
 int main(int argc, char **argv)

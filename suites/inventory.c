@@ -14,8 +14,8 @@
 
 struct inventory {
 	const char *name;
-	unsigned modes;              /* WHERE_MODE bits in which a form can be encoded */
-	uint64_t conditions;         /* of any form */
+	unsigned modes;               /* WHERE_MODE bits in which a form can be encoded */
+	uint64_t conditions;          /* of any form */
 	uint64_t by_mode[MODE_COUNT]; /* of the forms that the mode has */
 	uint64_t seen[MODE_COUNT][4];
 	uint64_t noted[MODE_COUNT][4];
@@ -56,7 +56,8 @@ static void read_insn(struct suite *suite, const struct insn *insn)
 		int index = condition_index(word);
 
 		if (index < 0)
-			suite_error(suite, "instructions.def", 1, "%s: unknown condition '%s'", insn->key, word);
+			suite_error(suite, "instructions.def", 1, "%s: unknown condition '%s'", insn->key,
+				    word);
 		else
 			bits |= 1ull << index;
 	}
@@ -90,7 +91,8 @@ static void read_note(struct suite *suite, const struct cell_note *note)
 	} else {
 		index = condition_index(note->condition);
 		if (index < 0)
-			suite_error(suite, "(note)", 0, "%s: unknown condition '%s'", note->insn, note->condition);
+			suite_error(suite, "(note)", 0, "%s: unknown condition '%s'", note->insn,
+				    note->condition);
 		else
 			*noted |= 1ull << index;
 	}
@@ -113,8 +115,8 @@ static void check_cell(struct suite *suite, const struct inventory *insn, unsign
 
 	if (insn->not_encodable[mode][cpl]) {
 		if (insn->seen[mode][cpl])
-			suite_error(suite, "inventory", 0, "%s %s cpl%u: both cases and NOT_ENCODABLE", insn->name,
-				    mode_names[mode], cpl);
+			suite_error(suite, "inventory", 0, "%s %s cpl%u: both cases and NOT_ENCODABLE",
+				    insn->name, mode_names[mode], cpl);
 		return;
 	}
 	if (!(insn->modes & WHERE_MODE(mode)))
@@ -122,8 +124,8 @@ static void check_cell(struct suite *suite, const struct inventory *insn, unsign
 	missing = relevant(insn, mode, cpl) & ~insn->seen[mode][cpl] & ~insn->noted[mode][cpl];
 	for (unsigned i = 0; i < 64; i++) {
 		if (missing >> i & 1)
-			suite_error(suite, "inventory", 0, "%s %s cpl%u %s: no case", insn->name, mode_names[mode], cpl,
-				    i == BASELINE ? "-" : condition_table[i].name);
+			suite_error(suite, "inventory", 0, "%s %s cpl%u %s: no case", insn->name,
+				    mode_names[mode], cpl, i == BASELINE ? "-" : condition_table[i].name);
 	}
 }
 

@@ -15,9 +15,9 @@ const struct condition condition_table[] = {
 const unsigned condition_count = sizeof(condition_table) / sizeof(condition_table[0]);
 
 struct manual manual_table[] = {
-#define MANUAL_SDM(key_, volume_, section_, title_) \
+#define MANUAL_SDM(key_, volume_, section_, title_)                                                          \
 	{.key = "SDM_" #key_, .manual = "SDM", .volume = volume_, .section = section_, .title = title_},
-#define MANUAL_APM(key_, volume_, section_, title_) \
+#define MANUAL_APM(key_, volume_, section_, title_)                                                          \
 	{.key = "APM_" #key_, .manual = "APM", .volume = volume_, .section = section_, .title = title_},
 #include "manuals.def"
 #undef MANUAL_SDM
@@ -28,7 +28,7 @@ const unsigned manual_count = sizeof(manual_table) / sizeof(manual_table[0]);
 enum { REG_eax, REG_ebx, REG_ecx, REG_edx };
 
 const struct feature_bit feature_table[] = {
-#define FEATURE(name_, leaf_, subleaf_, reg_, bit_) \
+#define FEATURE(name_, leaf_, subleaf_, reg_, bit_)                                                          \
 	{.name = #name_, .leaf = (leaf_), .subleaf = (subleaf_), .reg = REG_##reg_, .bit = (bit_)},
 #include "x86/features.def"
 #undef FEATURE

@@ -86,6 +86,11 @@ FAMILY(virtualization)
 #include "virtualization.def"
 }
 
+FAMILY(stepping)
+{
+#include "stepping.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -107,4 +112,5 @@ void suite_rows(struct suite *suite)
 	syscall(&cell);
 	waiting(&cell);
 	virtualization(&cell);
+	stepping(&cell);
 }
