@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from . import paths, policy
 from .errors import HarnessError, UsageError
 
-# rows of opcodes.def that the tables know by the register they move
-ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"),
-           "mov_sreg": ("mov_*s_r", "mov_r_*s", "mov_*s_m", "mov_m_*s")}
+# instructions that the tables divide, by the mnemonic that opcodes.def has for all of them
+ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"), "push": ("push_*",), "pop": ("pop_*",),
+           "mov": ("mov_?s_r", "mov_r_?s"), "call": ("call_far",), "jmp": ("jmp_far",), "int": ("int_n",)}
 EXPLAINED = "equivalent_mutants"
 
 # Besides the profiles as they are: without what a listed instruction may lack, so that the gate that asks for its
