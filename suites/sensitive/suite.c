@@ -86,6 +86,11 @@ FAMILY(virtualization)
 #include "virtualization.def"
 }
 
+FAMILY(memory)
+{
+#include "memory.def"
+}
+
 FAMILY(stepping)
 {
 #include "stepping.def"
@@ -112,5 +117,6 @@ void suite_rows(struct suite *suite)
 	syscall(&cell);
 	waiting(&cell);
 	virtualization(&cell);
+	memory(&cell);
 	stepping(&cell);
 }
