@@ -75,7 +75,8 @@ void control_write_cr0(struct cpu *cpu, uint64_t value)
 	if (changed & CR0_PG)
 		cpu->efer = value & CR0_PG && cpu->efer & EFER_LME ? cpu->efer | EFER_LMA
 								   : cpu->efer & ~(uint64_t)EFER_LMA;
-	mode_changed(cpu, changed & (CR0_PG | CR0_PE | CR0_WP));
+	if (changed)
+		mode_changed(cpu, changed & (CR0_PG | CR0_PE | CR0_WP));
 }
 
 /* ---- CR3 ---- */

@@ -80,6 +80,8 @@ static uint32_t current_code_mode(const struct cpu *cpu)
 		mode |= CODE_STACK32;
 	if (cpu->cpl == 3)
 		mode |= CODE_CPL3;
+	if (!(cpu->cr0 & (CR0_EM | CR0_TS)) && cpu->cr4 & CR4_OSFXSR)
+		mode |= CODE_FP;
 	return mode;
 }
 

@@ -67,7 +67,8 @@ enum code_mode {
 	CODE_LMA = 16,        /* EFER.LMA = 1 */
 	CODE_STACK32 = 32,    /* SS.B = 1 (ignored in 64-bit mode) */
 	CODE_CPL3 = 64,       /* CPL = 3: so that user and kernel code do not share traces */
-	CODE_MODES = 128
+	CODE_FP = 128,        /* x87, MMX and SSE are open: CR0.EM = 0, CR0.TS = 0, CR4.OSFXSR = 1 */
+	CODE_MODES = 256
 };
 
 /*
@@ -144,6 +145,14 @@ enum {
 	PENDING_EVENT_TIME = 256 /* cpu->retired has come to cpu->event_at */
 };
 
+/* An answer of profile_cpuid() that is kept. */
+#define CPUID_ANSWERS 16u
+struct cpuid_answer {
+	bool known;
+	uint32_t leaf, subleaf;
+	struct cpuid_registers registers;
+};
+
 struct cpu {
 	/* Hot: what almost every handler touches. */
 	uint64_t reg[REG_SLOTS];
@@ -191,6 +200,7 @@ struct cpu {
 	struct phys_memory *memory;
 	struct trace_cache *traces;
 	struct tlb *tlbs;          /* TLB_CONTEXTS of them */
+	struct cpuid_answer cpuid[CPUID_ANSWERS]; /* cpuid.c's: what the profile, which does not change, has answered */
 	uint32_t apic_id;          /* initial APIC id, as CPUID tells it; set by the engine, 0 after cpu_new() */
 	uint64_t physical_mask;    /* bits of a physical address, from the profile */
 	bool tracing;

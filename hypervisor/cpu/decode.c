@@ -397,8 +397,10 @@ static enum decode_result decode_pattern(struct decoder *d, const struct pattern
 	if (unlikely(p->reserved || p->unmodelled))
 		return p->reserved ? DECODE_UNDEFINED : DECODE_UNMODELLED;
 	insn->opcode = p->row;
-	insn->run =
-		p->gates ? gate_run : opcode_table[p->row].handlers->run[memory][__builtin_ctz(insn->width)];
+	/* Gates that are open wherever this decoded form runs need no check each time. */
+	insn->run = p->gates & ~(d->mode & CODE_FP ? GATES_OF_CODE_FP : 0)
+			    ? gate_run
+			    : opcode_table[p->row].handlers->run[memory][__builtin_ctz(insn->width)];
 	return DECODE_OK;
 }
 

@@ -113,6 +113,9 @@ enum opcode_gate {
 #undef GATE
 };
 
+/* Gates that CODE_FP says are open. */
+#define GATES_OF_CODE_FP ((uint32_t)(GATE_EM | GATE_EM_NM | GATE_OSFXSR | GATE_TS | GATE_MP_TS))
+
 /* When AMD-V takes an intercept (APM 2 15.7, table 15-7). */
 enum svm_order {
 	SVM_AFTER_EXCEPTIONS, /* after the checks that can fault without memory access */

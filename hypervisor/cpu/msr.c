@@ -402,12 +402,27 @@ static const struct msr_rule rules[] = {
 #undef MSR
 };
 
+#define RULES (sizeof(rules) / sizeof(rules[0]))
+
+/* The first rule that does not end below @index: msr.def is in order. */
+static size_t rule_from(uint32_t index)
+{
+	size_t low = 0, high = RULES;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (rules[middle].last < index)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 static const struct msr_rule *rule_find(const struct cpu *cpu, uint32_t index)
 {
-	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+	for (size_t i = rule_from(index); i < RULES && rules[i].first <= index; i++) {
 		const struct msr_rule *rule = &rules[i];
-		if (index < rule->first || index > rule->last)
-			continue;
 		if (rule->vendor && !(rule->vendor >> cpu->profile->vendor & 1))
 			continue;
 		if (!rule->feature || cpu_has(cpu, rule->feature) ||

@@ -322,9 +322,30 @@ static void test_bases(void **state)
 	machine_close(&m);
 }
 
+/* The table is searched by index, so that it must be in order. */
+static void test_order(void **state)
+{
+#define MC_BANKS 4u /* as in msr.c */
+	static const struct {
+		const char *name;
+		uint32_t first, last;
+	} rules[] = {
+#define MSR(low, high, what, ...) {what, low, high},
+#include "cpu/msr.def"
+#undef MSR
+	};
+
+	(void)state;
+	for (size_t i = 1; i < sizeof(rules) / sizeof(rules[0]); i++) {
+		if (rules[i].first < rules[i - 1].first || rules[i].last < rules[i - 1].last)
+			fail_msg("%s stands behind %s", rules[i].name, rules[i - 1].name);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_addresses), cmocka_unit_test(test_values),
 		cmocka_unit_test(test_access),    cmocka_unit_test(test_time),
 		cmocka_unit_test(test_counters),  cmocka_unit_test(test_cpuid),

@@ -340,6 +340,32 @@ static void test_fault(void **state)
 	expect_vector(m, VECTOR_DE, CODE + 4);
 }
 
+/* Code that was decoded while SSE was open is checked again once it is not, and the other way round. */
+static void test_gates_follow_control_registers(void **state)
+{
+	static const struct {
+		uint64_t cr0, cr4;
+		int vector; /* -1: runs */
+	} rows[] = {{0, CR4_OSFXSR, -1}, {CR0_TS, CR4_OSFXSR, VECTOR_NM}, {CR0_EM, CR4_OSFXSR, VECTOR_UD},
+		    {0, 0, VECTOR_UD},   {0, CR4_OSFXSR, -1}};
+	struct machine *m = *state;
+
+	START_REAL(m, 0x0f, 0x28, 0xc0, 0xf4); /* movaps xmm0,xmm0 */
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		m->cpu->cr0 = (m->cpu->cr0 & ~(uint64_t)(CR0_EM | CR0_TS)) | rows[i].cr0;
+		m->cpu->cr4 = rows[i].cr4;
+		m->cpu->rip = CODE;
+		m->cpu->activity = ACTIVITY_ACTIVE;
+		cpu_mode_changed(m->cpu);
+		if (rows[i].vector >= 0) {
+			expect_vector(m, (unsigned)rows[i].vector, CODE);
+			continue;
+		}
+		assert_int_equal(cpu_run(m->cpu), CPU_STOP_HALT);
+		assert_int_equal(m->cpu->rip, CODE + 4);
+	}
+}
+
 /* A handler that faults itself for ever, on a stack that wraps: the budget ends it. */
 static void test_fault_loop(void **state)
 {
@@ -1112,6 +1138,7 @@ int main(void)
 		TEST(test_event_at),
 		TEST(test_rep),
 		TEST(test_fault),
+		TEST(test_gates_follow_control_registers),
 		TEST(test_fault_loop),
 		TEST(test_too_long),
 		TEST(test_shutdown),

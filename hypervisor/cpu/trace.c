@@ -413,7 +413,7 @@ static unsigned trace_fill(struct cpu *cpu, struct trace *trace, const uint8_t *
 	return offset;
 }
 
-static uint64_t trace_key(const struct cpu *cpu, uint64_t physical) { return physical << 7 | cpu->code_mode; }
+static uint64_t trace_key(const struct cpu *cpu, uint64_t physical) { return physical * CODE_MODES | cpu->code_mode; }
 
 static struct code_page *page_make(struct trace_cache *cache, uint64_t page)
 {

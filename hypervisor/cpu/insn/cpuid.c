@@ -66,9 +66,19 @@ static void leaf_extended_1(const struct cpu *cpu, struct cpuid_registers *r)
 		r->edx &= ~EXTENDED1_EDX_NX;
 }
 
+/* What the profile answers: guests ask the same few leaves again and again. */
+static struct cpuid_registers cpuid_of_profile(struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
+{
+	struct cpuid_answer *answer = &cpu->cpuid[(leaf ^ leaf >> 28 ^ subleaf) % CPUID_ANSWERS];
+
+	if (!answer->known || answer->leaf != leaf || answer->subleaf != subleaf)
+		*answer = (struct cpuid_answer){true, leaf, subleaf, profile_cpuid(cpu->profile, leaf, subleaf)};
+	return answer->registers;
+}
+
 static struct cpuid_registers cpuid_now(struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
 {
-	struct cpuid_registers r = profile_cpuid(cpu->profile, leaf, subleaf);
+	struct cpuid_registers r = cpuid_of_profile(cpu, leaf, subleaf);
 
 	switch (leaf) {
 	case 0:
