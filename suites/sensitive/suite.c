@@ -86,6 +86,11 @@ FAMILY(virtualization)
 #include "virtualization.def"
 }
 
+FAMILY(gates)
+{
+#include "gates.def"
+}
+
 FAMILY(memory)
 {
 #include "memory.def"
@@ -117,6 +122,7 @@ void suite_rows(struct suite *suite)
 	syscall(&cell);
 	waiting(&cell);
 	virtualization(&cell);
+	gates(&cell);
 	memory(&cell);
 	stepping(&cell);
 }
