@@ -15,7 +15,7 @@ from pathlib import Path
 RUNNER = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(RUNNER))
 
-from traplib import results, selection  # noqa: E402
+from traplib import execute, results, selection  # noqa: E402
 from traplib.errors import UsageError  # noqa: E402
 
 
@@ -47,7 +47,7 @@ class Bench(unittest.TestCase):
         return done
 
     def last(self):
-        return results.Run(results.find("last", self.path / "runs"))
+        return results.Run.read(results.find("last", self.path / "runs"))
 
     def verdicts(self):
         return {case_id: end["verdict"] for (_, case_id), end in self.last().ends.items()}
@@ -174,6 +174,33 @@ class Running(Bench):
             done = self.trapline("run", "--target", "soft:amd", "--shard", f"{number}/3", "--dry-run", status=0)
             seen += done.stdout.split()[1::2]
         self.assertEqual(sorted(seen), sorted(f"s.a{i}.long.cpl0" for i in range(10)))
+
+
+class Reading(Bench):
+    def test_a_run_that_is_read_back_is_the_one_that_was_written(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 FAIL/PASS\nc.long.cpl0 DIE\nd.long.cpl0 NOTSUP")
+        done = self.trapline("run", "--target", "soft:amd", "--retries", "1", status=1)
+        page = (self.last().path.parent / "report.html").read_bytes()
+        again = self.trapline("report", status=1)
+        self.assertEqual(again.stdout, done.stdout)
+        self.assertEqual((self.last().path.parent / "report.html").read_bytes(), page)
+
+    def test_a_line_keeps_what_the_target_said(self):
+        out = execute.Output()
+        said = b'{"t":"end","id":"s.a","got":"a \\u00e9"}'
+        record = dict(json.loads(said), target="soft:amd", expected=True)
+        out.add(record, said, b',"expected":true')
+        self.assertEqual(json.loads(out.lines[0]), record)
+        self.assertIn(b"\\u00e9", out.lines[0])
+        spaced = b'{"id": "s.a", "t": "end"}'
+        out.add(dict(json.loads(spaced), target="soft:amd", expected=False), spaced, b',"expected":false')
+        self.assertEqual(json.loads(out.lines[1])["target"], "soft:amd")
+        self.assertIs(json.loads(out.lines[1])["expected"], False)
+
+    def test_lines_that_are_two_records_are_none(self):
+        for lines in ([b"1,2", b"3"], [b"{}],[{}"], [b"{"]):
+            self.assertRaises(ValueError, results.parse, lines)
+        self.assertEqual(results.parse([b'{"a":1}', b"{}\r"]), [{"a": 1}, {}])
 
 
 class BadInput(Bench):

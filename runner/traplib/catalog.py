@@ -1,20 +1,18 @@
 """The cases that the guests hold, as `visor list --json` tells them. Nothing is run."""
 
-import json
 import subprocess
 
-from . import paths
+from . import paths, results
 from .errors import HarnessError, UsageError
 
 
 class Suite:
-    """One guest: its image, its cases by id in their order, its cells, and the lines that say so."""
+    """One guest: its image, its cases by id in their order, its cells, and the lines (bytes) that say so."""
 
     def __init__(self, name, image, lines):
         self.name, self.image, self.lines = name, image, lines
-        self.cases, self.cells = {}, []
-        for line in lines:
-            record = json.loads(line)
+        self.records, self.cases, self.cells = results.parse(lines), {}, []
+        for record in self.records:
             if record["t"] == "case":
                 self.cases[record["id"]] = record
             elif record["t"] == "cell":
@@ -25,14 +23,14 @@ def load(name, image):
     """Reads one suite from its guest."""
     command = [str(paths.visor()), "list", "--json", str(image)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace",
-                              check=False)
+        done = subprocess.run(command, capture_output=True, check=False)
     except OSError as error:
         raise HarnessError(f"{command[0]}: {error.strerror}") from error
+    words = done.stderr.decode("utf-8", "replace").strip()
     if done.returncode == 2:
-        raise UsageError(done.stderr.strip() or f"{image}: cannot be read")
+        raise UsageError(words or f"{image}: cannot be read")
     if done.returncode:
-        raise HarnessError(f"visor list {image}: status {done.returncode}: {done.stderr.strip()}")
+        raise HarnessError(f"visor list {image}: status {done.returncode}: {words}")
     return Suite(name, image, done.stdout.splitlines())
 
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from .errors import HarnessError, UsageError
-from .results import DUMP
+from .results import line_of, parse
 from .verdicts import EXPECTED
 
 CHUNK = 1 << 16
@@ -74,6 +74,42 @@ class Process:
         if self.list:
             self.list.close()
         return status, words
+
+
+class Output:
+    """What the lines of a process become: records, their lines, and the ends among them."""
+
+    def __init__(self):
+        self.records, self.lines, self.ends = [], [], []
+
+    def add(self, record, line=None, tail=None):
+        """Adds a record. @line: the target's own, to which "target" and @tail are added as they stand."""
+        head = b'{"t":"%b",' % record["t"].encode()
+        self.records.append(record)
+        if line and line.startswith(head) and line.endswith(b"}"):
+            self.lines.append(b'%b"target":"%b",%b%b}\n' % (head, record["target"].encode(), line[len(head):-1], tail))
+        else:
+            self.lines.append(line_of(record))
+
+
+def records_of(process, lines):
+    """The records of a target's lines; HarnessError at the first that is none."""
+    try:
+        records = parse(lines)
+    except ValueError:
+        records = map(parse_one, lines)
+    for record, line in zip(records, lines):
+        if not isinstance(record, dict) or "t" not in record:
+            raise HarnessError(f"{process.job.target.name}: not a record: {line[:200]!r}")
+        yield record
+
+
+def parse_one(line):
+    """The record of a line, or None."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 class Executor:
@@ -142,40 +178,33 @@ class Executor:
         *lines, process.buffer = (process.buffer + data).split(b"\n")
         if len(process.buffer) > LINE_MAX:
             raise HarnessError(f"{process.job.target.name}: a line of more than {LINE_MAX} bytes")
-        out, done, bad = [], 0, 0
-        for line in lines:
-            record = self._take(process, line, out)
-            if record is not None:
-                done += 1
-                bad += not record["expected"]
-        self.writer.write(b"".join(out))
-        self.progress.add(done, bad)
+        out = Output()
+        try:
+            for record, line in zip(records_of(process, lines), lines):
+                self._take(process, record, line, out)
+        finally:
+            self.writer.lines(out.records, out.lines)
+        bad = sum(not record["expected"] for record in out.ends)
+        self.progress.add(len(out.ends), bad)
         if bad and self.fail_fast:
             self.stop("--fail-fast, and a case was not as expected")
         return True
 
-    def _take(self, process, line, out):
-        """One line of a process: appends what it becomes to @out, returns the record of an end."""
-        job = process.job
-        try:
-            record = json.loads(line)
-            kind = record.pop("t")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise HarnessError(f"{job.target.name}: not a record: {line[:200]!r}") from error
-        if kind == "run":
-            if (job.target.name, job.suite.name) not in self.described:
-                self.described.add((job.target.name, job.suite.name))
-                out.append(self._line(t="target", target=job.target.name, **record))
-            return None
+    def _take(self, process, record, line, out):
+        """One record of a process, which came as @line: appends what it becomes to @out."""
+        job, kind = process.job, record["t"]
         if kind == "start":
             process.current = record["id"]
-            out.append(b'{"t":"start","target":"%b",%b\n' % (job.target.name.encode(), line[line.index(b'"id"'):]))
-            return None
-        if kind != "end":
-            return None
-        return self._end(process, record, out)
+            record["target"] = job.target.name
+            out.add(record, line, b"")
+        elif kind == "end":
+            self._end(process, record, line, out)
+        elif kind == "run" and (job.target.name, job.suite.name) not in self.described:
+            self.described.add((job.target.name, job.suite.name))
+            out.add({**record, "t": "target", "target": job.target.name})
 
-    def _end(self, process, record, out):
+    def _end(self, process, record, line, out):
+        """The end of a case, by the target (@line) or by us (None)."""
         job = process.job
         if job.ids and job.ids[0] == record["id"]:
             job.ids.popleft()
@@ -185,16 +214,15 @@ class Executor:
             except ValueError:
                 raise HarnessError(f"{job.target.name}: reports {record['id']}, which was not asked for") from None
         process.current = None
+        record["target"] = job.target.name
         record["expected"] = record["verdict"] in EXPECTED
+        tail = b',"expected":true' if record["expected"] else b',"expected":false'
         if job.attempt > 1:
             record["attempt"] = job.attempt
-        out.append(self._line(t="end", target=job.target.name, **record))
+            tail += b',"attempt":%d' % job.attempt
+        out.add(record, line, tail)
+        out.ends.append(record)
         self.ends[job.target.name, record["id"]] = record
-        return record
-
-    @staticmethod
-    def _line(**fields):
-        return (DUMP(fields) + "\n").encode()
 
     def _ended(self, process, waiting):
         """A process has closed its output: by its own will, or not."""
@@ -216,12 +244,12 @@ class Executor:
         why = ("the target fell silent" if hung else
                f"the target died of signal {-status}" if status < 0 else f"the target ended with status {status}")
         case_id = process.current or job.ids[0]
-        out = []
-        record = self._end(process, {"id": case_id, "verdict": "TIMEOUT" if hung else "CRASH", "got": "",
-                                     "want": [], "why": why + (f": {last}" if last else "")}, out)
-        self.writer.write(b"".join(out))
+        out = Output()
+        self._end(process, {"t": "end", "id": case_id, "verdict": "TIMEOUT" if hung else "CRASH", "got": "",
+                            "want": [], "why": why + (f": {last}" if last else "")}, None, out)
+        self.writer.lines(out.records, out.lines)
         self.progress.add(1, 1)
-        if self.fail_fast and not record["expected"]:
+        if self.fail_fast:
             self.stop("--fail-fast, and a case was not as expected")
         if job.ids:
             waiting.appendleft(job)
