@@ -35,20 +35,20 @@
 #define FOR_EACH(...) for (const enum insn_key *each = INSN_LIST(__VA_ARGS__); *each != INSN_NONE; each++)
 #define EACH (*each)
 
-#define TRAP(INSNS, WHERE, GIVEN, SAYS, ...)                                                  \
-	for (row_begin(x, INSN_LIST(INSNS), (WHERE), __FILE__, __LINE__); row_next(x);) { \
-		GIVEN;                                                                        \
-		row_given(x);                                                                 \
-		SAYS;                                                                         \
-		(void)(__VA_ARGS__);                                                          \
+#define TRAP(INSNS, WHERE, GIVEN, SAYS, ...)                                                                \
+	for (row_begin(x, INSN_LIST(INSNS), (WHERE), __FILE__, __LINE__); row_next(x);) {                   \
+		GIVEN;                                                                                      \
+		row_given(x);                                                                               \
+		SAYS;                                                                                       \
+		(void)(__VA_ARGS__);                                                                        \
 	}
 
 /* The instruction has no encoding there. */
-#define NOT_ENCODABLE(INSNS, WHERE) \
+#define NOT_ENCODABLE(INSNS, WHERE)                                                                         \
 	row_note(x, INSN_LIST(INSNS), (WHERE), "", false, NULL, __FILE__, __LINE__);
 
 /* No case yet, for one condition or for "-" (none), or for all of them: "*". */
-#define UNTESTED(INSNS, WHERE, CONDITION, REASON) \
+#define UNTESTED(INSNS, WHERE, CONDITION, REASON)                                                           \
 	row_note(x, INSN_LIST(INSNS), (WHERE), CONDITION, true, REASON, __FILE__, __LINE__);
 
 /* ---- where ---- */
@@ -93,7 +93,7 @@
 #define OR_IN(field, value) given_or(x, STATE_##field, (value))
 #define CLEAR_IN(field, value) given_clear(x, STATE_##field, (value))
 #define POKE(size, address, value) given_poke(x, SETTING_POKE##size, (uint32_t)(address), (uint64_t)(value))
-#define DESCRIPTOR(selector, base, limit, attributes) \
+#define DESCRIPTOR(selector, base, limit, attributes)                                                       \
 	given_descriptor(x, (selector), (base), (limit), (attributes))
 #define NEEDS(feature) given_needs(x, #feature, true)
 #define LACKS(feature) given_needs(x, #feature, false)
@@ -105,7 +105,8 @@
 #define ADDRESS_SIZE(bits) (x->address_size = (bits))
 #define OPERAND_SIZE(bits) (x->operand_size = (bits))
 #define IMMEDIATE(value)   (x->has_immediate = true, x->immediate = (uint64_t)(value))
-#define THEN(...)          given_tail(x, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define THEN(...)          given_tail(x, (const uint8_t[]){ __VA_ARGS__ },                                  \
+	sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 /* What the memory operand is. */
 enum operand_kind {

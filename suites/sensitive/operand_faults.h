@@ -11,35 +11,35 @@
 #define TRAPLINE_SUITES_OPERAND_FAULTS_H
 
 #define MEMORY_FAULTS(INSN, WHERE, ACCESS, ...)                                                             \
-	TRAP(INSN, WHERE, OPERAND(NOT_PRESENT), PAGE_FAULT(ACCESS, DATA), __VA_ARGS__)                       \
-	TRAP(INSN, WHERE, OPERAND(SUPERVISOR), PAGE_FAULT(ACCESS | PF_P, DATA), __VA_ARGS__)                 \
-	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT), FAULT(GP, 0), __VA_ARGS__)                                    \
-	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT_SS), FAULT(SS, 0), __VA_ARGS__)                                 \
-	TRAP(INSN, WHERE, OPERAND(NULL_SEGMENT), FAULT(GP, 0), __VA_ARGS__)                                  \
-	TRAP(INSN, WHERE, OPERAND(NOT_CANONICAL), FAULT(GP, 0), __VA_ARGS__)                                 \
+	TRAP(INSN, WHERE, OPERAND(NOT_PRESENT), PAGE_FAULT(ACCESS, DATA), __VA_ARGS__)                      \
+	TRAP(INSN, WHERE, OPERAND(SUPERVISOR), PAGE_FAULT(ACCESS | PF_P, DATA), __VA_ARGS__)                \
+	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT), FAULT(GP, 0), __VA_ARGS__)                                   \
+	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT_SS), FAULT(SS, 0), __VA_ARGS__)                                \
+	TRAP(INSN, WHERE, OPERAND(NULL_SEGMENT), FAULT(GP, 0), __VA_ARGS__)                                 \
+	TRAP(INSN, WHERE, OPERAND(NOT_CANONICAL), FAULT(GP, 0), __VA_ARGS__)                                \
 	TRAP(INSN, WHERE, OPERAND(NOT_CANONICAL_SS), FAULT(SS, 0), __VA_ARGS__)
 
 #define READ_FAULTS(INSN, WHERE, ...) MEMORY_FAULTS(INSN, WHERE, ACCESS_READ, __VA_ARGS__)
 
 #define WRITE_FAULTS(INSN, WHERE, ...)                                                                      \
-	MEMORY_FAULTS(INSN, WHERE, ACCESS_WRITE, __VA_ARGS__)                                                \
-	TRAP(INSN, WHERE, OPERAND(READ_ONLY), PAGE_FAULT(ACCESS_WRITE | PF_P, DATA), __VA_ARGS__)            \
+	MEMORY_FAULTS(INSN, WHERE, ACCESS_WRITE, __VA_ARGS__)                                               \
+	TRAP(INSN, WHERE, OPERAND(READ_ONLY), PAGE_FAULT(ACCESS_WRITE | PF_P, DATA), __VA_ARGS__)           \
 	TRAP(INSN, WHERE, OPERAND(NOT_WRITABLE), FAULT(GP, 0), __VA_ARGS__)
 
 /* The operand that @STOP comes before: each of the conditions above, with the same outcome. */
 #define BEFORE_OPERAND(INSN, WHERE, SAYS, ...)                                                              \
-	TRAP(INSN, WHERE, OPERAND(NOT_PRESENT), SAYS, __VA_ARGS__)                                           \
-	TRAP(INSN, WHERE, OPERAND(SUPERVISOR), SAYS, __VA_ARGS__)                                            \
-	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT), SAYS, __VA_ARGS__)                                            \
-	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT_SS), SAYS, __VA_ARGS__)                                         \
-	TRAP(INSN, WHERE, OPERAND(NULL_SEGMENT), SAYS, __VA_ARGS__)                                          \
-	TRAP(INSN, WHERE, OPERAND(NOT_CANONICAL), SAYS, __VA_ARGS__)                                         \
-	TRAP(INSN, WHERE, OPERAND(NOT_CANONICAL_SS), SAYS, __VA_ARGS__)                                      \
+	TRAP(INSN, WHERE, OPERAND(NOT_PRESENT), SAYS, __VA_ARGS__)                                          \
+	TRAP(INSN, WHERE, OPERAND(SUPERVISOR), SAYS, __VA_ARGS__)                                           \
+	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT), SAYS, __VA_ARGS__)                                           \
+	TRAP(INSN, WHERE, OPERAND(OVER_LIMIT_SS), SAYS, __VA_ARGS__)                                        \
+	TRAP(INSN, WHERE, OPERAND(NULL_SEGMENT), SAYS, __VA_ARGS__)                                         \
+	TRAP(INSN, WHERE, OPERAND(NOT_CANONICAL), SAYS, __VA_ARGS__)                                        \
+	TRAP(INSN, WHERE, OPERAND(NOT_CANONICAL_SS), SAYS, __VA_ARGS__)                                     \
 	TRAP(INSN, WHERE, OPERAND(MISALIGNED), SAYS, __VA_ARGS__)
 
 #define BEFORE_OPERAND_WRITE(INSN, WHERE, SAYS, ...)                                                        \
-	BEFORE_OPERAND(INSN, WHERE, SAYS, __VA_ARGS__)                                                       \
-	TRAP(INSN, WHERE, OPERAND(READ_ONLY), SAYS, __VA_ARGS__)                                             \
+	BEFORE_OPERAND(INSN, WHERE, SAYS, __VA_ARGS__)                                                      \
+	TRAP(INSN, WHERE, OPERAND(READ_ONLY), SAYS, __VA_ARGS__)                                            \
 	TRAP(INSN, WHERE, OPERAND(NOT_WRITABLE), SAYS, __VA_ARGS__)
 
 #endif
