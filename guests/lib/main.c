@@ -81,9 +81,10 @@ static _Noreturn void run_by_device(void)
 
 static _Noreturn void run_by_selection(const char *command_line)
 {
-	for (uint32_t i = select_first(command_line); i < case_count; i++) {
-		if (!select_matches(command_line, case_table[i].id))
-			continue;
+	struct selection selection;
+
+	select_start(&selection, command_line);
+	for (uint32_t i = select_next(&selection); i < case_count; i = select_next(&selection)) {
 		run_case(&case_table[i]);
 		if (!run_restore(&case_table[i]))
 			finish(EXIT_DIRTY);

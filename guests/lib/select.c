@@ -63,12 +63,8 @@ static bool glob_matches(const char *glob, const char *id)
 	}
 }
 
-bool select_matches(const char *command_line, const char *id)
+static bool globs_match(const char *glob, const char *id)
 {
-	const char *glob = value_of(command_line, "cases=");
-
-	if (!glob)
-		return true;
 	for (;;) {
 		if (glob_matches(glob, id))
 			return true;
@@ -79,12 +75,60 @@ bool select_matches(const char *command_line, const char *id)
 	}
 }
 
-uint32_t select_first(const char *command_line)
+static uint32_t take_number(const char **text)
+{
+	uint32_t number = 0;
+
+	while (**text >= '0' && **text <= '9')
+		number = number * 10 + (uint32_t)(*(*text)++ - '0');
+	return number;
+}
+
+/* Read the next `N` or `N-N` of index=, or an empty range behind the last. */
+static bool take_range(struct selection *selection)
+{
+	const char **text = &selection->ranges;
+
+	if (**text < '0' || **text > '9')
+		return false;
+	selection->first = selection->last = take_number(text);
+	if (**text == '-') {
+		++*text;
+		selection->last = take_number(text);
+	}
+	if (**text == ',')
+		++*text;
+	return true;
+}
+
+static bool index_matches(struct selection *selection, uint32_t index)
+{
+	if (!selection->ranges)
+		return true;
+	while (index > selection->last || selection->first > selection->last)
+		if (!take_range(selection))
+			return false;
+	return index >= selection->first;
+}
+
+void select_start(struct selection *selection, const char *command_line)
 {
 	const char *from = value_of(command_line, "from=");
 	uint32_t i = 0;
 
 	while (from && i < case_count && !glob_matches(from, case_table[i].id))
 		i++;
-	return i;
+	*selection = (struct selection){.globs = value_of(command_line, "cases="),
+					.ranges = value_of(command_line, "index="),
+					.at = i,
+					.first = 1};
+}
+
+uint32_t select_next(struct selection *selection)
+{
+	for (; selection->at < case_count; selection->at++)
+		if (index_matches(selection, selection->at) &&
+		    (!selection->globs || globs_match(selection->globs, case_table[selection->at].id)))
+			return selection->at++;
+	return case_count;
 }

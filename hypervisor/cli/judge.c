@@ -12,11 +12,13 @@ static const char help[] = "usage: visor judge [--json] [--invert] [--ended HOW]
 			   "Holds the report lines that a machine printed against the image's expectations.\n"
 			   "  --json       JSON lines instead of text\n"
 			   "  --invert     judge each case against the opposite of its expectation\n"
-			   "  --ended HOW  how the machine ended: exit (default), shutdown, timeout, crash\n";
+			   "  --ended HOW  how the machine ended: exit (default), shutdown, timeout, crash,\n"
+			   "               or @FILE, which says so and is read when the report is at its end\n";
 
 struct options {
 	bool json, invert;
 	enum ending ended;
+	const char *ended_file; /* NULL: @ended stands on the command line */
 	const char *image;
 };
 
@@ -42,7 +44,24 @@ static int parse_ending(const char *text, enum ending *ending)
 			*ending = names[i].ending;
 			return 0;
 		}
-	return cli_fail(EXIT_USAGE, "--ended %s: not one of exit, shutdown, timeout, crash", text);
+	return cli_fail(EXIT_USAGE, "--ended %s: not one of exit, shutdown, timeout, crash, @FILE", text);
+}
+
+/* The word in a file: whoever runs the machine knows it only when the report is at its end. */
+static int read_ending(struct options *options)
+{
+	char word[16] = "";
+	FILE *file;
+
+	if (!options->ended_file)
+		return 0;
+	file = fopen(options->ended_file, "r");
+	if (!file)
+		return cli_fail(EXIT_USAGE, "%s: %s", options->ended_file, strerror(errno));
+	if (fscanf(file, "%15s", word) != 1)
+		word[0] = 0;
+	fclose(file);
+	return parse_ending(word, &options->ended);
 }
 
 static int parse(int argc, char **argv, struct options *options)
@@ -60,7 +79,8 @@ static int parse(int argc, char **argv, struct options *options)
 		case 'j': options->json = true; break;
 		case 'i': options->invert = true; break;
 		case 'e':
-			error = parse_ending(optarg, &options->ended);
+			options->ended_file = optarg[0] == '@' ? optarg + 1 : NULL;
+			error = options->ended_file ? 0 : parse_ending(optarg, &options->ended);
 			if (error)
 				return error;
 			break;
@@ -179,6 +199,8 @@ int cmd_judge(int argc, char **argv)
 						     .selected = opened.list.count,
 						     .machine = &session.judge.facts}};
 	code = feed(&session);
+	if (!code)
+		code = read_ending(&options);
 	if (!code)
 		code = finish(&session, options.ended);
 	line_free(&session.records.line);
