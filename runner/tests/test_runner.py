@@ -94,7 +94,7 @@ class Running(Bench):
     def patch_grace(self):
         """The time that a silent process is given, made short for the test through sitecustomize."""
         (self.path / "sitecustomize.py").write_text(
-            f"import sys; sys.path.insert(0, {str(RUNNER)!r})\nimport traplib.execute\ntraplib.execute.GRACE = 0.2\n",
+            f"import sys; sys.path.insert(0, {str(RUNNER)!r})\nimport traplib.targets\ntraplib.targets.GRACE = 0.2\n",
             encoding="utf-8")
         self.environment["PYTHONPATH"] = self.folder.name
 

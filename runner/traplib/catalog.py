@@ -17,6 +17,7 @@ class Suite:
                 self.cases[record["id"]] = record
             elif record["t"] == "cell":
                 self.cells.append(record)
+        self.places = {case_id: place for place, case_id in enumerate(self.cases)}
 
 
 def load(name, image):

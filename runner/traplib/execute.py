@@ -20,7 +20,7 @@ from .verdicts import EXPECTED
 
 CHUNK = 1 << 16
 LINE_MAX = 1 << 20
-GRACE = 5.0      # seconds beyond a case's own timeout before the process counts as hung
+PARTING = 3.0    # seconds that a process has to end its machine
 RESTARTS = 1000  # of one job: a target that dies on everything is a broken target
 
 
@@ -41,24 +41,29 @@ class Process:
         self.job, self.current, self.buffer, self.hung = job, None, b"", False
         self.errors = tempfile.TemporaryFile()
         self.list = None
-        cases = None
-        if not job.whole or job.restarts:
+        if not job.whole or job.restarts or job.target.gentle:
             self.list = tempfile.NamedTemporaryFile("w", prefix="trapline-cases-", suffix=".txt")
-            self.list.write("\n".join(job.ids) + "\n")
+            places = job.suite.places
+            self.list.write("".join(job.target.list_line(places[i], i) + "\n" for i in job.ids))
             self.list.flush()
-            cases = "@" + self.list.name
-        command = job.target.command(job.suite.image, job.policy, cases)
-        command.insert(2, "--json")
+        command = job.target.process(job.suite.image, job.policy, self.list and self.list.name)
         try:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                             stderr=self.errors, start_new_session=True)
         except OSError as error:
             raise HarnessError(f"{command[0]}: {error.strerror}") from error
         self.pipe = self.process.stdout.fileno()
+        self.patience = job.target.silence(job.policy)
         self.touched = time.monotonic()
 
     def kill(self):
         """Ends it and whatever it started."""
+        if self.job.target.gentle:
+            self.process.terminate()
+            try:
+                self.process.wait(PARTING)
+            except subprocess.TimeoutExpired:
+                pass
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -154,7 +159,7 @@ class Executor:
 
     def _patience(self, running):
         """Seconds to wait for output: short, as a signal's handler cannot end the wait."""
-        ends = [process.touched + process.job.policy.timeout + GRACE for process in running]
+        ends = [process.touched + process.patience for process in running]
         if self.deadline:
             ends.append(self.deadline)
         return max(0.0, min(min(ends) - time.monotonic(), 0.25))
@@ -164,7 +169,7 @@ class Executor:
         if self.deadline and now >= self.deadline:
             self.stop("the deadline of the run has passed")
         for process in running:
-            if now - process.touched > process.job.policy.timeout + GRACE:
+            if now - process.touched > process.patience:
                 process.hung = True
                 process.touched = now
                 process.kill()

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 
-from . import catalog, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
+from . import boots, catalog, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
 from .execute import Executor, Job
@@ -89,6 +89,13 @@ def parser():
                           help="processes at once (default: the number of processors)")
 
     commands.add_parser("targets", help="what cases can run on, here")
+
+    boot = commands.add_parser("boot", help="run cases on one foreign machine, records on standard output: what `run` "
+                               "starts for it")
+    boot.add_argument("--target", required=True, metavar="T", help="a foreign machine, as for run")
+    boot.add_argument("--cases", required=True, metavar="FILE", help="lines of INDEX ID, in the image's order")
+    boot.add_argument("--timeout", type=positive, default=10.0, metavar="SECONDS", help="wall clock for one case")
+    boot.add_argument("image", metavar="IMAGE")
     return top
 
 
@@ -269,8 +276,8 @@ class Plan:
                 "commit": results.commit(), "command": sys.argv, "select": self.words,
                 "targets": [target.name for target in self.targets], "shard": self.options.shard,
                 "selected": self.total(), "host": results.host(),
-                "reproduce": {target.name: {suite.name: shlex.join(
-                    target.reproduction(suite.image, self.policies[suite.name], "{id}")).replace("'{id}'", "{id}")
+                "reproduce": {target.name: {suite.name: target.reproduction(
+                    suite.image, self.policies[suite.name], "{id}").replace("'{id}'", "{id}")
                     for suite in self.suites} for target in self.targets}}
 
 
@@ -346,7 +353,7 @@ def command_run(options):
 
 
 COMMANDS = {"run": command_run, "list": command_list, "report": command_report, "lint": command_lint,
-            "targets": command_targets, "mutants": command_mutants}
+            "targets": command_targets, "boot": boots.command_boot, "mutants": command_mutants}
 
 
 def main():

@@ -25,6 +25,11 @@ def visor():
     return path
 
 
+def program():
+    """Path of trapline itself."""
+    return RUNNER / "trapline" if TREE else PREFIX / "bin" / "trapline"
+
+
 def guests():
     """Folder of the guests' ELF files, one a suite."""
     if "TRAPLINE_GUESTS" in os.environ:

@@ -1,26 +1,38 @@
-"""Targets: what boots a guest and hands back its report, by the name that a user gives it."""
+"""Targets: what boots a guest and hands back its report, by the name that a user gives it.
+
+A target is a process that prints records (hypervisor/cli/JSON.md) for the cases that a list names. visor
+does that itself; for a machine that only boots a guest, `trapline boot` does it around the machine.
+"""
 
 import re
+import shlex
 import subprocess
+import sys
 
-from . import paths
+from . import machines, paths
 from .errors import HarnessError, UsageError
 
 DEFAULT = ("soft",)
 SOFT_PROFILES = ("amd", "intel")
-SPELLINGS = "soft, soft:PROFILE or soft:PROFILE,+feature,-feature"
+SPELLINGS = ("soft[:PROFILE[,+feature,-feature]], kvm[:DEVICE], qemu-tcg[:CPU], qemu-kvm[:CPU], bochs[:MODEL], "
+             "exec:[NAME[/CPU]=]COMMAND with {image} and {append} or {cases}, and {cpu} where there is a CPU")
+GRACE = 5.0  # seconds beyond the target's own limit for a case before its process counts as hung
 
 
-class Target:
-    """visor with an engine and a CPU profile."""
+class Visor:
+    """visor with an engine and, under soft, a CPU profile."""
+
+    gentle = False  # its process may be killed at once: nothing outlives it
 
     def __init__(self, engine, cpu):
         self.engine, self.cpu = engine, cpu
-        self.name = f"{engine}:{cpu}"
+        self.name = f"{engine}:{cpu}" if cpu else engine
 
     def command(self, image, policy, cases=None, program=None):
         """The command line that runs @cases (a list of ids or one @FILE; None: all) of @image."""
-        line = [str(program or paths.visor()), "run", "--engine", self.engine, "--cpu", self.cpu]
+        line = [str(program or paths.visor()), "run", "--engine", self.engine]
+        if self.cpu:
+            line += ["--cpu", self.cpu]
         if policy.timeout:
             line += ["--timeout", f"{policy.timeout:g}"]
         if policy.max_insns:
@@ -29,29 +41,92 @@ class Target:
             line += ["--cases", cases]
         return line + [str(image)]
 
+    def process(self, image, policy, listed):
+        """The command line of a process that prints the records of the cases in the file @listed (None: all)."""
+        line = self.command(image, policy, "@" + listed if listed else None)
+        return line[:2] + ["--json"] + line[2:]
+
+    @staticmethod
+    def list_line(_index, case_id):
+        """A line of the file of cases."""
+        return case_id
+
+    @staticmethod
+    def silence(policy):
+        """Seconds without a record after which the process counts as hung."""
+        return policy.timeout + GRACE
+
     def reproduction(self, image, policy, case_id):
         """One line for a shell that runs a single case again and writes its instructions to a file."""
         line = self.command(paths.shown(image), policy, case_id, paths.shown(paths.visor()))
-        return line[:-1] + ["--trace", "trace.txt", line[-1]]
+        return shlex.join(line[:-1] + ["--trace", "trace.txt", line[-1]])
+
+
+class Foreign:
+    """A machine that no one here wrote: it boots the guest with a command line, many cases at a time."""
+
+    gentle = True  # its process has a machine to end before it dies
+    engine = cpu = None
+
+    def __init__(self, machine):
+        self.machine, self.name = machine, machine.name
+
+    def process(self, image, policy, listed):
+        """As above; @listed is never None, as a machine is given its cases by place."""
+        return [sys.executable, str(paths.program()), "boot", "--target", self.machine.spelling, "--timeout",
+                f"{policy.timeout:g}", "--cases", listed, str(image)]
+
+    @staticmethod
+    def list_line(index, case_id):
+        """As above."""
+        return f"{index} {case_id}"
+
+    @staticmethod
+    def silence(policy):
+        """As above: a start of the machine included."""
+        return policy.timeout + machines.BOOT + GRACE
+
+    def reproduction(self, image, _policy, case_id):
+        """One line for a shell that boots the machine for a single case and judges what it prints."""
+        command = self.machine.shell(paths.shown(image), case_id)
+        if command is None:
+            return shlex.join([paths.shown(paths.program()), "run", case_id, "--target", self.machine.spelling])
+        return f"{command} | {shlex.join([paths.shown(paths.visor()), 'judge', paths.shown(image)])}"
+
+
+def parse_one(word):
+    """The targets of one --target."""
+    match = re.fullmatch(r"soft(?::(.+))?", word)
+    if match:
+        return [Visor("soft", cpu) for cpu in ([match[1]] if match[1] else SOFT_PROFILES)]
+    if re.fullmatch(r"kvm(:.+)?", word):
+        return [Visor(word, None)]
+    machine = machines.parse(word)
+    if not machine:
+        raise UsageError(f"--target {word}: no such target; known: {SPELLINGS}")
+    return [Foreign(machine)]
 
 
 def parse(words):
     """The targets of `--target` options. `soft` alone means each of its profiles."""
     found = {}
     for word in words or DEFAULT:
-        match = re.fullmatch(r"soft(?::(.+))?", word)
-        if not match:
-            raise UsageError(f"--target {word}: no such target; known: {SPELLINGS}")
-        for cpu in [match[1]] if match[1] else SOFT_PROFILES:
-            target = Target("soft", cpu)
+        for target in parse_one(word):
             found.setdefault(target.name, target)
     return list(found.values())
 
 
 def describe():
-    """What `visor info` says of the engines on this machine."""
+    """What is here: the engines, as `visor info` tells them, and the foreign machines."""
     command = [str(paths.visor()), "info"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise HarnessError(f"{command[0]} info: {error}") from error
+    lines = []
+    for machine in map(machines.parse, machines.KNOWN):
+        missing = machine.missing()
+        lines.append(f"{machine.kind}  " + (f"missing: {missing}" if missing else
+                                            f"available: {machine.version()}; default CPU: {machine.cpu}"))
+    lines.append("exec:COMMAND  any other machine, by the command that boots a guest on it")
+    return told + "\n".join(lines) + "\n"
