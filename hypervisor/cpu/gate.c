@@ -67,9 +67,17 @@ static int gate_vector(const struct cpu *cpu, enum gate_index gate)
 	return refused ? (int)vector : -1;
 }
 
+/* Gates that are open at CPL 0, whatever else is set. */
+#define GATES_OF_USERS                                                                                       \
+	((uint32_t)(GATE_CPL0_UD | GATE_CPL0 | GATE_IOPL | GATE_UMIP | GATE_TSD | GATE_TSD_UD | GATE_PCE))
+
 void gate_check(struct cpu *cpu, const struct insn *insn)
 {
-	for (uint32_t gates = pattern_of(insn->opcode)->gates; gates; gates &= gates - 1) {
+	uint32_t gates = pattern_of(insn->opcode)->gates;
+
+	if (cpu->cpl == 0)
+		gates &= ~GATES_OF_USERS;
+	for (; gates; gates &= gates - 1) {
 		int vector = gate_vector(cpu, (enum gate_index)__builtin_ctz(gates));
 
 		if (unlikely(vector >= 0))

@@ -17,7 +17,7 @@ const struct opcode opcode_table[] = {
 #define OPCODE_COUNT (sizeof(opcode_table) / sizeof(opcode_table[0]))
 const size_t opcode_count = OPCODE_COUNT;
 
-static struct pattern patterns[OPCODE_COUNT];
+struct pattern pattern_table[OPCODE_COUNT];
 static const struct pattern *candidates[OPCODE_COUNT * 8 + OPCODE_MAPS * 256];
 static struct {
 	uint16_t first, count;
@@ -27,8 +27,6 @@ struct pattern_list pattern_candidates(enum opcode_map map, uint8_t opcode)
 {
 	return (struct pattern_list){candidates + lookup[map][opcode].first, lookup[map][opcode].count};
 }
-
-struct pattern *pattern_of(unsigned row) { return &patterns[row]; }
 
 /* ---- encoding ---- */
 
@@ -283,7 +281,7 @@ static bool list_rows(enum opcode_map map, unsigned opcode, unsigned *used)
 	unsigned first = *used;
 
 	for (unsigned row = 0; row < OPCODE_COUNT; row++) {
-		const struct pattern *p = &patterns[row];
+		const struct pattern *p = &pattern_table[row];
 
 		if (p->map != map || opcode < p->opcode || opcode > p->opcode_last)
 			continue;
@@ -304,7 +302,7 @@ int decode_init(void)
 	if (done)
 		return -1;
 	for (unsigned row = 0; row < OPCODE_COUNT; row++)
-		if (!parse_row(&patterns[row], row))
+		if (!parse_row(&pattern_table[row], row))
 			return (int)row;
 	for (unsigned map = 0; map < OPCODE_MAPS; map++)
 		for (unsigned opcode = 0; opcode < 256; opcode++)
@@ -364,16 +362,16 @@ bool decode_break(const char *mnemonic, const char *gate)
 		return false;
 	for (unsigned row = 0; row < OPCODE_COUNT; row++)
 		if (!strcmp(opcode_table[row].mnemonic, mnemonic))
-			found |= break_row(&patterns[row], gate);
+			found |= break_row(&pattern_table[row], gate);
 	return found;
 }
 
 void decode_mend(void)
 {
 	for (unsigned row = 0; row < OPCODE_COUNT; row++) {
-		patterns[row].gates = opcode_table[row].gates;
-		patterns[row].feature = opcode_table[row].feature;
-		patterns[row].modes = opcode_table[row].modes;
-		patterns[row].lock_broken = false;
+		pattern_table[row].gates = opcode_table[row].gates;
+		pattern_table[row].feature = opcode_table[row].feature;
+		pattern_table[row].modes = opcode_table[row].modes;
+		pattern_table[row].lock_broken = false;
 	}
 }

@@ -75,7 +75,8 @@ struct pattern_list {
 };
 struct pattern_list pattern_candidates(enum opcode_map map, uint8_t opcode);
 /* The pattern of the row with this index. */
-struct pattern *pattern_of(unsigned row);
+extern struct pattern pattern_table[];
+static inline struct pattern *pattern_of(unsigned row) { return &pattern_table[row]; }
 
 /* insn->run of a row with gates (gate.c). */
 const struct insn *gate_run(struct cpu *cpu, const struct insn *insn);
