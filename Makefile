@@ -72,6 +72,8 @@ $(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
 	@echo '  LD      $@'
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
 
+$(B)/hypervisor/vm/hostile_test: | $(HOSTILE_GUEST)
+
 unit: $(TEST_PROGRAMS)
 	@for test in $(TEST_PROGRAMS); do echo "$$test"; $$test || exit 1; done
 

@@ -2,7 +2,8 @@
 # its case section, and the sources of guests/NAME where there is such a folder.
 #
 #   build/guests/NAME.elf <- build/suites/NAME.c, build/suites/NAME.txt (suites/suites.mk)
-#   build/guests/selftest.elf, hand-written cases for the library itself, has both from guests/selftest
+#   build/guests/selftest.elf, hand-written cases for the library itself, has both from guests/selftest,
+#   build/hostile/hostile.elf, what attacks visor, from guests/hostile
 
 GUEST_CC ?= gcc
 GUEST_FLAGS := -m64 -ffreestanding -fno-pic -fno-pie -mcmodel=small -Iguests -Ihypervisor -MMD -MP
@@ -12,9 +13,10 @@ GUEST_CFLAGS := -std=gnu17 $(WARNINGS) -O2 $(GUEST_FLAGS) -fno-builtin -fno-stac
 GUEST_LDFLAGS := -m64 -nostdlib -static -no-pie -Wl,-T,guests/lib/guest.ld -Wl,--build-id=none \
 	-Wl,-z,noexecstack -Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096
 
+HAND_WRITTEN := selftest hostile
 GUESTS := selftest $(SUITES)
 GUEST_LIB := $(patsubst guests/%,build/guests/%.o,$(sort $(wildcard guests/lib/*.c guests/lib/*.S)))
-guest_own = $(patsubst guests/%,build/guests/%.o,$(sort $(filter-out guests/selftest/section.c, \
+guest_own = $(patsubst guests/%,build/guests/%.o,$(sort $(filter-out guests/$(1)/section.c, \
 	$(wildcard guests/$(1)/*.c guests/$(1)/*.S))))
 
 .PHONY: guests
@@ -33,27 +35,33 @@ build/guests/%.table.o: build/suites/%.c guests/guests.mk
 	@mkdir -p $(@D)
 	$(GUEST_CC) $(GUEST_CFLAGS) -O0 -c -o $@ $<
 
-# The hand-written suite brings its table with its own sources.
-build/guests/selftest.table.o: | $(DEPS)
+# The hand-written suites bring their tables with their own sources.
+$(HAND_WRITTEN:%=build/guests/%.table.o): | $(DEPS)
 	@mkdir -p $(@D)
 	echo | $(GUEST_CC) $(GUEST_FLAGS) -MF $@.d -xc -c -o $@ -
 
-build/guests/selftest/section: guests/selftest/section.c | $(DEPS)
+$(HAND_WRITTEN:%=build/guests/%/section): build/guests/%/section: guests/%/section.c | $(DEPS)
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 $(WARNINGS) -Iguests -Ihypervisor -MMD -MP -o $@ $<
 
-build/suites/selftest.txt: build/guests/selftest/section
+$(HAND_WRITTEN:%=build/suites/%.txt): build/suites/%.txt: build/guests/%/section
 	@mkdir -p $(@D)
 	$< >$@
 
 define guest_rule
-build/guests/$(1).elf: build/guests/$(1).table.o $(call guest_own,$(1)) $(GUEST_LIB) \
+$(2): build/guests/$(1).table.o $(call guest_own,$(1)) $(GUEST_LIB) \
 		build/suites/$(1).txt guests/lib/guest.ld
+	@mkdir -p $$(@D)
 	$(GUEST_CC) $(GUEST_LDFLAGS) -o $$@.part $(GUEST_LIB) $(call guest_own,$(1)) build/guests/$(1).table.o
 	objcopy --add-section .trapline.cases=build/suites/$(1).txt $$@.part $$@
 	@rm -f $$@.part
 endef
-$(foreach guest,$(GUESTS),$(eval $(call guest_rule,$(guest))))
+$(foreach guest,$(GUESTS),$(eval $(call guest_rule,$(guest),build/guests/$(guest).elf)))
+
+# What attacks visor: most of its cases must not pass, so it stands apart from what a plain run selects.
+HOSTILE_GUEST := build/hostile/hostile.elf
+guests: $(HOSTILE_GUEST)
+$(eval $(call guest_rule,hostile,$(HOSTILE_GUEST)))
 
 # What `make bench` runs: not a suite, so it stands apart; and the ROM that starts a guest without a loader.
 BENCH_GUEST := build/bench/bench.elf build/bench/bench.bin build/guests/rom/reset.bin

@@ -200,8 +200,10 @@ static void header_line(struct judge *judge, struct span rest)
 
 	if (judge->current >= 0 && judge->streaming)
 		judge_end(judge, ENDING_SHUTDOWN, NULL);
-	else if (judge->current >= 0)
+	if (judge->current >= 0) { /* a case's words bind no other case */
 		judge_break(judge, "the guest began its report anew");
+		return;
+	}
 	if (!span_number(word, &version) || version != REPORT_VERSION)
 		snprintf(judge->fatal, sizeof(judge->fatal), "a report of another version");
 	else if (!span_same(suite, judge->list->suite) || !span_number(rest, &cases) ||

@@ -265,6 +265,15 @@ static void own_machine(void **state)
 	feed(s, "trapline 1 demo 3\nend " NOP " RUNS\n");
 	judge_end(&s->judge, ENDING_DONE, NULL);
 	assert_string_equal(s->why, "the guest began its report anew");
+	/* A report that is not ours, when a case prints it, costs that case alone. */
+	judge_begin(&s->judge, (unsigned)nop);
+	feed(s, "trapline 9 demo 3\ntrapline 1 another 1\n");
+	judge_end(&s->judge, ENDING_DONE, NULL);
+	assert_string_equal(s->why, "the guest began its report anew");
+	judge_begin(&s->judge, (unsigned)nop);
+	feed(s, "end " NOP " RUNS\n");
+	judge_end(&s->judge, ENDING_DONE, NULL);
+	assert_string_equal(s->why, "");
 }
 
 /* Any bytes at all: verdicts, no crash. */
