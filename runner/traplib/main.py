@@ -82,6 +82,8 @@ def parser():
     mutants_.add_argument("mutant", nargs="*", metavar="MUTANT", help="names or patterns of `visor run --list-breaks`; "
                           "default: all that some case could notice")
     mutants_.add_argument("--gates", action="store_true", help="only the gates of opcodes.def (MNEMONIC.GATE)")
+    mutants_.add_argument("--skip-explained", action="store_true",
+                          help="leave out what results/equivalent_mutants explains, instead of showing that it survives")
     mutants_.add_argument("--suite", action="append", metavar="SUITE", help="again for more; default: all")
     mutants_.add_argument("--target", action="append", metavar="T", help="as for run; default: both profiles of soft, and "
                           "both without what processors may lack")
@@ -166,21 +168,27 @@ def command_mutants(options):
     chosen = mutants.select(options.mutant, suites, options.gates)
     if not chosen:
         raise NothingSelected("no mutant is selected that a case could notice")
+    known, survivors, equivalent, stale = mutants.explained(), [], [], []
+    if options.skip_explained:
+        equivalent = [name for name in chosen if mutants.reason(name, known)]
+        chosen = [name for name in chosen if name not in equivalent]
     hunt = mutants.Hunt(targets.parse(options.target or mutants.DEFAULT_TARGETS), suites, max(1, options.jobs))
-    known, progress, survivors, excused = mutants.explained(), Progress(len(chosen)), [], 0
+    progress = Progress(len(chosen), unit="mutants")
     for name, killer in hunt.run(chosen):
-        progress.add(1, killer is None)
-        reason = next((known[p] for p in known if killer is None and fnmatch.fnmatchcase(name, p)), None)
-        if reason:
-            excused += 1
-        elif killer is None:
+        progress.add(1, 0)
+        if mutants.reason(name, known):
+            (stale if killer else equivalent).append(name)
+        elif not killer:
             survivors.append(name)
     progress.close()
+    for name in stale:
+        print(f"killed, though said to be equivalent: {name}")
     for name in survivors:
         print(f"survived {name}")
-    killed = len(chosen) - excused - len(survivors)
-    print(f"{len(chosen)} mutants: {killed} killed, {excused} equivalent, {len(survivors)} survived")
-    return EXIT_UNEXPECTED if survivors else EXIT_EXPECTED
+    total = len(chosen) + (len(equivalent) if options.skip_explained else 0)
+    print(f"{total} mutants: {total - len(equivalent) - len(survivors)} killed, {len(equivalent)} equivalent, "
+          f"{len(survivors)} survived")
+    return EXIT_UNEXPECTED if survivors or stale else EXIT_EXPECTED
 
 
 def command_report(options):

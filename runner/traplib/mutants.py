@@ -51,6 +51,11 @@ def explained():
     return found
 
 
+def reason(name, known):
+    """Why a mutant is known to change nothing, or None."""
+    return next((why for pattern, why in known.items() if fnmatch.fnmatchcase(name, pattern)), None)
+
+
 def concerned(name, suites):
     """{suite name: ids that could notice this mutant, or None for all of them}"""
     mnemonic, dot, _ = name.partition(".")

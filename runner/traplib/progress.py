@@ -9,9 +9,9 @@ import time
 class Progress:
     """Counts cases. On a terminal, one line that is redrawn; elsewhere a line every few seconds."""
 
-    def __init__(self, total, quiet=False):
+    def __init__(self, total, quiet=False, unit="cases"):
         self.total, self.done, self.bad = total, 0, 0
-        self.quiet = quiet
+        self.quiet, self.unit = quiet, unit
         self.terminal = sys.stderr.isatty()
         self.color = self.terminal and "NO_COLOR" not in os.environ
         self.started = time.monotonic()
@@ -29,7 +29,7 @@ class Progress:
     def _words(self, now):
         seconds = max(now - self.started, 1e-3)
         bad = f", {self.bad} not as expected" if self.bad else ""
-        return f"{self.done}/{self.total} cases, {self.done / seconds:,.0f}/s{bad}"
+        return f"{self.done}/{self.total} {self.unit}, {self.done / seconds:,.0f}/s{bad}"
 
     def _show(self, now):
         if not self.terminal:
