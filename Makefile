@@ -101,11 +101,16 @@ bench: all $(BENCH_PROGRAMS) $(BENCH_GUEST)
 
 SHARE := $(DESTDIR)$(PREFIX)/share/trapline
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/guests $(SHARE)/suites $(SHARE)/runner/traplib
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/guests $(SHARE)/runner
 	install $(VISOR) runner/trapline $(DESTDIR)$(PREFIX)/bin
 	install -m644 build/guests/*.elf $(SHARE)/guests
-	install -m644 runner/traplib/* $(SHARE)/runner/traplib
-	cp -R suites/. $(SHARE)/suites
+	rm -rf $(SHARE)/suites $(SHARE)/results $(SHARE)/runner/traplib
+	cp -R suites $(SHARE)/suites
+	cp -R runner/traplib $(SHARE)/runner/traplib
+	rm -rf $(SHARE)/runner/traplib/__pycache__
+	mkdir $(SHARE)/results
+	for kept in $(filter-out results/runs,$(wildcard results/*)); do cp -R $$kept $(SHARE)/results; done
+	chmod -R u=rwX,go=rX $(SHARE)
 
 format:
 	clang-format -i $(SOURCES) $(TESTS) $(BENCHES) $(shell find hypervisor -name '*.h')
