@@ -125,14 +125,19 @@ HANDLER_INLINE void copy_ascending(uint8_t *to, const uint8_t *from, uint64_t co
 	}
 }
 
+/* Fills by bytes where all of them are the same, as zeros are; else by doubling what is there. */
 HANDLER_INLINE void fill(uint8_t *to, uint64_t value, uint64_t count, unsigned width)
 {
-	if (width == 1) {
-		memset(to, (int)(value & 0xff), count);
+	size_t size = count * width;
+	uint64_t pattern = (value & 0xff) * (0x0101010101010101 >> (64 - 8 * width));
+
+	if (pattern == value << (64 - 8 * width) >> (64 - 8 * width)) {
+		memset(to, (int)(value & 0xff), size);
 		return;
 	}
-	for (uint64_t i = 0; i < count; i++)
-		memcpy(to + i * width, &value, width);
+	memcpy(to, &value, width);
+	for (size_t done = width; done < size; done *= 2)
+		memcpy(to + done, to, done < size - done ? done : size - done);
 }
 
 /* Elements up to and with the one that ends the repetition; its flags. */
