@@ -19,8 +19,8 @@ int cmd_info(int argc, char **argv)
 	if (argc != 1)
 		return cli_fail(EXIT_USAGE, "info takes no arguments");
 	for (unsigned i = 0; engines[i] && !error; i++) {
-		char text[512];
-		bool here = engines[i]->describe(text, sizeof(text));
+		char text[1024];
+		bool here = engines[i]->describe(NULL, text, sizeof(text));
 
 		line_format(&line, "%-5s %s: ", engines[i]->name, here ? "available" : "missing");
 		line_plain(&line, span_of(text));

@@ -1,7 +1,9 @@
 /* visor run: boots a guest. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "cli/line.h"
 #include "cli/run.h"
@@ -56,12 +58,36 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 	error = machine_new(machine, &config, why, sizeof(why));
 	if (error == -EINVAL)
 		return cli_fail(EXIT_USAGE, "--cpu %s: %s", options->cpu, why);
+	if (error == -ENODEV)
+		return cli_fail(EXIT_USAGE, "--engine %s: %s", options->engine_text, why);
 	if (error)
 		return cli_fail(EXIT_HARNESS, "no machine: %s", why);
 	code = load(*machine, options, opened);
 	if (code)
 		machine_free(*machine);
 	return code;
+}
+
+void run_statistics(const struct run_options *options, const struct machine *machine)
+{
+	const struct engine_ops *ops = options->engine;
+	struct line line = {0};
+	char name[64];
+	uint64_t value;
+	unsigned i = 0;
+
+	if (!options->statistics)
+		return;
+	for (; ops->statistic(machine->vcpu, i, name, sizeof(name), &value); i++)
+		if (value) {
+			line_format(&line, "statistic ");
+			line_plain(&line, span_of(name));
+			line_format(&line, " %" PRIu64, value);
+			line_write(&line, STDERR_FILENO);
+		}
+	line_free(&line);
+	if (i == 0)
+		cli_fail(0, "--statistics: this device keeps none");
 }
 
 static int list_breaks(const struct run_options *options)

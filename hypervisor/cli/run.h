@@ -14,11 +14,12 @@
 
 struct run_options {
 	const struct engine_ops *engine;
+	const char *engine_text; /* as given */
 	const char *device, *cpu, *append, *initrd, *trace, *break_check, *image;
 	uint64_t memory;
 	uint64_t max_insns; /* 0: not given */
 	double timeout;     /* seconds; 0: not given */
-	bool json, invert, open_bus, list_breaks;
+	bool json, invert, open_bus, list_breaks, statistics;
 	struct patterns patterns;
 };
 
@@ -32,6 +33,9 @@ extern volatile sig_atomic_t run_signal; /* the signal that asked us to stop, or
 /* Makes a machine of @options with the image in it. 0, or an exit code after a message. */
 int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
 		const struct machine_config *config);
+
+/* --statistics: what the engine counted, a line each on standard error. */
+void run_statistics(const struct run_options *options, const struct machine *machine);
 
 /* Both return an exit code. */
 int run_cases(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer);

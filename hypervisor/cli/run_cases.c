@@ -74,6 +74,7 @@ static int run_session(struct session *session, const struct run_options *option
 	if (code)
 		return code;
 	code = finish(session, suite_run(&session->suite, session->machine));
+	run_statistics(options, session->machine);
 	suite_free(&session->suite);
 	machine_free(session->machine);
 	return code;
@@ -106,7 +107,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 						     .image = &opened->image,
 						     .list = &opened->list,
 						     .selected = selection.count,
-						     .engine = options->engine->name,
+						     .engine = options->engine_text,
 						     .cpu = options->cpu,
 						     .again = again,
 						     .machine = &session.suite.judge.facts}};

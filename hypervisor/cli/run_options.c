@@ -8,22 +8,24 @@
 #include "cli/line.h"
 #include "cli/run.h"
 
-#define CPU_DEFAULT "amd"
-
 static const char help[] =
 	"usage: visor run [OPTION]… IMAGE\n"
 	"Boots a guest. One that holds cases runs them, each on a fresh machine; another runs until it ends\n"
 	"itself, and its debug-exit value is the exit code: (value << 1) | 1.\n"
-	"  --engine NAME         soft: the software reference CPU (default)\n"
-	"  --cpu PROFILE         NAME[,+feature,-feature…] (default " CPU_DEFAULT "); see `visor info`\n"
+	"  --engine NAME         soft: the software reference CPU (default); kvm or kvm:DEVICE: a device\n"
+	"                        that speaks the KVM ABI (default /dev/kvm)\n"
+	"  --cpu PROFILE         NAME[,+feature,-feature…] (default amd), see `visor info`; under kvm\n"
+	"                        the processor is the host's: host (default)\n"
 	"  --mem SIZE            memory: bytes, or with K, M or G (default 128M)\n"
 	"  --append STRING       command line for the guest\n"
 	"  --initrd FILE         first module\n"
 	"  --cases WORDS         ids and globs separated by commas, or @FILE with one a line; repeatable\n"
 	"  --json                JSON lines instead of text\n"
 	"  --trace FILE          instructions, events and device accesses\n"
-	"  --max-insns N         instruction budget, of each case (default 2000000) or of the guest (none)\n"
+	"  --max-insns N         instruction budget, of each case (default 2000000) or of the guest (none);\n"
+	"                        not under kvm, which does not count\n"
 	"  --timeout SECONDS     time limit, of each case (default 10) or of the guest (none)\n"
+	"  --statistics          at the end, what the engine counted (exits, under kvm), on standard error\n"
 	"  --open-bus            accesses that no device claims read as ones instead of ending the run\n"
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
 	"  --list-breaks         the names that --break takes\n"
@@ -43,6 +45,7 @@ enum {
 	TRACE,
 	MAX_INSNS,
 	TIMEOUT,
+	STATISTICS,
 	OPEN_BUS,
 	BREAK,
 	LIST_BREAKS,
@@ -60,6 +63,7 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"trace", required_argument, NULL, TRACE},
 				      {"max-insns", required_argument, NULL, MAX_INSNS},
 				      {"timeout", required_argument, NULL, TIMEOUT},
+				      {"statistics", no_argument, NULL, STATISTICS},
 				      {"open-bus", no_argument, NULL, OPEN_BUS},
 				      {"break", required_argument, NULL, BREAK},
 				      {"list-breaks", no_argument, NULL, LIST_BREAKS},
@@ -74,9 +78,12 @@ static int parse_engine(struct run_options *options, const char *text)
 	options->engine = engine_find(text, size);
 	if (!options->engine)
 		return cli_fail(EXIT_USAGE, "--engine %s: there is no such engine; see `visor info`", text);
+	options->engine_text = text;
 	options->device = text[size] ? text + size + 1 : NULL;
-	if (options->device && options->engine == &engine_soft)
-		return cli_fail(EXIT_USAGE, "--engine %s: soft takes no device", text);
+	if (options->device && !options->engine->takes_device)
+		return cli_fail(EXIT_USAGE, "--engine %s: %s takes no device", text, options->engine->name);
+	if (options->device && !*options->device)
+		return cli_fail(EXIT_USAGE, "--engine %s: the device has no name", text);
 	return 0;
 }
 
@@ -139,6 +146,7 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case TRACE: options->trace = value; return 0;
 	case MAX_INSNS: return parse_insns(options, value);
 	case TIMEOUT: return parse_timeout(options, value);
+	case STATISTICS: options->statistics = true; return 0;
 	case OPEN_BUS: options->open_bus = true; return 0;
 	case BREAK: return parse_break(options, value);
 	case LIST_BREAKS: options->list_breaks = true; return 0;
@@ -152,14 +160,20 @@ int run_parse(int argc, char **argv, struct run_options *options)
 {
 	int option, code;
 
-	*options = (struct run_options){.engine = &engine_soft, .cpu = CPU_DEFAULT, .memory = MEMORY_DEFAULT};
+	*options = (struct run_options){
+		.engine = &engine_soft, .engine_text = engine_soft.name, .memory = MEMORY_DEFAULT};
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
 		code = parse_option(options, option, optarg);
 		if (code)
 			return code;
 	}
+	if (!options->cpu)
+		options->cpu = options->engine->cpu_default;
 	if (options->list_breaks)
 		return 0;
+	if (options->max_insns && !options->engine->counts)
+		return cli_fail(EXIT_USAGE, "--max-insns: %s does not count instructions; use --timeout",
+				options->engine->name);
 	if (optind + 1 != argc)
 		return cli_fail(EXIT_USAGE, "run takes one IMAGE; see `visor run --help`");
 	options->image = argv[optind];

@@ -119,6 +119,7 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 		code = cli_fail(EXIT_USAGE, "--break %s: no check is called that", options->break_check);
 	else
 		code = finish(&plain, machine_run(plain.machine, &limits));
+	run_statistics(options, plain.machine);
 	machine_free(plain.machine);
 	return code;
 }

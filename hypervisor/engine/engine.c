@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-const struct engine_ops *const engines[] = {&engine_soft, NULL};
+const struct engine_ops *const engines[] = {&engine_soft, &engine_kvm, NULL};
 
 const struct engine_ops *engine_find(const char *name, size_t size)
 {

@@ -19,6 +19,7 @@
 /* Why run() came back. */
 enum engine_exit {
 	ENGINE_BUDGET,   /* as many instructions as were allowed */
+	ENGINE_PAUSED,   /* some milliseconds have passed; only of an engine that does not count */
 	ENGINE_STOPPED,  /* request_stop() */
 	ENGINE_HALTED,   /* HLT, and nothing that is pending can end it */
 	ENGINE_SHUTDOWN, /* triple fault */
@@ -59,9 +60,14 @@ struct engine_vcpu {
 
 struct engine_ops {
 	const char *name;
-	/* One line for `visor info`: what this is, or why it is missing. Returns whether it can be opened. */
-	bool (*describe)(char *text, size_t size);
-	/* 0, or a negative errno with @why; -EINVAL where the configuration is wrong. */
+	const char *cpu_default; /* profile, where the user names none */
+	bool takes_device;       /* config.device means something */
+	bool counts;             /* run() keeps to its budget, and retired() counts */
+	/* One line for `visor info`: what this is, or why it is missing. Returns whether it can be opened.
+	 * @device as in struct engine_config. */
+	bool (*describe)(const char *device, char *text, size_t size);
+	/* 0, or a negative errno with @why; -EINVAL where the profile is wrong, -ENODEV where the device
+	 * is missing or unfit. */
 	int (*open)(struct engine **engine, const struct engine_config *config, char *why, size_t size);
 	void (*close)(struct engine *engine); /* and its vCPUs */
 
@@ -82,24 +88,28 @@ struct engine_ops {
 	void (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *to);
 	/* 0, or -EINVAL where this engine cannot take the state. */
 	int (*vcpu_load)(struct engine_vcpu *vcpu, const struct vcpu_state *from);
-	/* At most @budget instructions; UINT64_MAX for no limit. */
+	/* At most @budget instructions; UINT64_MAX for no limit. An engine that does not count takes any
+	 * but 0 for no limit, and comes back with ENGINE_PAUSED now and then. */
 	enum engine_exit (*run)(struct engine_vcpu *vcpu, uint64_t budget);
 	void (*request_stop)(struct engine_vcpu *vcpu); /* from a bus call */
 	const char *(*failure)(const struct engine_vcpu *vcpu);
-	/* Instructions since the vCPU was made; the machine's clock. Exact when run() is over. */
+	/* Instructions since the vCPU was made; the machine's clock. Exact when run() is over; 0 of an
+	 * engine that does not count. */
 	uint64_t (*retired)(const struct engine_vcpu *vcpu);
 	uint64_t (*rip)(const struct engine_vcpu *vcpu);
 	void (*interrupt_line)(struct engine_vcpu *vcpu, bool raised);
 
 	/* Told of each instruction and event from now on; NULL: no more. -ENOTSUP where the engine cannot. */
 	int (*trace)(struct engine_vcpu *vcpu, const struct engine_trace *trace);
+	/* A count that the engine keeps of the vCPU, by index (0, 1, …), as @name. False: past the last. */
+	bool (*statistic)(struct engine_vcpu *vcpu, unsigned index, char *name, size_t size, uint64_t *value);
 	/* Breaks a named check (mutants); NULL mends it. False: none is called that. */
 	bool (*break_check)(struct engine *engine, const char *name);
 	/* Name of the check with this index (0, 1, …), or NULL past the last. */
 	const char *(*check_name)(unsigned index);
 };
 
-extern const struct engine_ops engine_soft;
+extern const struct engine_ops engine_soft, engine_kvm;
 
 /* The engines of this build, ended by NULL. */
 extern const struct engine_ops *const engines[];

@@ -176,10 +176,11 @@ static void trace_event(void *owner, struct cpu *cpu, const struct event *event)
 
 /* ---- life ---- */
 
-static bool soft_describe(char *text, size_t size)
+static bool soft_describe(const char *device, char *text, size_t size)
 {
 	int used = snprintf(text, size, "software reference CPU; profiles:");
 
+	(void)device;
 	for (unsigned i = 0; profile_name(i) && used > 0 && (size_t)used < size; i++)
 		used += snprintf(text + used, size - (size_t)used, " %s", profile_name(i));
 	return true;
@@ -320,6 +321,13 @@ static int soft_trace(struct engine_vcpu *vcpu, const struct engine_trace *trace
 	return 0;
 }
 
+static bool soft_statistic(struct engine_vcpu *vcpu, unsigned index, char *name, size_t size, uint64_t *value)
+{
+	snprintf(name, size, "instructions");
+	*value = soft_retired(vcpu);
+	return index == 0;
+}
+
 /* Decoded code carries its gates, so it must go. */
 static bool soft_break_check(struct engine *engine, const char *name)
 {
@@ -334,6 +342,8 @@ static bool soft_break_check(struct engine *engine, const char *name)
 
 const struct engine_ops engine_soft = {
 	.name = "soft",
+	.cpu_default = "amd",
+	.counts = true,
 	.describe = soft_describe,
 	.open = soft_open,
 	.close = soft_close,
@@ -352,6 +362,7 @@ const struct engine_ops engine_soft = {
 	.rip = soft_rip,
 	.interrupt_line = soft_interrupt_line,
 	.trace = soft_trace,
+	.statistic = soft_statistic,
 	.break_check = soft_break_check,
 	.check_name = check_name,
 };

@@ -249,6 +249,7 @@ static bool exit_ends(struct machine *machine, enum engine_exit exit, bool last)
 {
 	switch (exit) {
 	case ENGINE_STOPPED: return machine->ended;
+	case ENGINE_PAUSED: return false;
 	case ENGINE_BUDGET:
 		if (last && !machine->ended)
 			machine->end = (struct machine_end){.event = MACHINE_BUDGET};

@@ -1,0 +1,427 @@
+/*
+ * Any device that speaks the KVM ABI as an engine: vCPUs and how they run.
+ *
+ * There is no interrupt chip in the kernel: the machine's own devices are the vm's, and HLT comes back
+ * to us. There is no count of instructions either; so that the caller keeps hold of the run, a timer's
+ * signal ends KVM_RUN now and then. The signal is blocked in the thread and open only within KVM_RUN,
+ * hence never lost, and no handler is needed.
+ */
+#include "engine/kvm.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "x86/registers.h"
+
+/* How long run() may keep its caller waiting. */
+#define SLICE_NS 20000000
+
+#define KICK_SIGNAL (SIGRTMIN + 3)
+
+static enum engine_exit fail(struct kvm_vcpu *vcpu, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+static enum engine_exit fail(struct kvm_vcpu *vcpu, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(vcpu->failure, sizeof(vcpu->failure), format, arguments);
+	va_end(arguments);
+	return ENGINE_FAILED;
+}
+
+/* ---- the slice ---- */
+
+static void kick_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, KICK_SIGNAL);
+}
+
+/* The kernel's own form of a signal set is 64 bits. */
+static int open_kick(struct kvm_vcpu *vcpu)
+{
+	struct {
+		struct kvm_signal_mask head;
+		uint64_t bits;
+	} __attribute__((packed)) mask = {.head.len = sizeof(uint64_t)};
+	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL};
+	sigset_t set, old;
+
+	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	kick_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, &old);
+	for (int number = 1; number <= 64; number++)
+		if (number != KICK_SIGNAL && sigismember(&old, number) == 1)
+			mask.bits |= 1ull << (number - 1);
+	if (ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask) ||
+	    timer_create(CLOCK_MONOTONIC, &event, &vcpu->timer))
+		return -errno;
+	vcpu->has_timer = true;
+	return 0;
+}
+
+static void set_slice(struct kvm_vcpu *vcpu, long ns)
+{
+	struct itimerspec slice = {.it_value.tv_nsec = ns, .it_interval.tv_nsec = ns};
+
+	timer_settime(vcpu->timer, 0, &slice, NULL);
+}
+
+static void drain_kick(void)
+{
+	const struct timespec now = {0};
+	sigset_t set;
+
+	kick_set(&set);
+	while (sigtimedwait(&set, NULL, &now) > 0)
+		;
+}
+
+/* ---- exits ---- */
+
+static void port_access(struct kvm_vcpu *vcpu)
+{
+	const struct engine_bus *bus = &kvm_engine_of(vcpu)->bus;
+	struct kvm_run *run = vcpu->run;
+	uint8_t *at = (uint8_t *)run + run->io.data_offset;
+
+	for (uint32_t i = 0; i < run->io.count; i++, at += run->io.size) {
+		uint32_t value = 0;
+
+		if (run->io.direction == KVM_EXIT_IO_OUT) {
+			memcpy(&value, at, run->io.size);
+			bus->port_out(bus->owner, run->io.port, run->io.size, value);
+		} else {
+			value = bus->port_in(bus->owner, run->io.port, run->io.size);
+			memcpy(at, &value, run->io.size);
+		}
+	}
+}
+
+static void memory_access(struct kvm_vcpu *vcpu)
+{
+	const struct engine_bus *bus = &kvm_engine_of(vcpu)->bus;
+	struct kvm_run *run = vcpu->run;
+
+	if (run->mmio.is_write)
+		bus->mmio_write(bus->owner, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+	else
+		bus->mmio_read(bus->owner, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+}
+
+/* An instruction that the device does not carry out, by its bytes where it tells them. */
+static enum engine_exit emulation_failure(struct kvm_vcpu *vcpu)
+{
+	const struct kvm_run *run = vcpu->run;
+	uint8_t bytes[15];
+	char text[160];
+	uint64_t rip;
+	size_t count = kvm_trace_code(vcpu, bytes, sizeof(bytes), &rip);
+
+	if (run->emulation_failure.ndata >= 3 &&
+	    run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES &&
+	    run->emulation_failure.insn_size && run->emulation_failure.insn_size <= sizeof(bytes)) {
+		count = run->emulation_failure.insn_size;
+		memcpy(bytes, run->emulation_failure.insn_bytes, count);
+	}
+	kvm_trace_text(vcpu, bytes, count, rip, text, sizeof(text));
+	return fail(vcpu, "emulation failure: %s at 0x%llx", text, (unsigned long long)rip);
+}
+
+static enum engine_exit internal_error(struct kvm_vcpu *vcpu)
+{
+	const struct kvm_run *run = vcpu->run;
+
+	switch (run->internal.suberror) {
+	case KVM_INTERNAL_ERROR_EMULATION: return emulation_failure(vcpu);
+	case KVM_INTERNAL_ERROR_DELIVERY_EV:
+		return fail(vcpu, "the device failed while it delivered an event");
+	case KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON:
+		return fail(vcpu, "the device met an exit that it does not expect: 0x%llx",
+			    run->internal.ndata ? run->internal.data[0] : 0);
+	default: return fail(vcpu, "internal error %u of the device", run->internal.suberror);
+	}
+}
+
+/* ---- interrupts: the machine's own controller, through KVM_INTERRUPT ---- */
+
+static bool may_interrupt(const struct kvm_vcpu *vcpu)
+{
+	return vcpu->line && kvm_engine_of(vcpu)->bus.interrupt_acknowledge && vcpu->run->if_flag;
+}
+
+static void offer_interrupt(struct kvm_vcpu *vcpu)
+{
+	const struct engine_bus *bus = &kvm_engine_of(vcpu)->bus;
+	int vector = -1;
+
+	vcpu->run->request_interrupt_window = 0;
+	if (!vcpu->line || !bus->interrupt_acknowledge)
+		return;
+	if (vcpu->run->ready_for_interrupt_injection && vcpu->run->if_flag)
+		vector = bus->interrupt_acknowledge(bus->owner);
+	if (vector >= 0) {
+		struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
+
+		ioctl(vcpu->fd, KVM_INTERRUPT, &interrupt);
+	}
+	vcpu->run->request_interrupt_window = vcpu->line && vector < 0;
+}
+
+static bool nmi_waits(const struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events = {0};
+
+	return ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 && events.nmi.pending && !events.nmi.masked;
+}
+
+/* ---- running ---- */
+
+#define GO_ON (-1)
+
+/* What an exit means, or GO_ON. */
+static int take_exit(struct kvm_vcpu *vcpu)
+{
+	const struct kvm_run *run = vcpu->run;
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO: port_access(vcpu); return GO_ON;
+	case KVM_EXIT_MMIO: memory_access(vcpu); return GO_ON;
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+	case KVM_EXIT_SET_TPR: return GO_ON; /* CR8 is in the shared page already */
+	case KVM_EXIT_INTR: return ENGINE_PAUSED;
+	case KVM_EXIT_DEBUG: kvm_trace_step(vcpu); return GO_ON;
+	case KVM_EXIT_HLT:
+		if (may_interrupt(vcpu) || nmi_waits(vcpu))
+			return GO_ON;
+		vcpu->activity = ACTIVITY_HLT;
+		return ENGINE_HALTED;
+	case KVM_EXIT_SHUTDOWN: vcpu->activity = ACTIVITY_SHUTDOWN; return ENGINE_SHUTDOWN;
+	case KVM_EXIT_INTERNAL_ERROR: return (int)internal_error(vcpu);
+	case KVM_EXIT_FAIL_ENTRY:
+		return (int)fail(vcpu, "the processor refuses to enter the guest: reason 0x%llx",
+				 run->fail_entry.hardware_entry_failure_reason);
+	case KVM_EXIT_UNKNOWN:
+		return (int)fail(vcpu, "the device does not know the processor's exit 0x%llx",
+				 run->hw.hardware_exit_reason);
+	default: return (int)fail(vcpu, "exit %u of the device has no meaning here", run->exit_reason);
+	}
+}
+
+/*
+ * A port or memory access is part of an instruction that the device finishes only when it is
+ * entered again; immediate_exit has it do that and no more. A long access may take several rounds.
+ */
+static void finish_access(struct kvm_vcpu *vcpu)
+{
+	vcpu->run->immediate_exit = 1;
+	while (ioctl(vcpu->fd, KVM_RUN, 0) == 0 &&
+	       (vcpu->run->exit_reason == KVM_EXIT_IO || vcpu->run->exit_reason == KVM_EXIT_MMIO))
+		take_exit(vcpu);
+	vcpu->run->immediate_exit = 0;
+}
+
+static int enter(struct kvm_vcpu *vcpu)
+{
+	offer_interrupt(vcpu);
+	if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
+		return take_exit(vcpu);
+	if (errno == EINTR || errno == EAGAIN) {
+		drain_kick();
+		return ENGINE_PAUSED;
+	}
+	return (int)fail(vcpu, "KVM_RUN: %s", strerror(errno));
+}
+
+static enum engine_exit kvm_run_vcpu(struct engine_vcpu *engine_vcpu, uint64_t budget)
+{
+	struct kvm_vcpu *vcpu = kvm_vcpu_of(engine_vcpu);
+	int end = GO_ON;
+
+	if (budget == 0)
+		return ENGINE_BUDGET;
+	if (vcpu->activity == ACTIVITY_SHUTDOWN)
+		return ENGINE_SHUTDOWN;
+	if (vcpu->activity == ACTIVITY_HLT && !may_interrupt(vcpu) && !nmi_waits(vcpu))
+		return ENGINE_HALTED;
+	vcpu->activity = ACTIVITY_ACTIVE;
+	vcpu->stop = false;
+	set_slice(vcpu, SLICE_NS);
+	while (end == GO_ON && !vcpu->stop)
+		end = enter(vcpu);
+	set_slice(vcpu, 0);
+	if (!vcpu->stop)
+		return (enum engine_exit)end;
+	finish_access(vcpu);
+	return ENGINE_STOPPED;
+}
+
+static void kvm_request_stop(struct engine_vcpu *vcpu) { kvm_vcpu_of(vcpu)->stop = true; }
+
+static const char *kvm_failure(const struct engine_vcpu *vcpu)
+{
+	return ((const struct kvm_vcpu *)vcpu)->failure;
+}
+
+/* No instruction is counted. */
+static uint64_t kvm_retired(const struct engine_vcpu *vcpu)
+{
+	(void)vcpu;
+	return 0;
+}
+
+static uint64_t kvm_rip(const struct engine_vcpu *vcpu)
+{
+	struct kvm_regs regs = {0};
+
+	ioctl(((const struct kvm_vcpu *)vcpu)->fd, KVM_GET_REGS, &regs);
+	return regs.rip;
+}
+
+static void kvm_interrupt_line(struct engine_vcpu *vcpu, bool raised) { kvm_vcpu_of(vcpu)->line = raised; }
+
+/* ---- life ---- */
+
+static int map_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
+{
+	struct kvm_enable_cap pv = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
+	void *run;
+
+	vcpu->fd = ioctl(kvm->vm, KVM_CREATE_VCPU, 0);
+	if (vcpu->fd < 0)
+		return errno == EEXIST ? -ENOSPC : -errno;
+	run = mmap(NULL, kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (run == MAP_FAILED)
+		return -errno;
+	vcpu->run = run;
+	if (ioctl(vcpu->fd, KVM_SET_CPUID2, kvm->cpuid))
+		return -errno;
+	/* Where it is missing, a guest that writes to a paravirtual MSR gets what it asked for. */
+	ioctl(vcpu->fd, KVM_ENABLE_CAP, &pv);
+	return open_kick(vcpu);
+}
+
+static int kvm_vcpu_new(struct engine *engine, struct engine_vcpu **made)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+	struct kvm_vcpu *vcpu = &kvm->one;
+	struct vcpu_state reset;
+	int error;
+
+	if (vcpu->run)
+		return -ENOSPC;
+	vcpu->vcpu.engine = engine;
+	error = map_vcpu(kvm, vcpu);
+	if (!error)
+		error = kvm_state_open(vcpu);
+	if (error)
+		return error;
+	kvm_vcpu_save(&vcpu->vcpu,
+		      &reset); /* what load() keeps is the reset state's until another is saved */
+	*made = &vcpu->vcpu;
+	return 0;
+}
+
+static void free_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
+{
+	sigset_t set;
+
+	if (vcpu->has_timer) {
+		timer_delete(vcpu->timer);
+		drain_kick();
+		kick_set(&set);
+		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	}
+	kvm_state_close(vcpu);
+	if (vcpu->statistics >= 0)
+		close(vcpu->statistics);
+	if (vcpu->run)
+		munmap(vcpu->run, kvm->run_size);
+	if (vcpu->fd >= 0)
+		close(vcpu->fd);
+}
+
+static void kvm_close(struct engine *engine)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+
+	free_vcpu(kvm, &kvm->one);
+	kvm_device_close(kvm);
+	kvm_memory_free(kvm);
+	free(kvm);
+}
+
+static int kvm_open(struct engine **engine, const struct engine_config *config, char *why, size_t size)
+{
+	struct kvm_engine *kvm;
+	int error;
+
+	if (strcmp(config->cpu, "host") != 0) {
+		snprintf(why, size, "under kvm the processor is the host's: only host can be asked for");
+		return -EINVAL;
+	}
+	kvm = calloc(1, sizeof(*kvm));
+	if (!kvm)
+		return -ENOMEM;
+	kvm->engine.ops = &engine_kvm;
+	kvm->bus = config->bus;
+	kvm->one.fd = kvm->one.statistics = -1;
+	error = kvm_device_open(kvm, config->device, why, size);
+	if (error) {
+		kvm_close(&kvm->engine);
+		return error;
+	}
+	*engine = &kvm->engine;
+	return 0;
+}
+
+/* Mutants are of the software CPU. */
+static bool kvm_break_check(struct engine *engine, const char *name)
+{
+	(void)engine;
+	(void)name;
+	return false;
+}
+
+static const char *kvm_check_name(unsigned index)
+{
+	(void)index;
+	return NULL;
+}
+
+const struct engine_ops engine_kvm = {
+	.name = "kvm",
+	.cpu_default = "host",
+	.takes_device = true,
+	.describe = kvm_device_describe,
+	.open = kvm_open,
+	.close = kvm_close,
+	.memory_add = kvm_memory_add,
+	.memory_write = kvm_memory_write,
+	.dirty_pages = kvm_dirty_pages,
+	.dirty_reset = kvm_dirty_reset,
+	.dirty_restore = kvm_dirty_restore,
+	.vcpu_new = kvm_vcpu_new,
+	.vcpu_save = kvm_vcpu_save,
+	.vcpu_load = kvm_vcpu_load,
+	.run = kvm_run_vcpu,
+	.request_stop = kvm_request_stop,
+	.failure = kvm_failure,
+	.retired = kvm_retired,
+	.rip = kvm_rip,
+	.interrupt_line = kvm_interrupt_line,
+	.trace = kvm_trace,
+	.statistic = kvm_statistic,
+	.break_check = kvm_break_check,
+	.check_name = kvm_check_name,
+};

@@ -1,0 +1,127 @@
+/*
+ * kvm.h: the parts of the kvm engine among themselves.
+ *
+ * kvm.c runs vCPUs, kvm_device.c opens a device and says why it cannot, kvm_memory.c keeps slots and
+ * what was written to them, kvm_state.c translates to and from struct vcpu_state, kvm_trace.c tells
+ * of instructions and of exits. No one else sees <linux/kvm.h>.
+ */
+#ifndef TRAPLINE_ENGINE_KVM_H
+#define TRAPLINE_ENGINE_KVM_H
+
+#include <linux/kvm.h>
+#include <time.h>
+
+#include "engine/engine.h"
+
+#define KVM_SLOTS_MAX   16
+#define KVM_CPUID_MAX   256
+#define KVM_MSRS_MAX    512
+#define KVM_FAILURE_MAX 256
+
+struct kvm_slot {
+	uint64_t base, size;
+	uint8_t *host;
+	bool read_only;
+	uint64_t *log;     /* room for the kernel's bitmap, one bit a page */
+	uint64_t *written; /* pages written since kvm_dirty_reset(), one bit each */
+};
+
+/* What a device was found to be able to do beyond what is required. */
+struct kvm_abilities {
+	bool xcrs, sregs2, guest_debug, statistics;
+	size_t xsave_size;
+};
+
+/* State that struct vcpu_state has no field for, as the kernel gave it when it was last saved. */
+struct kvm_remainder {
+	struct kvm_msrs *msrs;
+	struct kvm_xsave *xsave;
+};
+
+struct kvm_vcpu {
+	struct engine_vcpu vcpu;
+	int fd;
+	struct kvm_run *run;
+	bool line;         /* the interrupt line is raised */
+	bool stop;         /* request_stop() */
+	uint32_t activity; /* enum activity: what the kernel leaves to us */
+	timer_t timer;
+	bool has_timer;
+	char failure[KVM_FAILURE_MAX];
+
+	unsigned field_count, remainder_count;
+	uint16_t field[KVM_MSRS_MAX]; /* rows of the table of MSRs that this device takes */
+	struct kvm_msrs *msrs;        /* room for all of them */
+	struct kvm_remainder remainder;
+	struct kvm_xsave *xsave; /* room for one */
+
+	struct engine_trace trace;
+	int statistics;
+};
+
+struct kvm_engine {
+	struct engine engine;
+	struct engine_bus bus;
+	int device, vm;
+	struct kvm_abilities can;
+	struct kvm_cpuid2 *cpuid; /* what the guest sees */
+	bool amd;
+	size_t run_size;
+	unsigned slot_count;
+	struct kvm_slot slot[KVM_SLOTS_MAX];
+	uint64_t *pages; /* addresses for dirty_pages() */
+	size_t page_room;
+	bool stale_tables; /* the kernel keeps translations of page tables that we restore */
+	struct kvm_vcpu one;
+};
+
+static inline struct kvm_engine *kvm_of(struct engine *engine) { return (struct kvm_engine *)engine; }
+static inline struct kvm_vcpu *kvm_vcpu_of(struct engine_vcpu *vcpu) { return (struct kvm_vcpu *)vcpu; }
+static inline struct kvm_engine *kvm_engine_of(const struct kvm_vcpu *vcpu)
+{
+	return kvm_of(vcpu->vcpu.engine);
+}
+
+/* ---- kvm_device.c ---- */
+
+/* Opens @path (NULL: /dev/kvm) as a new VM: device, vm, can, cpuid, amd and run_size. 0, -ENOMEM, or -ENODEV
+ * with @why. */
+int kvm_device_open(struct kvm_engine *kvm, const char *path, char *why, size_t size);
+void kvm_device_close(struct kvm_engine *kvm);
+/* engine_ops.describe */
+bool kvm_device_describe(const char *path, char *text, size_t size);
+/* The guest's value of a CPUID register: 0 eax to 3 edx. */
+uint32_t kvm_cpuid(const struct kvm_engine *kvm, uint32_t leaf, uint32_t subleaf, unsigned reg);
+
+/* ---- kvm_memory.c: as in engine_ops ---- */
+
+int kvm_memory_add(struct engine *engine, uint64_t base, uint64_t size, void *host, bool read_only);
+bool kvm_memory_write(struct engine *engine, uint64_t address, const void *from, size_t size);
+void kvm_dirty_pages(struct engine *engine, const uint64_t **pages, size_t *count);
+void kvm_dirty_reset(struct engine *engine);
+void kvm_dirty_restore(struct engine *engine, const uint8_t *image, uint64_t size);
+void kvm_memory_free(struct kvm_engine *kvm);
+/* Host memory behind a guest-physical address, @size bytes of it in one slot, or NULL. */
+const uint8_t *kvm_memory_at(const struct kvm_engine *kvm, uint64_t address, size_t size);
+
+/* ---- kvm_state.c ---- */
+
+/* Finds out which MSRs the device takes. 0, -ENOMEM, -EIO. */
+int kvm_state_open(struct kvm_vcpu *vcpu);
+void kvm_state_close(struct kvm_vcpu *vcpu);
+void kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to);
+int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from);
+
+/* ---- kvm_trace.c ---- */
+
+int kvm_trace(struct engine_vcpu *vcpu, const struct engine_trace *trace);
+/* The vCPU stands before an instruction, having taken a step. */
+void kvm_trace_step(struct kvm_vcpu *vcpu);
+/* "48 0f c7 0b (cmpxchg16b [rbx])" of @count bytes in the mode that the vCPU is in. */
+void kvm_trace_text(struct kvm_vcpu *vcpu, const uint8_t *bytes, size_t count, uint64_t rip, char *text,
+		    size_t size);
+/* Reads up to @size bytes of code at RIP. Returns how many. */
+size_t kvm_trace_code(struct kvm_vcpu *vcpu, uint8_t *bytes, size_t size, uint64_t *rip);
+bool kvm_statistic(struct engine_vcpu *vcpu, unsigned index, char *name, size_t size, uint64_t *value);
+
+#endif
