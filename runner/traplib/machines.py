@@ -13,8 +13,8 @@ import string
 import subprocess
 from pathlib import Path
 
-from . import bochs
-from .errors import UsageError
+from . import bochs, paths
+from .errors import HarnessError, UsageError
 
 BOOT = 60.0       # seconds until the guest begins its report: a BIOS under a slow KVM takes several
 MEMORY = 128      # MiB
@@ -230,8 +230,32 @@ class Exec(Machine):
         return "crash" if status < 0 else "exit"
 
 
+class Engine(Machine):
+    """An engine of visor that is missing here, as which it is told case by case; else visor runs it itself."""
+
+    cpu = "host"
+
+    def __init__(self, word):
+        self.kind = self.name = self.spelling = word
+
+    def missing(self):
+        command = [str(paths.visor()), "info", "--engine", self.kind]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise HarnessError(f"{command[0]}: {error.strerror}") from error
+        if told.returncode == 0:
+            return ""
+        _, found, reason = told.stdout.strip().partition(" missing: ")
+        if not found:
+            raise HarnessError(f"{shlex.join(command)}: {told.stderr.strip()}")
+        return reason
+
+
 def parse(word):
     """The machine of a --target, or None where it is none of these."""
+    if re.fullmatch(r"kvm(:.+)?", word):
+        return Engine(word)
     match = re.fullmatch(r"qemu-(tcg|kvm)(?::(.+))?", word)
     if match:
         return Qemu(match[1], match[2])

@@ -35,7 +35,7 @@ class Visor:
             line += ["--cpu", self.cpu]
         if policy.timeout:
             line += ["--timeout", f"{policy.timeout:g}"]
-        if policy.max_insns:
+        if policy.max_insns and self.engine == "soft":  # a device does not count
             line += ["--max-insns", str(policy.max_insns)]
         if cases is not None:
             line += ["--cases", cases]
@@ -99,9 +99,9 @@ def parse_one(word):
     match = re.fullmatch(r"soft(?::(.+))?", word)
     if match:
         return [Visor("soft", cpu) for cpu in ([match[1]] if match[1] else SOFT_PROFILES)]
-    if re.fullmatch(r"kvm(:.+)?", word):
-        return [Visor(word, None)]
     machine = machines.parse(word)
+    if isinstance(machine, machines.Engine) and not machine.missing():
+        return [Visor(word, None)]
     if not machine:
         raise UsageError(f"--target {word}: no such target; known: {SPELLINGS}")
     return [Foreign(machine)]
