@@ -103,7 +103,7 @@ SHARE := $(DESTDIR)$(PREFIX)/share/trapline
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/guests $(SHARE)/runner
 	install $(VISOR) runner/trapline $(DESTDIR)$(PREFIX)/bin
-	install -m644 build/guests/*.elf $(SHARE)/guests
+	install -m644 build/guests/*.elf build/guests/*.bin build/guests/rom/reset.bin $(SHARE)/guests
 	rm -rf $(SHARE)/suites $(SHARE)/results $(SHARE)/runner/traplib
 	cp -R suites $(SHARE)/suites
 	cp -R runner/traplib $(SHARE)/runner/traplib

@@ -20,7 +20,7 @@ guest_own = $(patsubst guests/%,build/guests/%.o,$(sort $(filter-out guests/$(1)
 	$(wildcard guests/$(1)/*.c guests/$(1)/*.S))))
 
 .PHONY: guests
-guests: $(GUESTS:%=build/guests/%.elf)
+guests: $(GUESTS:%=build/guests/%.elf) $(GUESTS:%=build/guests/%.bin) build/guests/rom/reset.bin
 .SECONDARY:
 
 build/guests/%.c.o: guests/%.c guests/guests.mk | $(DEPS)
@@ -62,6 +62,10 @@ $(foreach guest,$(GUESTS),$(eval $(call guest_rule,$(guest),build/guests/$(guest
 HOSTILE_GUEST := build/hostile/hostile.elf
 guests: $(HOSTILE_GUEST)
 $(eval $(call guest_rule,hostile,$(HOSTILE_GUEST)))
+
+# The same as a flat image, whose multiboot header says where it belongs: for machines without a loader.
+build/guests/%.bin: build/guests/%.elf
+	objcopy -O binary $< $@
 
 # What `make bench` runs: not a suite, so it stands apart; and the ROM that starts a guest without a loader.
 BENCH_GUEST := build/bench/bench.elf build/bench/bench.bin build/guests/rom/reset.bin

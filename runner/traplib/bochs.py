@@ -1,23 +1,124 @@
-"""Bochs, started from a small ROM that enters the guest as a multiboot loader would."""
+"""Bochs, started from a small ROM that enters the guest as a multiboot loader would (guests/rom/reset.S).
 
+A BIOS would need many times as long as most guests. The guest's memory is handed over as one image, which
+Bochs reads contiguously: so the hole below 1 MiB is cut out of it, and the ROM touches memory in order.
+"""
+
+import functools
+import struct
+import subprocess
+from pathlib import Path
+
+from . import paths
+from .errors import UsageError
+
+PROGRAM = "bochs"
 DEFAULT_MODEL = "corei7_skylake_x"
+HOLE = range(0xa0000, 0x100000)  # is no RAM
+# What reset.S looks for; multiboot's information; the command line, where no guest has anything of its own.
+START, INFORMATION, LINE, LINE_MAX = 0x500, 0x600, 0x80000, 0x10000
+LOG = "log"
+# A display without a window, a debugger that goes on at once, no sound, output on the debug console, ports
+# that end it. A shutdown of the processor ends it as well.
+CONFIGURATION = """display_library: rfb, options="timeout=0"
+plugin_ctrl: speaker=0, gameport=0, parallel=0, unmapped=1
+cpu: model={model}, count=1, ips=10000000, reset_on_triple_fault=0
+memory: guest={memory}, host={memory}
+romimage: file={rom}, address=0xffff0000
+optramimage1: file=ram.img, address=0
+clock: sync=none
+port_e9_hack: enabled=1
+log: {log}
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+"""
+
+
+@functools.cache
+def told(*words):
+    """What the program prints with these words; None where it is not here."""
+    try:
+        return subprocess.run([PROGRAM, *words], capture_output=True, text=True, errors="replace",
+                              stdin=subprocess.DEVNULL, check=False, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
 
 
 def version():
-    """What Bochs says of itself; None where it is not here."""
-    return None
+    """What it says of itself; None where it is not here."""
+    text = told("--help")
+    if text is None:
+        return None
+    return next((line.strip() for line in text.splitlines() if "Emulator" in line), "Bochs, of no known version")
 
 
-def missing():
-    """Why a guest cannot be started in it."""
-    return "not yet"
+def models():
+    """The processors that it knows."""
+    return [line for line in (told("--help", "cpu") or "").split() if "_" in line]
 
 
-def prepare(folder, image, words, model):
-    """Writes the files of one start to @folder; the command."""
-    raise NotImplementedError
+def rom():
+    """The ROM's path."""
+    return (paths.TREE / "build" / "guests" / "rom" if paths.TREE else paths.SHARE / "guests") / "reset.bin"
+
+
+def missing(model):
+    """Why no guest can be started, or an empty text. UsageError where it knows no such processor."""
+    if version() is None:
+        return f"{PROGRAM} is not installed (Debian: bochs)"
+    known = models()
+    if known and model not in known + ["pentium"]:
+        raise UsageError(f"bochs:{model}: there is no such processor in it; bochs --help cpu names them")
+    return "" if rom().is_file() else f"{rom()}: there is no such file; run `make` first"
+
+
+def image(flat, line, memory):
+    """The guest in memory, as a multiboot loader leaves it, by the addresses of its header."""
+    header = flat.find(struct.pack("<I", 0x1badb002))
+    if header < 0:
+        raise UsageError("the flat image has no multiboot header")
+    header_address, load_address, _, _, entry = struct.unpack_from("<5I", flat, header + 12)
+    at = header_address - header
+    if at != load_address or at < HOLE.stop:
+        raise UsageError("the flat image does not begin at its load address")
+    data = bytearray(at + len(flat))
+    struct.pack_into("<3I", data, START, entry, INFORMATION, memory)
+    # Flags: sizes of memory (in KiB, below and above 1 MiB) and command line are valid.
+    struct.pack_into("<5I", data, INFORMATION, 5, 640, (memory >> 10) - 1024, 0, LINE)
+    text = line.encode("ascii", "replace")[:LINE_MAX] + b"\0"
+    data[LINE:LINE + len(text)] = text
+    data[at:] = flat
+    del data[HOLE.start:HOLE.stop]
+    return data
+
+
+def prepare(folder, flat, line, model=DEFAULT_MODEL, memory=128 << 20):
+    """Writes the files of one start of the flat image in the file @flat to @folder; the command, to run there."""
+    folder = Path(folder)
+    try:
+        data = image(Path(flat).read_bytes(), line, memory)
+    except OSError as error:
+        raise UsageError(f"{flat}: {error.strerror}; objcopy -O binary makes it of the guest") from error
+    (folder / "ram.img").write_bytes(data)
+    (folder / "rc").write_text("c\n", encoding="ascii")
+    (folder / "bochsrc").write_text(CONFIGURATION.format(model=model, memory=memory >> 20, rom=rom(), log=LOG),
+                                    encoding="utf-8")
+    return [PROGRAM, "-q", "-f", "bochsrc", "-rc", "rc"]
+
+
+def panic(folder):
+    """The line in which it said why it gave up, or an empty text."""
+    try:
+        lines = (Path(folder) / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.split(">>PANIC<<")[1].strip() for line in lines if ">>PANIC<<" in line), "")
 
 
 def ending(folder):
-    """How it ended, by its log."""
-    return "exit"
+    """How it ended, by its log, as its exit status is always the same: exit, shutdown or crash."""
+    words = panic(folder)
+    if "no resolution" in words:
+        return "shutdown"
+    return "crash" if words and "shutdown requested" not in words else "exit"

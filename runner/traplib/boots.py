@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from . import machines, paths
@@ -36,13 +37,27 @@ class Boot:
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         self.judge_words = tempfile.TemporaryFile()
         self.judge = subprocess.Popen([str(paths.visor()), "judge", "--json", "--ended", f"@/dev/fd/{reader}",
-                                       str(image)], stdin=self.process.stdout, stdout=subprocess.PIPE,
-                                      stderr=self.judge_words, pass_fds=[reader])
-        self.process.stdout.close()
+                                       str(image)], stdin=subprocess.PIPE if machine.noise else self.process.stdout,
+                                      stdout=subprocess.PIPE, stderr=self.judge_words, pass_fds=[reader])
+        if machine.noise:
+            threading.Thread(target=self._filter, args=(machine.noise,), daemon=True).start()
+        else:
+            self.process.stdout.close()
         os.close(reader)
         self.waiter = os.pidfd_open(self.process.pid)
         self.begun = self.touched = time.monotonic()
         self.patience = machines.BOOT
+
+    def _filter(self, noise):
+        """Takes what the machine itself prints out of what the guest prints."""
+        with self.process.stdout, self.judge.stdin:
+            try:
+                for line in self.process.stdout:
+                    if not noise.match(line):
+                        self.judge.stdin.write(line)
+                        self.judge.stdin.flush()
+            except BrokenPipeError:
+                pass
 
     def kill(self, ended):
         """Ends the machine from outside; @ended is how that counts."""
@@ -117,8 +132,10 @@ class Boot:
 
     def last_words(self):
         """Why it ended, as far as it said so."""
+        if self.machine.told(self.folder):
+            return self.machine.told(self.folder)
         told = [line for line in self.words if any(word in line for word in self.machine.fatal_words)]
-        return (told or list(self.words) or [""])[-1 if not told else 0]
+        return told[0] if told else self.words[-1] if self.words else ""
 
 
 class Runner:

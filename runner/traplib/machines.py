@@ -52,6 +52,7 @@ class Machine:
     """What all have in common. A case is (index in the image, id)."""
 
     kind = name = spelling = cpu = ""
+    noise = None      # what begins a line that the machine itself prints where the guest does
     fatal_words = ()  # lines on standard error after which a machine stands still for ever
 
     def missing(self):
@@ -84,6 +85,11 @@ class Machine:
         del folder
         return "crash" if status else "exit"
 
+    def told(self, folder):
+        """Why it gave up, as far as it left that in @folder."""
+        del folder
+        return ""
+
     def refusal(self, words):
         """The line of its last @words that says that the user asked for something that is not there, or None."""
         del words
@@ -95,7 +101,7 @@ class Qemu(Machine):
 
     program = "qemu-system-x86_64"
     oldest = (5, 0)
-    fatal_words = ("KVM internal error", "KVM: entry failed", "hardware error")
+    fatal_words = ("qemu: fatal", "KVM internal error", "KVM: entry failed", "hardware error")
 
     def __init__(self, accelerator, cpu):
         self.accelerator, self.kind, self.cpu = accelerator, f"qemu-{accelerator}", cpu or "max"
@@ -149,6 +155,7 @@ class Bochs(Machine):
     """Bochs, started from a ROM of our own."""
 
     kind = "bochs"
+    noise = re.compile(rb"\(\d+\)\.\[")  # where its debugger was at the end
 
     def __init__(self, cpu):
         self.cpu = cpu or bochs.DEFAULT_MODEL
@@ -158,12 +165,10 @@ class Bochs(Machine):
         return bochs.version() or ""
 
     def missing(self):
-        if not bochs.version():
-            return "bochs is not installed (Debian: bochs, bochs-term)"
-        return bochs.missing()
+        return bochs.missing(self.cpu)
 
     def command(self, image, words, folder):
-        return bochs.prepare(folder, image, words, self.cpu)
+        return bochs.prepare(folder, Path(image).with_suffix(".bin"), words, self.cpu, MEMORY << 20)
 
     def shell(self, image, case_id):
         return None
@@ -171,8 +176,8 @@ class Bochs(Machine):
     def ending(self, status, folder):
         return bochs.ending(folder)
 
-    def refusal(self, words):
-        return next((line for line in words if "model" in line and self.cpu in line), None)
+    def told(self, folder):
+        return bochs.panic(folder)
 
 
 class Exec(Machine):
