@@ -1,7 +1,10 @@
 #include "cli/records.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/utsname.h>
+
+#include "vm/outcome.h"
 
 static struct line *begin(struct records *records, const char *type)
 {
@@ -119,6 +122,57 @@ static void wanted_json(struct line *line, const struct case_list *list, const s
 	line_text(line, "]");
 }
 
+/* The differences from the nearest of the wanted outcomes; how many, or -1 where none is of the kind. */
+static int nearest(const struct case_list *list, const struct case_want *want, const struct outcome *got,
+		   struct effect *best)
+{
+	struct effect difference[2 * OUTCOME_EFFECTS_MAX];
+	struct outcome wanted;
+	char unused[128];
+	int fewest = -1;
+
+	for (unsigned i = 0; i < want->outcome_count; i++) {
+		int count;
+
+		if (outcome_parse(&wanted, list->outcome[want->first_outcome + i], OUTCOME_EXPECTED, unused,
+				  sizeof(unused)))
+			continue;
+		count = outcome_differences(&wanted, got, difference);
+		if (count >= 0 && (fewest < 0 || count < fewest)) {
+			fewest = count;
+			memcpy(best, difference, (size_t)count * sizeof(*best));
+		}
+	}
+	return fewest;
+}
+
+static void differences_json(struct line *line, const struct case_list *list, const struct case_want *want,
+			     struct span text)
+{
+	struct effect difference[2 * OUTCOME_EFFECTS_MAX];
+	struct outcome got;
+	char unused[128];
+	int count;
+
+	if (outcome_parse(&got, text, OUTCOME_REPORTED, unused, sizeof(unused)))
+		return;
+	count = nearest(list, want, &got, difference);
+	if (count < 0)
+		return;
+	key(line, "differs");
+	line_text(line, "[");
+	for (int i = 0; i < count; i++) {
+		line_text(line, i ? ",\"" : "\"");
+		line_add(line, difference[i].name);
+		if (difference[i].value.size) {
+			line_text(line, "=");
+			line_add(line, difference[i].value);
+		}
+		line_text(line, "\"");
+	}
+	line_text(line, "]");
+}
+
 static void labelled(struct line *line, const char *label, struct span text)
 {
 	line_text(line, "\n  ");
@@ -191,6 +245,8 @@ int records_end(struct records *records, const struct judge_result *result, cons
 	key(line, "want");
 	wanted_json(line, list, result->want);
 	string(line, "why", span_of(result->why));
+	if (result->verdict == VERDICT_FAIL && result->want)
+		differences_json(line, list, result->want, result->got);
 	if (cost) {
 		number(line, "insns", cost->insns);
 		number(line, "ns", cost->ns);

@@ -276,3 +276,24 @@ bool outcome_matches(const struct outcome *want, const struct outcome *got, char
 	}
 	return true;
 }
+
+int outcome_differences(const struct outcome *want, const struct outcome *got, struct effect *difference)
+{
+	int count = 0;
+
+	if (want->kind != got->kind)
+		return -1;
+	for (unsigned i = 0; i < want->effect_count; i++) {
+		const struct effect *wanted = &want->effect[i];
+		const struct effect *came = find_effect(got, wanted->name);
+
+		if (!came && !span_equals(wanted->value, "*"))
+			difference[count++] = (struct effect){wanted->name, {"", 0}};
+		else if (came && !outcome_value_matches(wanted->value, came->value))
+			difference[count++] = *came;
+	}
+	for (unsigned i = 0; i < got->effect_count; i++)
+		if (!find_effect(want, got->effect[i].name))
+			difference[count++] = got->effect[i];
+	return count;
+}

@@ -38,6 +38,13 @@ int outcome_parse(struct outcome *outcome, struct span text, enum outcome_side s
  */
 bool outcome_matches(const struct outcome *want, const struct outcome *got, char *why, size_t size);
 
+/*
+ * The effects in which @got is not what @want promises, in @difference (room for
+ * 2 * OUTCOME_EFFECTS_MAX): as @got tells them, or with an empty value where it tells nothing.
+ * Returns how many, or -1 where it is another kind of outcome.
+ */
+int outcome_differences(const struct outcome *want, const struct outcome *got, struct effect *difference);
+
 /* Whether the number @got is what @want says (one of the forms of an expectation's VALUE). */
 bool outcome_value_matches(struct span want, struct span got);
 

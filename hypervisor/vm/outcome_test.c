@@ -22,6 +22,35 @@ static bool matches(const char *want, const char *got)
 	return outcome_matches(&wanted, &came, why, sizeof(why));
 }
 
+/* The differences, one word each: NAME=VALUE or NAME; "-" for another kind. */
+static const char *differences(const char *want, const char *got)
+{
+	static char text[256];
+	struct effect difference[2 * OUTCOME_EFFECTS_MAX];
+	struct outcome wanted, came;
+	int count;
+	assert_int_equal(outcome_parse(&wanted, span_of(want), OUTCOME_EXPECTED, why, sizeof(why)), 0);
+	assert_int_equal(outcome_parse(&came, span_of(got), OUTCOME_REPORTED, why, sizeof(why)), 0);
+	count = outcome_differences(&wanted, &came, difference);
+	text[0] = 0;
+	for (int i = 0; i < count; i++)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), "%.*s%s%.*s ",
+			 SPAN_ARGS(difference[i].name), difference[i].value.size ? "=" : "",
+			 SPAN_ARGS(difference[i].value));
+	return count < 0 ? "-" : text;
+}
+
+static void all_differences(void **state)
+{
+	(void)state;
+	assert_string_equal(differences("RUNS rax=1", "RUNS rax=0x1"), "");
+	assert_string_equal(differences("RUNS rax=1|2 rbx=* rcx=3", "RUNS rax=0x3 rdx=0x4"),
+			    "rax=0x3 rcx rdx=0x4 ");
+	assert_string_equal(differences("FAULT vector=13 error=0", "FAULT vector=6 rf=0x0"),
+			    "vector=6 error rf=0x0 ");
+	assert_string_equal(differences("FAULT vector=13", "RUNS"), "-");
+}
+
 static void what_is_an_outcome(void **state)
 {
 	static const char *const good[] = {"RUNS",
@@ -140,6 +169,7 @@ static void effects(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(all_differences),
 		cmocka_unit_test(what_is_an_outcome),
 		cmocka_unit_test(too_many_effects),
 		cmocka_unit_test(values),

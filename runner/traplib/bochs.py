@@ -22,7 +22,7 @@ LOG = "log"
 # that end it. A shutdown of the processor ends it as well.
 CONFIGURATION = """display_library: rfb, options="timeout=0"
 plugin_ctrl: speaker=0, gameport=0, parallel=0, unmapped=1
-cpu: model={model}, count=1, ips=10000000, reset_on_triple_fault=0
+cpu: model={model}, count=1, ips=10000000, reset_on_triple_fault=0, ignore_bad_msrs=0
 memory: guest={memory}, host={memory}
 romimage: file={rom}, address=0xffff0000
 optramimage1: file=ram.img, address=0

@@ -5,16 +5,18 @@ import tomllib
 from . import paths
 from .errors import UsageError
 
-KNOWN = {"timeout": (int, float), "max_insns": int, "targets": list}
+KNOWN = {"timeout": (int, float), "max_insns": int, "targets": list, "foreign_timeout": (int, float)}
 
 
 class Policy:
     """Limits of a case, and the targets that a run without --target means."""
 
-    def __init__(self, timeout=10.0, max_insns=0, targets=()):
+    def __init__(self, timeout=10.0, max_insns=0, targets=(), foreign_timeout=None):
         self.timeout = timeout      # seconds of wall clock for one case
         self.max_insns = max_insns  # instructions for one case; 0: visor's default
         self.targets = tuple(targets)
+        # the same where only the clock tells a case that hangs from one that is slow: each hang costs this much
+        self.foreign_timeout = foreign_timeout or timeout
 
 
 def load(suite, timeout=None, max_insns=None):
@@ -31,7 +33,7 @@ def load(suite, timeout=None, max_insns=None):
                 raise UsageError(f"{paths.shown(path)}: [run] {key} = {value!r}: unknown key or wrong type; "
                                  f"known: {', '.join(KNOWN)}")
     if timeout is not None:
-        values["timeout"] = timeout
+        values["timeout"] = values["foreign_timeout"] = timeout
     if max_insns is not None:
         values["max_insns"] = max_insns
     return Policy(**values)

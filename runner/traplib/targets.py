@@ -74,7 +74,7 @@ class Foreign:
     def process(self, image, policy, listed):
         """As above; @listed is never None, as a machine is given its cases by place."""
         return [sys.executable, str(paths.program()), "boot", "--target", self.machine.spelling, "--timeout",
-                f"{policy.timeout:g}", "--cases", listed, str(image)]
+                f"{policy.foreign_timeout:g}", "--cases", listed, str(image)]
 
     @staticmethod
     def list_line(index, case_id):
@@ -84,7 +84,7 @@ class Foreign:
     @staticmethod
     def silence(policy):
         """As above: a start of the machine included."""
-        return policy.timeout + machines.BOOT + GRACE
+        return policy.foreign_timeout + machines.BOOT + GRACE
 
     def reproduction(self, image, _policy, case_id):
         """One line for a shell that boots the machine for a single case and judges what it prints."""
