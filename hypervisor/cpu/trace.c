@@ -485,20 +485,13 @@ static struct trace *trace_find(struct cpu *cpu, uint64_t physical)
 	return trace;
 }
 
-const struct insn *trace_lookup(struct cpu *cpu)
+/* What the jump cache does not know: apart, so that what it does know needs no stack frame. */
+static __attribute__((noinline)) const struct insn *lookup_slow(struct cpu *cpu, uint64_t linear)
 {
-	uint64_t linear = code_linear(cpu, cpu->rip), physical;
 	struct jump *jump = jump_slot(cpu->traces, linear);
 	struct trace *trace;
+	uint64_t physical;
 
-	cpu->insn = NULL;
-	if (jump->linear == linear && jump->tag == cpu->jump_tag) {
-		trace = trace_of(jump->insn);
-		if (trace->insn[0].run != leave_run && cpu->rip + trace->bytes <= cpu->code_end) {
-			cpu->reg[REG_TRACE_RIP] = cpu->rip;
-			return jump->insn;
-		}
-	}
 	check_code_limit(cpu);
 	physical = fetch_translate(cpu, linear);
 	trace = trace_find(cpu, physical);
@@ -509,6 +502,23 @@ const struct insn *trace_lookup(struct cpu *cpu)
 	*jump = (struct jump){linear, cpu->jump_tag, trace->insn};
 	cpu->reg[REG_TRACE_RIP] = cpu->rip;
 	return trace->insn;
+}
+
+const struct insn *trace_lookup(struct cpu *cpu)
+{
+	uint64_t linear = code_linear(cpu, cpu->rip);
+	const struct jump *jump = jump_slot(cpu->traces, linear);
+
+	cpu->insn = NULL;
+	if (likely(jump->linear == linear && jump->tag == cpu->jump_tag)) {
+		const struct trace *trace = trace_of(jump->insn);
+
+		if (likely(trace->insn[0].run != leave_run && cpu->rip + trace->bytes <= cpu->code_end)) {
+			cpu->reg[REG_TRACE_RIP] = cpu->rip;
+			return jump->insn;
+		}
+	}
+	return lookup_slow(cpu, linear);
 }
 
 static void fetch_bytes(struct cpu *cpu, uint64_t physical, uint8_t *to, size_t size)

@@ -99,7 +99,7 @@ KERNELS = [
     Kernel("sse2", 100000, "MIPS", millions, "scalar SSE2"),
     Kernel("exits", 20000, "MIPS", millions, "CPUID, RDMSR, IN, MOV CR0"),
 ]
-COLD = [Kernel("cold", 2, "ns", nanoseconds_each, "an instruction that runs once", 40)]
+COLD = [Kernel("cold", 2, "ns", nanoseconds_each, "an instruction that runs once", 400)]
 COSTS = [
     Kernel("cr3", 20000, "ns", nanoseconds_round, "MOV to CR3, and 7 instructions with 3 walks behind it"),
     Kernel("fault", 20000, "ns", nanoseconds_round, "#PF and IRET, and 4 more instructions"),
