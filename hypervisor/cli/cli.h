@@ -50,5 +50,6 @@ int cmd_run(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_judge(int argc, char **argv);
 int cmd_info(int argc, char **argv);
+int cmd_oracle(int argc, char **argv);
 
 #endif

@@ -12,12 +12,13 @@ static const char help[] = "usage: visor COMMAND …\n"
 			   "  list IMAGE            the cases that an image holds\n"
 			   "  judge IMAGE <REPORT   verdicts on what any machine reported\n"
 			   "  info                  the engines of this build\n"
+			   "  oracle                the software CPU against this host's own processor\n"
 			   "`visor COMMAND --help` says more.\n";
 
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
-} commands[] = {{"run", cmd_run}, {"list", cmd_list}, {"judge", cmd_judge}, {"info", cmd_info}};
+} commands[] = {{"run", cmd_run}, {"list", cmd_list}, {"judge", cmd_judge}, {"info", cmd_info}, {"oracle", cmd_oracle}};
 
 /*
  * A standard stream that was closed must not become the next file that is opened: what is

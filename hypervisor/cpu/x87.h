@@ -91,7 +91,7 @@ void x87_initialize(struct cpu *cpu);
  * that the guest has unmasked never traps on the host.
  */
 #define X87_HOST(cpu, status, before, operation, after, outputs, inputs)                                             \
-	__asm__ volatile("fldcw %[cw]\n\t" before operation "\n\tfnstsw %[sw]\n\tfnclex\n\tfldcw %[own]\n\t" after     \
+	__asm__ volatile("fnclex\n\tfldcw %[cw]\n\t" before operation "\n\tfnstsw %[sw]\n\tfnclex\n\tfldcw %[own]\n\t" after     \
 			 : [sw] "=m"(status) X87_UNPACK outputs                                                      \
 			 : [cw] "m"((cpu)->fcw), [own] "m"(x87_own_control) X87_UNPACK inputs                        \
 			 : "cc", "memory", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)")

@@ -143,7 +143,7 @@ static void store_empty(struct cpu *cpu, const struct insn *insn, const void *im
 		}                                                                                            \
 		x87_t value = x87_get(cpu, 0);                                                               \
 		uint16_t status, control = cpu->fcw;                                                         \
-		__asm__ volatile("fldcw %[cw]\n\tfldt %[value]\n\t" name " %[image]\n\tfnstsw %[sw]\n\t"     \
+		__asm__ volatile("fnclex\n\tfldcw %[cw]\n\tfldt %[value]\n\t" name " %[image]\n\tfnstsw %[sw]\n\t"     \
 				 "fnclex\n\tfldcw %[own]"                                                    \
 				 : [image] "+m"(image), [sw] "=m"(status)                                    \
 				 : [cw] "m"((uint16_t){control | X87_FLAGS}), [value] "m"(value),            \
@@ -188,7 +188,7 @@ static inline void x87_fbstp(struct cpu *cpu, const struct insn *insn)
 	}
 	x87_t value = x87_get(cpu, 0);
 	uint16_t status;
-	__asm__ volatile("fldcw %[cw]\n\tfldt %[value]\n\tfbstp %[image]\n\tfnstsw %[sw]\n\tfnclex\n\tfldcw %[own]"
+	__asm__ volatile("fnclex\n\tfldcw %[cw]\n\tfldt %[value]\n\tfbstp %[image]\n\tfnstsw %[sw]\n\tfnclex\n\tfldcw %[own]"
 			 : [image] "+m"(image), [sw] "=m"(status)
 			 : [cw] "m"((uint16_t){cpu->fcw | X87_FLAGS}), [value] "m"(value), [own] "m"(x87_own_control)
 			 : "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");
