@@ -138,6 +138,13 @@ class Boot:
         return told[0] if told else self.words[-1] if self.words else ""
 
 
+    def end(self):
+        """How it ended, for a case that was open then."""
+        status = self.process.returncode
+        return ", ".join(filter(None, (describe(status) if self.ended == "crash" and status != -signal.SIGKILL else "",
+                                       self.last_words())))
+
+
 class Runner:
     """All boots that a list of cases needs."""
 
@@ -190,8 +197,8 @@ class Runner:
             self.out.flush()
         elif kind == "end" and record["id"] in self.left:
             self.left.pop(record["id"])
-            if record["verdict"] in ("CRASH", "TIMEOUT") and self.boot.last_words():
-                record["why"] += ": " + self.boot.last_words()
+            if record["verdict"] in ("CRASH", "TIMEOUT") and self.boot.end():
+                record["why"] += ": " + self.boot.end()
                 line = DUMP(record).encode()
             self.out.write(line + b"\n")
             self.out.flush()

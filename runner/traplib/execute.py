@@ -120,8 +120,9 @@ def parse_one(line):
 class Executor:
     """Runs jobs, at most @parallel processes at once, and writes their records."""
 
-    def __init__(self, writer, progress, parallel, fail_fast=False, deadline=None):
+    def __init__(self, writer, progress, parallel, known, fail_fast=False, deadline=None):
         self.writer, self.progress, self.parallel = writer, progress, parallel
+        self.known = known  # deviations
         self.fail_fast = fail_fast
         self.deadline = time.monotonic() + deadline if deadline else None
         self.why_stopped = None  # set: nothing more is started, and the run is incomplete
@@ -206,6 +207,7 @@ class Executor:
             self._end(process, record, line, out)
         elif kind == "run" and (job.target.name, job.suite.name) not in self.described:
             self.described.add((job.target.name, job.suite.name))
+            self.known.meet(job.target.name, record, self.writer.run.header["host"])
             out.add({**record, "t": "target", "target": job.target.name})
 
     def _end(self, process, record, line, out):
@@ -221,6 +223,7 @@ class Executor:
         process.current = None
         record["target"] = job.target.name
         record["expected"] = record["verdict"] in EXPECTED
+        line = self._known(record, line)
         tail = b',"expected":true' if record["expected"] else b',"expected":false'
         if job.attempt > 1:
             record["attempt"] = job.attempt
@@ -228,6 +231,18 @@ class Executor:
         out.add(record, line, tail)
         out.ends.append(record)
         self.ends[job.target.name, record["id"]] = record
+
+    def _known(self, record, line):
+        """Holds the end of a case against the deviations. Its line, or None where it is another now."""
+        if not self.known.by_target.get(record["target"]):
+            return line
+        record["expected"], why = self.known.judge(record)
+        if not why:
+            return line
+        record["deviation"] = f"{why.where}: {why.reason}"
+        if record["verdict"] == "PASS":
+            record["why"] = f"it passes, though {why.where} says that it does not"
+        return None
 
     def _ended(self, process, waiting):
         """A process has closed its output: by its own will, or not."""

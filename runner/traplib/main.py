@@ -8,13 +8,12 @@ import shlex
 import signal
 import sys
 
-from . import boots, catalog, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
+from . import boots, catalog, deviations, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
 from .execute import Executor, Job
 from .progress import Progress
 from .selection import Selection, shard
-from .verdicts import BAD
 
 VERSION = "1"
 EPILOG = """exit status: 0 everything was as expected, 1 something was not, 2 a wrong command line or
@@ -63,6 +62,8 @@ def parser():
     run.add_argument("--max-insns", type=count, metavar="N", help="instructions for one case")
     run.add_argument("--deadline", type=positive, metavar="SECONDS", help="wall clock for the whole run")
     run.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+    run.add_argument("--update-deviations", action="store_true", help="write a line for each kind of failure into "
+                     "results/deviations; it counts once you have given its reason")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress")
     outputs(run)
 
@@ -315,18 +316,28 @@ def run_with_retries(plan, options, executor):
     for attempt in range(2, options.retries + 2):
         bad = {}
         for (target, case_id), end in executor.ends.items():
-            if end["verdict"] in BAD:
+            if not end["expected"]:
                 bad.setdefault((target, case_id.split(".")[0]), []).append(case_id)
         executor.progress.total += sum(len(ids) for ids in bad.values())
         executor.run([Job(by_name[target], suites[suite], plan.policies[suite], ids, attempt)
                       for (target, suite), ids in bad.items()])
 
 
+def stale_lines(plan, known, run):
+    """Deviations that this run should have met and did not."""
+    ids = [case_id for suite in plan.suites for case_id in suite.cases]
+    found = []
+    for target in plan.targets:
+        ran = {case_id for name, case_id in run.ends if name == target.name}
+        found += [line for line in known.stale([target.name], ids, ran) if line not in found]
+    return found
+
+
 def command_run(options):
     """trapline run"""
     if options.jobs < 1:
         raise UsageError("-j 0: expected at least one process")
-    plan = Plan(options)
+    plan, known = Plan(options), deviations.load()
     if not plan.total() and not options.resume:
         raise NothingSelected("nothing is selected")
     if options.dry_run:
@@ -335,7 +346,7 @@ def command_run(options):
         return EXIT_EXPECTED
     writer = open_results(plan, options)
     progress = Progress(plan.total(), options.quiet)
-    executor = Executor(writer, progress, options.jobs, options.fail_fast, options.deadline)
+    executor = Executor(writer, progress, options.jobs, known, options.fail_fast, options.deadline)
     caught = []
 
     def interrupt(number, _frame):
@@ -348,10 +359,15 @@ def command_run(options):
         signal.signal(number, interrupt)
     try:
         run_with_retries(plan, options, executor)
+        for line in stale_lines(plan, known, writer.run):
+            writer.record(t="stale", where=line.where, line=line.text)
         writer.record(t="done", complete=not executor.why_stopped, why=executor.why_stopped or "")
     finally:
         progress.close()
         writer.close()
+    if options.update_deviations:
+        count = deviations.update(writer.run.ends)
+        print(f"{count} lines proposed in {paths.shown(deviations.folder())}; each needs its reason", file=sys.stderr)
     if executor.why_stopped:
         print(f"trapline: stopped: {executor.why_stopped}", file=sys.stderr)
     status = conclude(writer.run, options)

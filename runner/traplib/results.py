@@ -133,13 +133,13 @@ class Run:
     header: the `run` record. suites: {suite: {id: case record}}. cells: [cell records].
     targets: {target: target record}. ends: {(target, id): the last `end` record}.
     attempts: {(target, id): [all of them]}. done: whether the run came to its end.
-    open: {(target, id)} started and never ended.
+    open: {(target, id)} started and never ended. stale: [stale records].
     """
 
     def __init__(self, path):
         self.path = Path(path)
         self.header, self.suites, self.cells, self.targets = None, {}, [], {}
-        self.ends, self.attempts, self.open, self.done = {}, {}, set(), False
+        self.ends, self.attempts, self.open, self.done, self.stale = {}, {}, set(), False, []
 
     @classmethod
     def read(cls, path):
@@ -187,6 +187,8 @@ class Run:
             self.suites.setdefault(record["id"].split(".")[0], {})[record["id"]] = record
         elif kind == "cell":
             self.cells.append(record)
+        elif kind == "stale":
+            self.stale.append(record)
         elif kind == "target":
             self.targets[record["target"]] = record
         elif kind == "done":

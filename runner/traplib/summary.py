@@ -54,6 +54,16 @@ def by_target(run):
     return {key: verdicts.counts(groups[key]) for key in ordered}
 
 
+def known_by_target(run):
+    """{(target, suite): how many cases did what a deviation says}, without zeros."""
+    found = {}
+    for (target, case_id), end in run.ends.items():
+        if end["expected"] and end.get("deviation"):
+            key = target, case_id.split(".")[0]
+            found[key] = found.get(key, 0) + 1
+    return found
+
+
 def lines(run, color=False):
     """The whole summary, a line each."""
     bad = failures(run)
@@ -65,9 +75,12 @@ def lines(run, color=False):
     for target, case_id in run.flaky():
         seen = ", ".join(one["verdict"] for one in run.attempts[target, case_id])
         result.append(f"flaky   {case_id} on {target}: {seen}")
-    for (target, suite), count in by_target(run).items():
-        mark = "ok" if not any(count[v] for v in verdicts.BAD) else "not ok"
-        result.append(f"{mark}  {suite} on {target}: {verdicts.words(count)}")
+    result += [f"stale   {one['where']}: it explains nothing any more: {one['line']}" for one in run.stale]
+    unexpected = {(target, case_id.split(".")[0]) for target, case_id, _ in bad}
+    known = known_by_target(run)
+    for key, count in by_target(run).items():
+        words = verdicts.words(count) + (f"; {known[key]} known deviations" if key in known else "")
+        result.append(f"{'not ok' if key in unexpected else 'ok'}  {key[1]} on {key[0]}: {words}")
     return [paint(clean(line), color) for line in result]
 
 

@@ -1,0 +1,206 @@
+"""Foreign machines and deviations, with a machine that behaves as badly as each test wants."""
+
+import os
+import shutil
+import unittest
+
+from tests.test_runner import RUNNER, Bench
+from traplib import deviations, machines
+from traplib.errors import UsageError
+
+FAKE = RUNNER / "tests" / "fake_machine"
+
+
+class Foreign(Bench):
+    def setUp(self):
+        super().setUp()
+        self.boots = self.path / "boots"
+        self.target = f"exec:fake={FAKE} {{image}} {{append}} boots={self.boots}"
+
+    def started(self):
+        return self.boots.read_text(encoding="utf-8").splitlines()
+
+    def run_cases(self, text, *words, status=1, target=None):
+        self.guest(text)
+        return self.trapline("run", "-q", "-j1", "--target", target or self.target, *words, status=status)
+
+
+class Booting(Foreign):
+    def test_many_cases_in_one_boot(self):
+        self.run_cases("\n".join(f"a{i}.long.cpl0 PASS" for i in range(50)), status=0)
+        self.assertEqual(self.started(), ["index=0-49"])
+        self.assertEqual(set(self.verdicts().values()), {"PASS"})
+
+    def test_selection_by_place(self):
+        self.guest("\n".join(f"a{i}.long.cpl0 PASS" for i in range(6)))
+        self.trapline("run", "-q", "-j1", "s.a0", "s.a2", "s.a3", "--target", self.target, status=0)
+        self.assertEqual(self.started(), ["index=0,2-3"])
+
+    def test_death_costs_one_case(self):
+        done = self.run_cases("a.long.cpl0 PASS\nb.long.cpl0 DIE\nc.long.cpl0 WORDS\nd.long.cpl0 OFF\ne.long.cpl0 PASS")
+        self.assertEqual(list(self.verdicts().values()), ["PASS", "CRASH", "CRASH", "ERROR", "PASS"])
+        self.assertEqual(self.started(), ["index=0-4", "index=2-4", "index=3-4", "index=4"])
+        self.assertIn("signal 6", done.stdout)
+        self.assertIn("fake: internal error", done.stdout)
+
+    def test_hang_costs_one_case(self):
+        self.run_cases("a.long.cpl0 PASS\nb.long.cpl0 HANG\nc.long.cpl0 PASS", "--timeout", "0.5")
+        self.assertEqual(list(self.verdicts().values()), ["PASS", "TIMEOUT", "PASS"])
+
+    def test_dirty_baseline_ends_the_boot(self):
+        self.run_cases("a.long.cpl0 DIRTY\nb.long.cpl0 PASS", status=0)
+        self.assertEqual(self.started(), ["index=0-1", "index=1"])
+
+    def test_machine_that_does_not_boot(self):
+        done = self.run_cases("\n".join(f"a{i}.long.cpl0 PASS" for i in range(9)), target=self.target + " mute=1")
+        self.assertEqual(self.started(), ["index=0-8", "index=0", "index=1"])
+        self.assertEqual(len(self.verdicts()), 9)
+        self.assertNotIn("PASS", self.verdicts().values())
+        self.assertIn("no bootable device", done.stdout)
+
+    def test_machine_that_ignores_its_command_line(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 PASS\nc.long.cpl0 PASS")
+        self.trapline("run", "-q", "-j1", "s.b", "--target", self.target + " all=1", status=0)
+        self.assertEqual(list(self.verdicts()), ["s.b.long.cpl0"])
+
+    def test_reproduction_is_the_machines_own_command(self):
+        out = self.run_cases("a.long.cpl0 FAIL").stdout
+        self.assertIn(f"again   {FAKE} ", out)
+        self.assertIn("cases=s.a.long.cpl0", out)
+        self.assertIn("judge", out)
+
+
+class BadTargets(Foreign):
+    def one_line(self, target, *words):
+        self.guest("a.long.cpl0 PASS")
+        done = self.trapline("run", "-q", "--target", target, status=2)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+    def test_templates_without_their_fields(self):
+        self.one_line("exec:vmm {append}", "no {image}")
+        self.one_line("exec:vmm {image}", "neither {append}")
+        self.one_line("exec:vmm {image} {append} {memory}", "{memory} is no field")
+        self.one_line("exec:vmm {image} {append} {cpu}", "{cpu} needs a CPU")
+        self.one_line("exec:vmm/host=vmm {image} {append}", "no {cpu}")
+        self.one_line("exec:vmm '{image} {append}", "No closing quotation")
+        self.one_line("exec:vmm {image {append}", "exec:")
+
+    def test_missing_programs_are_not_supported(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 PASS")
+        self.environment["PATH"] = self.folder.name
+        for name in ("python3", "env"):
+            (self.path / name).symlink_to(shutil.which(name))
+        for target, word in (("qemu-tcg", "qemu-system-x86_64 is not installed"), ("bochs", "bochs is not installed"),
+                             ("exec:/no/such/vmm {image} {append}", "there is no such program")):
+            self.trapline("run", "-q", "--target", target, status=0)
+            self.assertEqual(list(self.verdicts().values()), ["NOTSUP", "NOTSUP"])
+            self.assertTrue(all(word in end["why"] for end in self.last().ends.values()))
+
+    def test_old_and_unknown(self):
+        fake = self.path / "qemu-system-x86_64"
+        fake.write_text("#!/bin/sh\n[ $1 = --version ] && echo QEMU emulator version $OLD && exit\n"
+                        "echo \"$0: unable to find CPU model 'x'\" >&2; exit 1\n", encoding="utf-8")
+        fake.chmod(0o755)
+        self.environment["PATH"] = self.folder.name + ":" + os.environ["PATH"]
+        self.guest("a.long.cpl0 PASS")
+        self.environment["OLD"] = "2.1.0"
+        self.trapline("run", "-q", "--target", "qemu-tcg", status=0)
+        self.assertIn("too old", next(iter(self.last().ends.values()))["why"])
+        self.environment["OLD"] = "8.0.0"
+        self.one_line("qemu-tcg:x", "unable to find CPU model")
+
+    def test_ranges(self):
+        self.assertEqual(machines.ranges([0, 1, 2, 5, 7, 8]), "0-2,5,7-8")
+        self.assertEqual(machines.ranges([]), "")
+        machine = machines.parse("qemu-tcg")
+        cases = [(index, f"s.a{index}") for index in range(0, 20000, 2)]
+        words, count = machine.select(cases)
+        self.assertLessEqual(len(words), machines.APPEND_MAX)
+        self.assertGreater(count, 1000)
+        self.assertEqual(words.count(","), count - 1)
+
+
+class Deviating(Foreign):
+    def setUp(self):
+        super().setUp()
+        self.lines = self.path / "deviations"
+        self.lines.mkdir()
+        self.environment["TRAPLINE_DEVIATIONS"] = str(self.lines)
+
+    def write(self, *lines):
+        (self.lines / "fake.txt").write_text("# comment\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+    CASES = "a.long.cpl0 RF\nb.long.cpl0 PASS\nc.long.cpl0 OFF\nd.long.cpl0 DIE"
+
+    def test_what_is_written_down_is_expected(self):
+        self.write("target=exec:fake | s.a | only rf=0x0 vector=6 | SDM 3A 18.3: RF",
+                   "target=exec:* vendor=intel | *.c.* | ERROR | x", "family=6 model=85 stepping=4 | s.d | CRASH | y",
+                   "cpuid.7.0.ecx[2]=0 | s | CRASH | never", "vendor=amd | s | PASS | never")
+        out = self.run_cases(self.CASES, status=0).stdout
+        self.assertIn("1 passed, 1 failed, 1 errors, 1 crashed; 3 known deviations", out)
+        self.assertEqual(self.verdicts()["s.a.long.cpl0"], "FAIL")
+        self.assertIn("fake.txt:3: SDM", self.last().ends["exec:fake", "s.a.long.cpl0"]["deviation"])
+
+    def test_another_outcome_is_not(self):
+        self.write("target=* | s.a | only rf=0x0 | not all", "target=* | s.c s.d | RUNS* or FAULT vector=6* | x")
+        self.run_cases(self.CASES)
+        self.assertEqual([end["expected"] for end in self.last().ends.values()], [False, True, False, False])
+
+    def test_outcome_globs(self):
+        self.write("target=* | s.a | RUNS* or FAULT vector=6* | x")
+        self.run_cases("a.long.cpl0 FAIL\nb.long.cpl0 PASS", status=0)
+
+    def test_unexpected_pass_and_stale_line(self):
+        self.write("target=* | s.b | RUNS* | was wrong once", "target=* | s.e | some RUNS* | too")
+        done = self.run_cases("a.long.cpl0 PASS\nb.long.cpl0 PASS\ne.long.cpl0 PASS")
+        self.assertIn("it passes, though", done.stdout)
+        self.assertIn("stale   ", done.stdout)
+        self.assertEqual([one["where"].split(":")[-1] for one in self.last().stale], ["3", "4"])
+        self.trapline("run", "-q", "-j1", "s.a", "--target", self.target, status=0)
+        self.assertEqual(self.last().stale, [])
+
+    def test_proposals_explain_nothing(self):
+        self.run_cases(self.CASES, "--update-deviations")
+        text = (self.lines / "exec.txt").read_text(encoding="utf-8")
+        self.assertEqual(len(text.splitlines()), 3)
+        self.assertIn("target=exec:fake | s.a.*.cpl? | some only rf=0x0 vector=6 | ? 1 cases", text)
+        self.run_cases(self.CASES)
+        self.assertEqual([end["expected"] for end in self.last().ends.values()], [False, True, False, False])
+        (self.lines / "exec.txt").write_text(text.replace("| ? ", "| because "), encoding="utf-8")
+        self.run_cases(self.CASES, status=0)
+
+    def test_syntax_errors(self):
+        self.guest("a.long.cpl0 PASS")
+        for line, words in (("target=* | s.a | RUNS*", "expected WHERE"), ("planet=mars | s | RUNS | x", "planet=mars"),
+                            ("target=* | s | runs | x", "runs"), ("target=* | s | only | x", "only"),
+                            ("target= | s | RUNS | x", "target="), ("target=* | !s | RUNS | x", "ids or patterns"),
+                            ("cpuid.7.0.ecx[2]=5 | s | RUNS | x", "0 or 1"), ("target=* | s | RUNS or | x", "")):
+            self.write(line)
+            done = self.trapline("run", "-q", "--target", self.target, status=2)
+            self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+            self.assertIn("fake.txt:3", done.stderr)
+            self.assertIn(words, done.stderr)
+        (self.lines / "fake.txt").write_bytes(b"\xff\xfe")
+        self.assertIn("fake.txt", self.trapline("run", "-q", status=2).stderr)
+
+    def test_patterns_of_proposals(self):
+        self.assertEqual(deviations.pattern_of("s.sgdt.m.long.cpl3.umip.ac"), "s.sgdt.m.*.cpl?.umip.ac")
+        self.assertEqual(deviations.pattern_of("s.sgdt.real.cpl0"), "s.sgdt.*.cpl?")
+        self.assertEqual(deviations.pattern_of("other"), "other")
+
+
+class Committed(unittest.TestCase):
+    def test_every_line_can_be_read(self):
+        known = deviations.load(RUNNER.parent / "results" / "deviations")
+        for line in known.open_lines():
+            self.fail(f"{line.where}: no reason yet")
+
+    def test_bad_line(self):
+        with self.assertRaises(UsageError):
+            deviations.Line("f:1", "x")
+
+
+if __name__ == "__main__":
+    unittest.main()
