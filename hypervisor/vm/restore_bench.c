@@ -9,10 +9,10 @@
 #include "vm/snapshot.h"
 #include "x86/paging.h"
 
-#define MEMORY (16ull << 20)
+#define MEMORY     (16ull << 20)
 #define FIRST_PAGE (1ull << 20)
-#define PAGES_MAX 64u
-#define ROUNDS 2001u
+#define PAGES_MAX  64u
+#define ROUNDS     2001u
 
 static int compare(const void *a, const void *b)
 {
@@ -66,7 +66,8 @@ static uint64_t measure(struct machine *machine, const struct snapshot *snapshot
 int main(void)
 {
 	static const unsigned pages[] = {1, 8, PAGES_MAX};
-	struct machine_config config = {.engine = &engine_soft, .cpu = "amd", .memory = MEMORY, .control = true};
+	struct machine_config config = {
+		.engine = &engine_soft, .cpu = "amd", .memory = MEMORY, .control = true};
 	struct machine *machine;
 	struct snapshot snapshot;
 	char why[256];

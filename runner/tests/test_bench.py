@@ -2,14 +2,13 @@
 
 import struct
 import sys
-import tempfile
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from traplib import bench_main  # noqa: E402
-from traplib.bench_machines import Bochs, Sample, run  # noqa: E402
+from traplib import bench_main, bochs  # noqa: E402
+from traplib.bench_machines import Foreign, Sample, run  # noqa: E402
 from traplib.bench_measure import RATE, TIME, Kernel, Row, calibrated, millions  # noqa: E402
 from traplib.errors import HarnessError  # noqa: E402
 
@@ -64,17 +63,23 @@ class Kernels(unittest.TestCase):
             run(["sh", "-c", "echo begin"])
 
 
+class Missing(unittest.TestCase):
+    def test_a_machine_that_is_not_here_says_so(self):
+        class Absent:
+            def missing(self):
+                return "is not installed"
+
+        self.assertEqual(Foreign("QEMU", Absent(), Path("guest.elf")).why_missing, "is not installed")
+
+
 class Image(unittest.TestCase):
     def test_bochs_gets_the_guest_at_its_address_without_the_hole(self):
         flat = struct.pack("<8I", 0x1badb002, 0x10002, 0, 0x100000, 0x100000, 0, 0, 0x100040) + b"guest"
-        with tempfile.TemporaryDirectory() as folder:
-            machine = Bochs.__new__(Bochs)
-            machine.flat = Path(folder) / "guest.bin"
-            machine.flat.write_bytes(flat)
-            image = machine._image("kernel=alu")
-        self.assertEqual(image[0xa0000:], flat)
-        self.assertEqual(struct.unpack_from("<I", image, Bochs.START)[0], 0x100040)
-        line = struct.unpack_from("<I", image, struct.unpack_from("<I", image, Bochs.START + 4)[0] + 16)[0]
+        image = bochs.image(flat, "kernel=alu", 128 << 20)
+        self.assertEqual(image[bochs.HOLE.start:], flat)
+        entry, information, memory = struct.unpack_from("<3I", image, bochs.START)
+        self.assertEqual((entry, memory), (0x100040, 128 << 20))
+        line = struct.unpack_from("<I", image, information + 16)[0]
         self.assertEqual(image[line:line + 11], b"kernel=alu\0")
 
 

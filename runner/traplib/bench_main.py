@@ -87,14 +87,10 @@ def bench(options):
         raise UsageError("the guest is not built: `make bench` does it, in the source tree")
     path = Path(options.json) if options.json else default_path()
     machines = all_machines(guest)
-    try:
-        for machine in machines:
-            if machine.why_missing:
-                say(f"left out {machine.name}: {machine.why_missing}")
-        rows = measure(options, machines)
-    finally:
-        for machine in machines:
-            machine.close()
+    for machine in machines:
+        if machine.why_missing:
+            say(f"left out {machine.name}: {machine.why_missing}")
+    rows = measure(options, machines)
     write(path, rows, machines, options.repeats)
     print("\n".join(table(rows)))
     for machine in machines:

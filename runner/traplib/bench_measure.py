@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import paths
-from .bench_machines import PATIENCE, Qemu, kill
+from . import catalog, paths
+from .bench_machines import PATIENCE, kill
 from .errors import HarnessError
 from .results import FILE
 
@@ -192,7 +192,8 @@ def run_cases(core):
     """Cases a second of `trapline run sensitive -j1`, report included."""
     with tempfile.TemporaryDirectory(prefix="trapline-bench-") as folder:
         seconds, status, output = pinned(
-            [sys.executable, str(paths.RUNNER / "trapline"), "run", "sensitive", "-j1", "-q", "--results", folder], core)
+            [sys.executable, str(paths.RUNNER / "trapline"), "run", "sensitive", "-j1", "-q", "--results", folder],
+            core)
         files = list(Path(folder).glob(f"*/{FILE}"))
         if status not in (0, 1) or len(files) != 1:
             raise HarnessError(f"trapline run sensitive: status {status}: {output.decode(errors='replace')[-500:]}")
@@ -203,31 +204,29 @@ def run_cases(core):
 
 def sample_ids(suite):
     """A few cases of the suite, from its whole length."""
-    done = subprocess.run([str(paths.visor()), "list", "--json", str(suite)], capture_output=True, text=True, check=True)
-    ids = [record["id"] for record in map(json.loads, done.stdout.splitlines()) if record["t"] == "case"]
+    ids = list(catalog.load(suite.stem, suite).cases)
     return ids[len(ids) // (2 * BOOTS)::max(1, len(ids) // BOOTS)][:BOOTS]
 
 
-def boot_case(suite, case_id, core):
+def boot_case(qemu, suite, case_id, core):
     """Cases a second where each is booted under QEMU."""
-    seconds, _, output = pinned([Qemu.program, *Qemu.machine, "-debugcon", "stdio", "-kernel", str(suite),
-                                 "-append", f"cases={case_id}"], core)
+    seconds, _, output = pinned(qemu.machine.command(suite, f"cases={case_id}", ""), core)
     if case_id.encode() not in output:
-        raise HarnessError(f"{Qemu.program}: {case_id} did not run: {output.decode(errors='replace')[-500:]}")
+        raise HarnessError(f"{qemu.name}: {case_id} did not run: {output.decode(errors='replace')[-500:]}")
     return 1 / seconds
 
 
 def cases(machines, repeats):
     """Whole runs of the suite on one core; beside them a boot of QEMU for each case."""
     suite, core = paths.guests() / "sensitive.elf", max(os.sched_getaffinity(0))
-    qemu = any(machine.name == Qemu.name for machine in machines)
+    qemu = next((machine for machine in machines if machine.name == "QEMU"), None)
     ids = sample_ids(suite) if qemu else []
     row = Row("cases", "cases/s", "cases/s", RATE, "trapline run sensitive -j1 on one core; QEMU: a boot for each case")
     for turn in range(repeats):
         say(f"cases: run {turn + 1} of {repeats}")
         row.add("soft", run_cases(core))
         for case_id in ids[turn::repeats]:
-            row.add(Qemu.name, boot_case(suite, case_id, core))
+            row.add(qemu.name, boot_case(qemu, suite, case_id, core))
     yield row
 
 

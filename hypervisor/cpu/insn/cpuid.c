@@ -72,7 +72,8 @@ static struct cpuid_registers cpuid_of_profile(struct cpu *cpu, uint32_t leaf, u
 	struct cpuid_answer *answer = &cpu->cpuid[(leaf ^ leaf >> 28 ^ subleaf) % CPUID_ANSWERS];
 
 	if (!answer->known || answer->leaf != leaf || answer->subleaf != subleaf)
-		*answer = (struct cpuid_answer){true, leaf, subleaf, profile_cpuid(cpu->profile, leaf, subleaf)};
+		*answer = (struct cpuid_answer){true, leaf, subleaf,
+						profile_cpuid(cpu->profile, leaf, subleaf)};
 	return answer->registers;
 }
 

@@ -60,7 +60,7 @@ struct tlb {
 	struct tlb_slow slow[TLB_ENTRIES];
 };
 
-/* Pages whose distance is a power of two, as those of arrays and stacks often are, have entries of their own. */
+/* Pages a power of two apart, as arrays and stacks often are, have entries of their own. */
 static inline uint64_t tlb_index(uint64_t linear)
 {
 	return (linear >> PAGE_SHIFT ^ linear >> (PAGE_SHIFT + 10)) % TLB_ENTRIES;
