@@ -231,7 +231,7 @@ static struct kvm_segment segment_to(const struct segment *from)
 				    .selector = from->selector,
 				    .type = a & SEG_TYPE,
 				    .s = (a & SEG_S) != 0,
-				    .dpl = (a & SEG_DPL) >> SEG_DPL_SHIFT,
+				    .dpl = (uint8_t)((a & SEG_DPL) >> SEG_DPL_SHIFT),
 				    .present = (a & SEG_P) != 0,
 				    .avl = (a & SEG_AVL) != 0,
 				    .l = (a & SEG_L) != 0,
