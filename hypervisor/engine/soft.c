@@ -288,6 +288,7 @@ static enum engine_exit soft_run(struct engine_vcpu *vcpu, uint64_t budget)
 
 	if (__builtin_add_overflow(cpu->retired, budget, &cpu->stop_at))
 		cpu->stop_at = UINT64_MAX;
+	cpu->event_at = cpu->stop_at; /* no timers here: what an earlier run left is no event of this one */
 	switch (cpu_run(cpu)) {
 	case CPU_STOP_BUDGET: return ENGINE_BUDGET;
 	case CPU_STOP_REQUESTED: return ENGINE_STOPPED;

@@ -1,0 +1,447 @@
+/*
+ * Random code in every mode on random state. Each round ends in a stop reason within its budget,
+ * and ends alike whether it ran as traces or one instruction at a time with a trace being written:
+ * the fast path and the slow one are each other's oracle.
+ */
+#include <stdio.h>
+
+#include "engine/engine.h"
+#include "fuzz/fuzz.h"
+#include "x86/descriptors.h"
+#include "x86/paging.h"
+#include "x86/vectors.h"
+
+#define RAM      0x40000u
+#define GDT      0x2000u
+#define IDT      0x3000u
+#define TSS      0x5000u
+#define CODE     0x8000u
+#define HANDLERS 0x7000u
+#define STACK    0x1c000u
+#define TABLES   0x10000u
+#define BUDGET   120u
+
+enum mode { REAL, VM86, FLAT16, FLAT32, PAGED32, PAE, COMPAT, LONG, MODES };
+
+static uint8_t image[RAM], ram[RAM], found[RAM];
+
+/* ---- a bus whose answers follow from the address alone ---- */
+
+static uint32_t port_in(void *owner, uint16_t port, unsigned size)
+{
+	(void)owner;
+	return port * 0x01010101u >> (32 - 8 * size);
+}
+
+static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
+{
+	(void)owner;
+	(void)port;
+	(void)size;
+	(void)value;
+}
+
+static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
+{
+	(void)owner;
+	memset(to, (int)(address >> 3 & 0xff), size);
+}
+
+static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
+{
+	(void)owner;
+	(void)address;
+	(void)from;
+	(void)size;
+}
+
+static void traced(void *owner, uint64_t rip, const char *text)
+{
+	(void)rip;
+	if (fuzz_number("FUZZ_ROUND", UINT64_MAX) != UINT64_MAX)
+		fprintf(stderr, "%llx %s\n", (unsigned long long)rip, text);
+	*(size_t *)owner += strlen(text);
+}
+
+/* ---- what is in memory ---- */
+
+static void put(uint32_t address, uint64_t value, size_t size) { memcpy(image + address, &value, size); }
+
+/* Bytes that are more often instructions than chance would have it. */
+static void make_code(struct fuzz *fuzz)
+{
+	static const uint8_t prefixes[] = {0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x2e, 0x36,
+					   0x3e, 0x64, 0x65, 0x48, 0x41, 0x4f};
+	uint8_t *at = image + CODE, *end = image + CODE + 0x1000;
+
+	for (uint8_t *p = at; p < end + 0x1000; p++)
+		*p = (uint8_t)fuzz_next(fuzz);
+	while (at + 24 < end) {
+		unsigned kind = fuzz_below(fuzz, 16);
+
+		for (unsigned n = fuzz_below(fuzz, 4); n > 1; n--)
+			*at++ = prefixes[fuzz_below(fuzz, sizeof(prefixes))];
+		if (kind < 8)
+			*at++ = 0x0f;
+		if (kind == 0)
+			*at++ = fuzz_one_in(fuzz, 3) ? 0x3a : 0x38;
+		*at++ = (uint8_t)fuzz_next(fuzz);
+		*at++ = (uint8_t)(fuzz_next(fuzz) | (fuzz_one_in(fuzz, 2) ? 0xc0 : 0));
+		at += fuzz_below(fuzz, 6);
+	}
+}
+
+/* Handlers that step over some bytes of what faulted, so that one fault is not the end of a round. */
+static void make_handlers(struct fuzz *fuzz, bool wide)
+{
+	for (uint32_t i = 0; i < 32; i++) {
+		uint8_t code[16] = {0}, *p = code;
+
+		if (vector_has_error_code((enum vector)i)) { /* ADD ESP or RSP, size */
+			if (wide)
+				*p++ = 0x48;
+			*p++ = 0x83;
+			*p++ = 0xc4;
+			*p++ = wide ? 8 : 4;
+		}
+		if (wide)
+			*p++ = 0x48;
+		*p++ = 0x83; /* ADD [ESP or RSP], n; IRET */
+		*p++ = 0x04;
+		*p++ = 0x24;
+		*p++ = (uint8_t)(1 + fuzz_below(fuzz, 4));
+		if (wide)
+			*p++ = 0x48;
+		*p++ = 0xcf;
+		memcpy(image + HANDLERS + 16 * i, code, sizeof(code));
+	}
+}
+
+static uint64_t gate(struct fuzz *fuzz, bool wide, unsigned vector)
+{
+	bool skip = vector < 32 && !fuzz_one_in(fuzz, 8);
+	uint64_t offset = skip ? HANDLERS + 16 * vector : CODE + fuzz_below(fuzz, 0xf00);
+	uint64_t selector = 8u + 8u * (fuzz_below(fuzz, 8) == 0);
+	uint64_t type = fuzz_one_in(fuzz, 16) ? fuzz_below(fuzz, 256)
+			: wide                ? 0xee
+					      : 0xee - 8u * fuzz_one_in(fuzz, 8);
+
+	return (offset & 0xffff) | selector << 16 | type << 40;
+}
+
+static void make_tables(struct fuzz *fuzz, enum mode mode)
+{
+	static const uint64_t segments[] = {0,
+					    0x00cf9b000000ffff,
+					    0x00cf93000000ffff,
+					    0x00cffb000000ffff,
+					    0x00cff3000000ffff,
+					    0x00af9b000000ffff,
+					    0x00affb000000ffff,
+					    0x00009b000000ffff,
+					    0x000093000000ffff};
+	bool wide = mode == LONG || mode == COMPAT;
+
+	for (unsigned i = 0; i < 64; i++)
+		put(GDT + 8 * i, i < 9 && !fuzz_one_in(fuzz, 20) ? segments[i] : fuzz_next(fuzz), 8);
+	if (wide)
+		put(GDT + 8, segments[5], 8);
+	put(GDT + 0x80, 0x00008b0000000000ull | TSS << 16 | 0x2ff, 8);
+	put(GDT + 0x88, 0, 8);
+	make_handlers(fuzz, wide);
+	for (unsigned i = 0; i < 256; i++) {
+		if (wide) {
+			put(IDT + 16 * i, gate(fuzz, true, i), 8);
+			put(IDT + 16 * i + 8, 0, 8);
+		} else if (mode == REAL) {
+			put(4 * i, (uint64_t)(CODE / 16) << 16 | fuzz_below(fuzz, 0xf00), 4);
+		} else {
+			put(IDT + 8 * i, gate(fuzz, false, i), 8);
+		}
+	}
+	for (unsigned i = 0; i < 0x300; i += 8)
+		put(TSS + i, fuzz_one_in(fuzz, 3) ? fuzz_next(fuzz) : 0, 8);
+	put(TSS + TSS32_ESP(0), STACK, 4);
+	put(TSS + TSS32_SS(0), 0x10, 4);
+	if (wide)
+		put(TSS + TSS64_RSP(0), STACK, 8);
+}
+
+/* The first 2 MiB at their own address, user pages, with some entries as chance has them. */
+static void make_paging(struct fuzz *fuzz)
+{
+	put(TABLES, (TABLES + 0x1000) | 7, 8);
+	put(TABLES + 0x1000, (TABLES + 0x2000) | 7, 8);
+	put(TABLES + 0x2000, (TABLES + 0x3000) | 7, 8);
+	put(TABLES + 0x4000, (TABLES + 0x2000) | 1, 8);
+	put(TABLES + 0x5000, (TABLES + 0x6000) | 7, 4);
+	for (uint32_t i = 0; i < 512; i++) {
+		bool odd = fuzz_one_in(fuzz, 64);
+		uint64_t change = odd ? 1ull << fuzz_below(fuzz, 64) : 0;
+
+		put(TABLES + 0x3000 + 8 * i, ((uint64_t)i << 12 | 7) ^ change, 8);
+		put(TABLES + 0x6000 + 4 * i, ((uint64_t)i << 12 | 7) ^ (change & 0xffffffff), 4);
+	}
+}
+
+/* ---- what is in the registers ---- */
+
+static uint64_t operand(struct fuzz *fuzz)
+{
+	switch (fuzz_below(fuzz, 4)) {
+	case 0: return fuzz_next(fuzz);
+	case 1: return fuzz_next(fuzz) >> fuzz_below(fuzz, 64);
+	case 2: return CODE + fuzz_below(fuzz, 0x1000);
+	default: return fuzz_below(fuzz, RAM);
+	}
+}
+
+static struct segment flat(uint32_t attributes, uint16_t selector, uint64_t base, uint32_t limit)
+{
+	return (struct segment){.base = base,
+				.limit = limit,
+				.selector = selector,
+				.attributes = attributes | SEG_P | SEG_S | SEG_ACCESSED};
+}
+
+static void make_segments(struct fuzz *fuzz, struct vcpu_state *s, enum mode mode)
+{
+	bool small = mode == REAL || mode == VM86;
+	unsigned cpl = mode == VM86 ? 3 : mode == REAL ? 0 : 3u * fuzz_one_in(fuzz, 2);
+	uint32_t dpl = cpl << SEG_DPL_SHIFT;
+	uint32_t size = mode == LONG ? SEG_L : mode == FLAT16 || small ? 0 : SEG_DB;
+
+	for (unsigned i = 0; i < SEGMENT_COUNT; i++) {
+		if (small)
+			s->segment[i] = flat(SEG_WRITABLE | dpl, CODE / 16, CODE, 0xffff);
+		else
+			s->segment[i] = flat(SEG_WRITABLE | dpl | SEG_DB | SEG_G,
+					     (uint16_t)(cpl ? 0x23 : 0x10), 0, 0xffffffff);
+	}
+	if (!small)
+		s->segment[CS] = flat(SEG_CODE | SEG_READABLE | dpl | size | SEG_G,
+				      (uint16_t)(cpl ? 0x1b : 0x08), 0, 0xffffffff);
+	s->rip = small ? 0 : CODE;
+	s->gpr[RSP] = small ? 0x7ff0 : STACK;
+	if (fuzz_one_in(fuzz, 8))
+		s->gpr[RSP] = operand(fuzz);
+}
+
+static void make_control(struct fuzz *fuzz, struct vcpu_state *s, enum mode mode)
+{
+	bool wide = mode == LONG || mode == COMPAT;
+	uint64_t allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | CR4_PCE | CR4_OSFXSR |
+			   CR4_OSXMMEXCPT;
+
+	s->cr0 = CR0_ET | CR0_NE | (fuzz_next(fuzz) & (CR0_MP | CR0_EM | CR0_TS | CR0_WP | CR0_AM));
+	if (fuzz_one_in(fuzz, 2))
+		s->cr0 &= ~(uint64_t)(CR0_EM | CR0_TS);
+	if (mode != REAL)
+		s->cr0 |= CR0_PE;
+	if (mode >= PAGED32 || (mode == VM86 && fuzz_one_in(fuzz, 2)))
+		s->cr0 |= CR0_PG;
+	s->cr4 = fuzz_next(fuzz) & allowed;
+	if (mode == PAE || wide)
+		s->cr4 |= CR4_PAE;
+	s->cr3 = wide ? TABLES : mode == PAE ? TABLES + 0x4000 : TABLES + 0x5000;
+	s->pdpte[0] = mode == PAE ? (TABLES + 0x2000) | 1 : 0;
+	s->efer = (wide ? EFER_LME | EFER_LMA : 0) | (fuzz_next(fuzz) & (EFER_SCE | EFER_NXE));
+	s->rflags = RFLAGS_FIXED | (fuzz_next(fuzz) & 0x40dd5) | (mode == VM86 ? RFLAGS_VM : 0) |
+		    (fuzz_next(fuzz) & 0x3000);
+	if (fuzz_one_in(fuzz, 8))
+		s->rflags |= RFLAGS_TF;
+	if (fuzz_one_in(fuzz, 8)) {
+		s->dr7 = DR7_FIXED_1 | (fuzz_next(fuzz) & 0xffff03ff);
+		for (unsigned i = 0; i < 4; i++)
+			s->dr[i] = operand(fuzz);
+	}
+}
+
+static void make_state(struct fuzz *fuzz, struct vcpu_state *s, enum mode mode)
+{
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		s->gpr[i] = operand(fuzz) & (mode == LONG ? ~0ull : 0xffffffff);
+	make_segments(fuzz, s, mode);
+	make_control(fuzz, s, mode);
+	s->gdtr = (struct table_register){GDT, 0x1ff};
+	s->idtr = mode == REAL ? (struct table_register){0, 0x3ff} : (struct table_register){IDT, 0xfff};
+	s->tr = (struct segment){
+		.base = TSS, .limit = 0x2ff, .selector = 0x80, .attributes = SEG_P | TYPE_TSS_BUSY};
+	s->lstar = s->cstar = CODE + fuzz_below(fuzz, 0xf00);
+	s->star = 0x0010000800000000;
+	s->sysenter_cs = 8;
+	s->sysenter_eip = CODE + fuzz_below(fuzz, 0xf00);
+	s->sysenter_esp = STACK;
+	for (unsigned i = 0; i < 8; i++)
+		s->st[i] = (struct x87_register){fuzz_next(fuzz), (uint16_t)fuzz_next(fuzz)};
+	for (unsigned i = 0; i < 64; i++)
+		s->vector[i] = fuzz_one_in(fuzz, 2) ? operand(fuzz) : fuzz_next(fuzz);
+	s->ftw = (uint16_t)fuzz_next(fuzz);
+	s->fcw = fuzz_one_in(fuzz, 2) ? 0x37f : (uint16_t)(fuzz_next(fuzz) & 0x1f7f);
+	if (fuzz_one_in(fuzz, 4))
+		s->mxcsr = (uint32_t)fuzz_next(fuzz) & 0xffbf;
+	s->shadow = (uint32_t)fuzz_below(fuzz, 3);
+	s->nmi_pending = fuzz_one_in(fuzz, 16);
+}
+
+/* ---- rounds ---- */
+
+static struct {
+	struct engine *engine;
+	struct engine_vcpu *vcpu;
+	struct vcpu_state reset;
+	uint64_t retired;
+	unsigned exits[ENGINE_FAILED + 1];
+} one;
+
+struct result {
+	enum engine_exit exit;
+	uint64_t retired;
+	char failure[200];
+	struct vcpu_state state;
+};
+
+/* What lies between the members of a structure is no state. */
+#define CLEAR_BEHIND(object, last)                                                                           \
+	memset((uint8_t *)&(object).last + sizeof((object).last), 0,                                         \
+	       sizeof(object) - offsetof(__typeof__(object), last) - sizeof((object).last))
+static void clear_padding(struct vcpu_state *state)
+{
+	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
+		CLEAR_BEHIND(state->segment[i], selector);
+	for (unsigned i = 0; i < 8; i++)
+		CLEAR_BEHIND(state->st[i], sign_exponent);
+	CLEAR_BEHIND(state->ldtr, selector);
+	CLEAR_BEHIND(state->tr, selector);
+	CLEAR_BEHIND(state->gdtr, limit);
+	CLEAR_BEHIND(state->idtr, limit);
+}
+
+/* The machine as @state and `image` have it, run for @budget; memory is left in `ram`. */
+static void run(const struct vcpu_state *state, const struct engine_trace *trace, uint64_t budget,
+		struct result *result)
+{
+	const struct engine_ops *ops = one.engine->ops;
+	uint64_t began = ops->retired(one.vcpu);
+
+	assert_true(ops->memory_write(one.engine, 0, image, RAM));
+	ops->trace(one.vcpu, trace);
+	assert_int_equal(ops->vcpu_load(one.vcpu, state), 0);
+	memset(result, 0, sizeof(*result));
+	result->exit = ops->run(one.vcpu, budget);
+	result->retired = ops->retired(one.vcpu) - began;
+	if (result->exit == ENGINE_FAILED)
+		snprintf(result->failure, sizeof(result->failure), "%s", ops->failure(one.vcpu));
+	ops->vcpu_save(one.vcpu, &result->state);
+	clear_padding(&result->state);
+}
+
+static void hex(char *text, const void *data, size_t size)
+{
+	for (size_t i = 0; i < size && i < 32; i++)
+		text += sprintf(text, "%02x", ((const uint8_t *)data)[i]);
+}
+
+/* Told as bytes in memory, lowest first. */
+static void compare(uint64_t round, const char *name, unsigned index, const void *a, const void *b,
+		    size_t size)
+{
+	char fast[65], slow[65];
+
+	if (memcmp(a, b, size) == 0)
+		return;
+	hex(fast, a, size);
+	hex(slow, b, size);
+	fail_msg("FUZZ_ROUND=%llu: %s[%u] is %s, and one by one %s", (unsigned long long)round, name, index,
+		 fast, slow);
+}
+
+static void compare_states(uint64_t round, const struct vcpu_state *a, const struct vcpu_state *b)
+{
+#define VCPU_FIELD(type, name) compare(round, #name, 0, &a->name, &b->name, sizeof(a->name));
+#define VCPU_ARRAY(type, name, count)                                                                        \
+	for (unsigned i = 0; i < (count); i++)                                                               \
+		compare(round, #name, i, &a->name[i], &b->name[i], sizeof(a->name[i]));
+#include "x86/vcpu_state.def"
+#undef VCPU_FIELD
+#undef VCPU_ARRAY
+}
+
+static void round_of_code(struct fuzz *fuzz, uint64_t round)
+{
+	static struct result fast, slow;
+	size_t length = 0;
+	struct engine_trace trace = {.owner = &length, .insn = traced, .event = traced};
+	enum mode mode = (enum mode)(round % MODES);
+	struct vcpu_state state = one.reset;
+
+	memset(image, 0, sizeof(image));
+	for (unsigned i = 0x20000; i < RAM; i += 8)
+		put(i, operand(fuzz), 8);
+	make_tables(fuzz, mode);
+	make_paging(fuzz);
+	make_code(fuzz);
+	make_state(fuzz, &state, mode);
+	run(&state, NULL, BUDGET, &fast);
+	memcpy(found, ram, RAM);
+	run(&state, &trace, BUDGET, &slow);
+	one.retired += fast.retired;
+	one.exits[fast.exit]++;
+	if (fast.exit == ENGINE_FAILED && !fast.failure[0])
+		fail_msg("FUZZ_ROUND=%llu: failed without a reason", (unsigned long long)round);
+	/* The trap behind the last instruction may come on top of the budget. */
+	if (fast.retired > BUDGET + 3 || fast.exit == ENGINE_STOPPED || fast.exit > ENGINE_FAILED)
+		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu", (unsigned long long)round, fast.exit,
+			 (unsigned long long)fast.retired);
+	if (fast.exit != slow.exit || fast.retired != slow.retired || strcmp(fast.failure, slow.failure) != 0)
+		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu %s; one by one exit %u after %llu %s",
+			 (unsigned long long)round, fast.exit, (unsigned long long)fast.retired, fast.failure,
+			 slow.exit, (unsigned long long)slow.retired, slow.failure);
+	compare_states(round, &fast.state, &slow.state);
+	for (unsigned i = 0; i < RAM; i++)
+		if (found[i] != ram[i])
+			fail_msg("FUZZ_ROUND=%llu: memory differs at 0x%x", (unsigned long long)round, i);
+}
+
+static void fuzz_cpu(const char *cpu, uint64_t rounds)
+{
+	struct engine_config config = {.cpu = cpu,
+				       .bus = {.port_in = port_in,
+					       .port_out = port_out,
+					       .mmio_read = mmio_read,
+					       .mmio_write = mmio_write}};
+	char why[200];
+
+	memset(&one, 0, sizeof(one));
+	assert_int_equal(engine_soft.open(&one.engine, &config, why, sizeof(why)), 0);
+	assert_int_equal(engine_soft.memory_add(one.engine, 0, RAM, ram, false), 0);
+	assert_int_equal(engine_soft.vcpu_new(one.engine, &one.vcpu), 0);
+	engine_soft.vcpu_save(one.vcpu, &one.reset);
+	fuzz_rounds(rounds, round_of_code);
+	print_message("%llu instructions: %u budget, %u halt, %u shutdown, %u not modelled\n",
+		      (unsigned long long)one.retired, one.exits[ENGINE_BUDGET], one.exits[ENGINE_HALTED],
+		      one.exits[ENGINE_SHUTDOWN], one.exits[ENGINE_FAILED]);
+	engine_soft.close(one.engine);
+}
+
+static void random_code_on_amd(void **state)
+{
+	(void)state;
+	fuzz_cpu("amd,-rdrand,-rdseed", 3000);
+}
+
+static void random_code_on_intel(void **state)
+{
+	(void)state;
+	fuzz_cpu("intel,-rdrand,-rdseed", 3000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(random_code_on_amd),
+		cmocka_unit_test(random_code_on_intel),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
