@@ -406,7 +406,28 @@ static void operand_page(struct cell *x, const char *condition, uint64_t bits)
 		given_poke(x, SETTING_POKE4, CASE_PTE_32(CASE_OPERAND), entry);
 }
 
-/* The operand's last byte is the first past the limit. */
+/*
+ * A data or stack segment of the case's CPL. It is set where the mode has descriptors; in VM86 mode the
+ * base alone can be chosen.
+ */
+static void segment_ends(struct cell *x, bool stack, uint32_t base, uint32_t limit)
+{
+	uint64_t attributes = SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | x->cpl << SEG_DPL_SHIFT;
+	uint64_t selector = base >> 4;
+
+	if (x->mode != MODE_VM86) {
+		selector = CASE_SEL_SPARE | x->cpl;
+		if (!case_mode_is_16(x->mode))
+			attributes |= SEG_DB;
+		given_descriptor(x, CASE_SEL_SPARE, base, limit, (uint32_t)attributes);
+	}
+	given_set(x, stack ? STATE_ss : STATE_ds, selector);
+}
+
+/*
+ * The operand's last byte is the first past the limit; the others are where the case's CPL may access
+ * them, as the parts of an operand may be accessed one by one.
+ */
 static void operand_over_limit(struct cell *x, bool stack)
 {
 	unsigned size = operand_size(x), limit;
@@ -418,12 +439,11 @@ static void operand_over_limit(struct cell *x, bool stack)
 		limit = 0xffff;
 		if (size < 2)
 			x->address_size = 32;
-	} else if (stack) { /* one that still holds the stack, as the handler may use it */
-		limit = 0x1ffff;
-		given_descriptor(x, CASE_SEL_SPARE, 0, limit,
-				 SEG_DB | SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED |
-					 x->cpl << SEG_DPL_SHIFT);
-		given_set(x, STATE_ss, CASE_SEL_SPARE | x->cpl);
+		if (x->cpl == 3)
+			segment_ends(x, stack, CASE_OPERAND_PAGE + 0x800 - (limit + 1), limit);
+	} else if (stack) { /* at CPL 0 to 2 one that still holds the stack, as the handler may use it */
+		limit = x->cpl == 3 ? CASE_OPERAND_PAGE + 0x7ff : 0x1ffff;
+		segment_ends(x, true, 0, limit);
 	} else {
 		limit = 0xf;
 		given_set(x, STATE_ds, CASE_SEL_SMALL | x->cpl);
