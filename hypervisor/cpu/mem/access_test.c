@@ -219,6 +219,27 @@ static void test_page_crossing(void **state)
 	test_cpu_free(t);
 }
 
+/* Across 2 GiB, 4 GiB and 1 TiB, with the second page in the TLB. */
+static void test_page_crossing_at_powers_of_two(void **state)
+{
+	static const uint64_t edges[] = {1ull << 31, 1ull << 32, 1ull << 40};
+	struct test_cpu *t = paged_cpu(FLAGS, FLAGS);
+	struct cpu *cpu = &t->cpu;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(edges) / sizeof(edges[0]); i++) {
+		test_map(t, edges[i] - PAGE_SIZE, PAGE_ONE | FLAGS, 1);
+		test_map(t, edges[i], PAGE_TWO | FLAGS, 1);
+		mem_write(cpu, DS, edges[i], 0, 8);
+		mem_write(cpu, DS, edges[i] - 4, 0x8877665544332211, 8);
+		assert_int_equal(t->ram[PAGE_ONE + 0xfff], 0x44);
+		assert_int_equal(t->ram[PAGE_TWO], 0x55);
+		assert_int_equal(t->ram[PAGE_TWO - 1], 0);
+		assert_int_equal(mem_read(cpu, DS, edges[i] - 4, 8), 0x8877665544332211);
+	}
+	test_cpu_free(t);
+}
+
 /* A write that faults in its second page has written nothing and set no D flag. */
 static void test_page_crossing_write_faults_whole(void **state)
 {
@@ -714,6 +735,7 @@ int main(void)
 		cmocka_unit_test(test_fast_path_checks_segments),
 		cmocka_unit_test(test_widths),
 		cmocka_unit_test(test_page_crossing),
+		cmocka_unit_test(test_page_crossing_at_powers_of_two),
 		cmocka_unit_test(test_page_crossing_write_faults_whole),
 		cmocka_unit_test(test_wrap_at_4_gib),
 		cmocka_unit_test(test_user_and_supervisor),

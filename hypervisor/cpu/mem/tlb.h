@@ -60,10 +60,13 @@ struct tlb {
 	struct tlb_slow slow[TLB_ENTRIES];
 };
 
-/* Pages a power of two apart, as arrays and stacks often are, have entries of their own. */
+/*
+ * Pages a power of two apart, as arrays and stacks often are, have entries of their own. Bit 0 is the page's alone: neighbours must never share an entry, the last page and the first included, or
+ * an access that crosses from one to the other would hit (fast.h).
+ */
 static inline uint64_t tlb_index(uint64_t linear)
 {
-	return (linear >> PAGE_SHIFT ^ linear >> (PAGE_SHIFT + 10)) % TLB_ENTRIES;
+	return (linear >> PAGE_SHIFT ^ (linear >> (PAGE_SHIFT + 9) & ~1ull)) % TLB_ENTRIES;
 }
 
 #endif

@@ -3,11 +3,11 @@
  */
 #include "cpu/mem/test_cpu.h"
 
-#define LINEAR 0x200000u
-#define SAME_INDEX 0x100000000ull /* the distance of two pages with the same index */
-#define PAGE   0x300000u
-#define OTHER  0x400000u
-#define FLAGS  (PTE_P | PTE_W | PTE_U)
+#define LINEAR     0x200000u
+#define SAME_INDEX 0x80000000ull /* the distance of two pages with the same index */
+#define PAGE       0x300000u
+#define OTHER      0x400000u
+#define FLAGS      (PTE_P | PTE_W | PTE_U)
 
 static struct test_cpu *paged_cpu(uint64_t flags)
 {
@@ -76,6 +76,18 @@ static void test_index(void **state)
 	(void)state;
 	for (uint64_t distance = PAGE_SIZE; distance < SAME_INDEX; distance *= 2)
 		assert_int_not_equal(tlb_index(LINEAR + distance), tlb_index(LINEAR));
+}
+
+/* Neighbours never share an entry: an access that crosses from one to the other would hit. */
+static void test_index_of_neighbours(void **state)
+{
+	(void)state;
+	for (uint64_t page = 0; page < 1ull << 33; page += PAGE_SIZE)
+		if (tlb_index(page) == tlb_index(page + PAGE_SIZE))
+			fail_msg("0x%llx and the page behind it", (unsigned long long)page);
+	for (unsigned bit = PAGE_SHIFT; bit < 64; bit++)
+		assert_int_not_equal(tlb_index((1ull << bit) - 1), tlb_index(1ull << bit));
+	assert_int_not_equal(tlb_index(~0ull), tlb_index(0));
 }
 
 /* Two pages with the same index do not answer for each other. */
@@ -335,6 +347,7 @@ int main(void)
 		cmocka_unit_test(test_kept_until_flushed),
 		cmocka_unit_test(test_generations_wrap),
 		cmocka_unit_test(test_index),
+		cmocka_unit_test(test_index_of_neighbours),
 		cmocka_unit_test(test_same_index),
 		cmocka_unit_test(test_invlpg_of_a_large_page),
 		cmocka_unit_test(test_dirty_flag),
