@@ -58,7 +58,7 @@ static void mmio_write(void *owner, uint64_t address, const void *from, unsigned
 static void traced(void *owner, uint64_t rip, const char *text)
 {
 	(void)rip;
-	if (fuzz_number("FUZZ_ROUND", UINT64_MAX) != UINT64_MAX)
+	if (getenv("FUZZ_ROUND") || getenv("FUZZ_FROM"))
 		fprintf(stderr, "%llx %s\n", (unsigned long long)rip, text);
 	*(size_t *)owner += strlen(text);
 }

@@ -4,7 +4,7 @@
  *
  * FUZZ=N in the environment makes each test N times as long (`make fuzz`); FUZZ_SEED=N starts elsewhere.
  * What a failing round needs is printed as `FUZZ_ROUND=…`: with that in the environment, that round
- * alone is run.
+ * alone is run; with FUZZ_FROM=N, all from that one on, where it takes others to set the stage.
  */
 #ifndef TRAPLINE_FUZZ_FUZZ_H
 #define TRAPLINE_FUZZ_FUZZ_H
@@ -59,7 +59,7 @@ static inline void fuzz_rounds(uint64_t rounds, void (*one)(struct fuzz *fuzz, u
 	if (first != UINT64_MAX)
 		end = first + 1;
 	else
-		first = 0;
+		first = fuzz_number("FUZZ_FROM", 0);
 	for (uint64_t round = first; round < end; round++) {
 		struct fuzz fuzz = fuzz_round(round);
 
