@@ -61,8 +61,9 @@ struct tlb {
 };
 
 /*
- * Pages a power of two apart, as arrays and stacks often are, have entries of their own. Bit 0 is the page's alone: neighbours must never share an entry, the last page and the first included, or
- * an access that crosses from one to the other would hit (fast.h).
+ * Pages a power of two apart, as arrays and stacks often are, have entries of their own. Bit 0 is the
+ * page's alone: neighbours must never share an entry, the last page and the first included, or an access
+ * that crosses from one to the other would hit (fast.h).
  */
 static inline uint64_t tlb_index(uint64_t linear)
 {
