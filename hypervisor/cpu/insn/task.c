@@ -210,14 +210,13 @@ static void load_cr3(struct cpu *cpu, const struct task_switch *s)
 
 /* ---- qualification: in the new task (table 8-1) ---- */
 
+/* A selector of the LDT finds none loaded, and so is #TS like any that is outside its table. */
 static void qualify_ldt(struct cpu *cpu, uint16_t selector)
 {
 	uint32_t error = selector_error(cpu, selector);
 
 	if (selector_is_null(selector))
 		return;
-	if (CHECK(TASK_LDT_LOCAL, selector & SELECTOR_TI))
-		cpu_raise(cpu, VECTOR_TS, error);
 	struct descriptor d = descriptor_read(cpu, selector, false, VECTOR_TS);
 	if (CHECK(TASK_LDT_TYPE, attributes_system_type(d.attributes) != TYPE_LDT))
 		cpu_raise(cpu, VECTOR_TS, error);
