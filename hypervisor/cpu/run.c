@@ -354,9 +354,9 @@ static enum cpu_stop run(struct cpu *cpu)
 		return CPU_STOP_UNMODELLED;
 	case UNWIND_EVENT:
 		trace_unpark(cpu);
-		if (cpu->raised.kind != EVENT_TRAP && cpu->raised.vector != VECTOR_DB)
-			cpu->dr6_pending =
-				0; /* the instruction did not complete: its breakpoints were not met */
+		/* What faults did not complete, and its breakpoints were not met; INT n and its kin do complete. */
+		if (cpu->raised.kind == EVENT_FAULT && cpu->raised.vector != VECTOR_DB)
+			cpu->dr6_pending = 0;
 		if (!deliver_raised(cpu))
 			return CPU_STOP_SHUTDOWN;
 		break;

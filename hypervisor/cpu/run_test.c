@@ -998,6 +998,22 @@ static void test_data_breakpoint(void **state)
 }
 
 /* bound ax,[9000h], which reads a watched place and faults: the fault alone. */
+/*
+ * mov ss,[0x9000]; int 0x30, with a breakpoint on the word: the #DB that MOV SS holds off comes behind INT n,
+ * in front of the handler's first instruction (SDM 3A 6.8.3).
+ */
+static void test_mov_ss_breakpoint_then_int(void **state)
+{
+	struct machine *m = *state;
+
+	START_REAL(m, 0x8e, 0x16, 0x00, 0x90, 0xcd, 0x30, 0x43);
+	m->cpu->dr[0] = 0x9000;
+	m->cpu->dr7 = DR7_FIXED_1 | DR7_L(0) | 3u << DR7_RW_SHIFT(0) | 1u << DR7_LEN_SHIFT(0);
+	cpu_mode_changed(m->cpu);
+	expect_vector(m, VECTOR_DB, HANDLERS + 16 * 0x30);
+	assert_int_equal(m->cpu->dr6 & DR6_B(0), DR6_B(0));
+}
+
 static void test_data_breakpoint_of_fault(void **state)
 {
 	struct machine *m = *state;
@@ -1172,6 +1188,7 @@ int main(void)
 		TEST(test_request_stop),
 		TEST(test_code_breakpoint),
 		TEST(test_data_breakpoint),
+		TEST(test_mov_ss_breakpoint_then_int),
 		TEST(test_data_breakpoint_of_fault),
 		TEST(test_broken_checks),
 		TEST(test_resume_flag),
