@@ -33,7 +33,7 @@ VISOR := $(B)/visor
 TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
 BENCH_PROGRAMS := $(BENCHES:%.c=$(B)/%)
 
-.PHONY: all visor unit conform check lint bench install format clean deps
+.PHONY: all visor unit conform check fuzz lint bench install format clean deps
 all: visor guests
 
 visor: $(VISOR)
@@ -72,13 +72,18 @@ $(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
 	@echo '  LD      $@'
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
 
-$(B)/hypervisor/vm/hostile_test: | $(HOSTILE_GUEST)
+$(B)/hypervisor/vm/hostile_test $(B)/hypervisor/fuzz/files_test: | $(HOSTILE_GUEST)
 
 unit: $(TEST_PROGRAMS)
 	@for test in $(TEST_PROGRAMS); do echo "$$test"; $$test || exit 1; done
 
 check: all $(TEST_PROGRAMS)
 	@B=$(B) .ci/check $(ONLY)
+
+# The tests that throw random input at what reads any, FUZZ times as long as in `make check`.
+FUZZ ?= 50
+fuzz: $(filter $(B)/hypervisor/fuzz/%,$(TEST_PROGRAMS))
+	@for test in $^; do echo "$$test"; FUZZ=$(FUZZ) $$test || exit 1; done
 
 lint: all
 	@runner/trapline lint
