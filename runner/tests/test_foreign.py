@@ -191,6 +191,60 @@ class Deviating(Foreign):
         self.assertEqual(deviations.pattern_of("other"), "other")
 
 
+class Comparing(Bench):
+    def run_once(self, text, *words, status=0):
+        self.guest(text)
+        self.trapline("run", "-q", "-j1", "--target", "soft:amd", *words, status=status)
+        return self.last().path.parent.name
+
+    def test_two_runs(self):
+        before = self.run_once("a.long.cpl0 PASS\nb.long.cpl0 FAIL\nc.long.cpl0 PASS\nd.long.cpl0 PASS", status=1)
+        after = self.run_once("a.long.cpl0 FAIL\nb.long.cpl0 PASS\nd.long.cpl0 NOTSUP\ne.long.cpl0 PASS", status=1)
+        out = self.trapline("compare", before, after, status=1).stdout
+        for words in ("regressed (1)", "s.a.long.cpl0: PASS RUNS -> FAIL RUNS", "fixed (1)", "new (1)", "gone (1)",
+                      "different (1)", "1 regressed, 1 fixed, 1 new, 1 gone, 0 flaky, 1 different; 0 the same"):
+            self.assertIn(words, out)
+        self.trapline("compare", before, before, status=0)
+        self.trapline("compare", before, "nosuch", status=2)
+
+    def test_a_new_failure_is_bad_and_a_new_pass_is_not(self):
+        one = self.run_once("a.long.cpl0 PASS")
+        self.trapline("compare", one, self.run_once("a.long.cpl0 PASS\nb.long.cpl0 PASS"), status=0)
+        self.trapline("compare", one, self.run_once("a.long.cpl0 PASS\nb.long.cpl0 FAIL", status=1), status=1)
+
+    def test_two_targets(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 PASS/FAIL")
+        self.trapline("run", "-q", "-j1", status=1)
+        out = self.trapline("compare", "@soft:amd", "last@soft:intel", status=1).stdout
+        self.assertIn("target: soft:amd -> soft:intel", out)
+        self.assertIn("regressed (1)", out)
+        self.trapline("compare", "@soft:amd", "last", status=2)
+        self.trapline("compare", "@soft:none", "@soft:amd", status=2)
+
+    def test_merge_of_shards(self):
+        text = "\n".join(f"a{i}.long.cpl0 PASS" for i in range(5)) + "\nb.long.cpl0 FAIL"
+        names = [self.run_once(text, "--shard", f"{i}/2", status=i - 1) for i in (1, 2)]
+        self.trapline("merge", *names, status=1)
+        self.assertEqual(len(self.last().ends), 6)
+        self.assertEqual(self.last().header["merged"], names)
+        self.assertTrue(self.last().done)
+        self.trapline("merge", names[0], "nosuch", status=2)
+
+    def test_repeat_tells_the_distribution(self):
+        self.guest("a.long.cpl0 FAIL/PASS\nb.long.cpl0 PASS")
+        out = self.trapline("run", "-q", "-j1", "--target", "soft:amd", "--repeat", "5", status=1).stdout
+        self.assertIn("flaky   s.a.long.cpl0 on soft:amd: 1 x FAIL", out)
+        self.assertIn("4 x PASS RUNS", out)
+        self.assertEqual(self.verdicts()["s.a.long.cpl0"], "FAIL")
+
+    def test_bisect_run(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 FAIL")
+        run = ["--target", "soft:amd", "--results", str(self.path / "runs")]
+        for words, status in ((["--build", "true", "s.a"], 0), (["--build", "", "s.b"], 1), (["--build", "false", "s.a"], 125),
+                              (["--build", "true", "s.nosuch"], 125)):
+            self.trapline("bisect-run", *words, *run, status=status)
+
+
 class Committed(unittest.TestCase):
     def test_every_line_can_be_read(self):
         known = deviations.load(RUNNER.parent / "results" / "deviations")

@@ -37,7 +37,7 @@ class Bench(unittest.TestCase):
         return [sys.executable, str(RUNNER / "trapline"), *map(str, words)]
 
     def trapline(self, *words, status=None, **more):
-        if words[0] in ("run", "report"):
+        if words[0] in ("run", "report", "compare", "merge"):
             words += ("--results", self.path / "runs")
         done = subprocess.run(self.command(*words), capture_output=True, text=True, env=self.environment,
                               timeout=60, check=False, **more)

@@ -27,11 +27,11 @@ RESTARTS = 1000  # of one job: a target that dies on everything is a broken targ
 class Job:
     """Cases of one suite on one target, in their order."""
 
-    def __init__(self, target, suite, policy, ids, attempt=1):
+    def __init__(self, target, suite, policy, ids, attempt=1, repeat=1):
         self.target, self.suite, self.policy = target, suite, policy
         self.ids = collections.deque(ids)
         self.whole = len(ids) == len(suite.cases)
-        self.attempt, self.restarts = attempt, 0
+        self.attempt, self.repeat, self.restarts = attempt, repeat, 0
 
 
 class Process:
@@ -228,6 +228,9 @@ class Executor:
         if job.attempt > 1:
             record["attempt"] = job.attempt
             tail += b',"attempt":%d' % job.attempt
+        if job.repeat > 1:
+            record["repeat"] = job.repeat
+            tail += b',"repeat":%d' % job.repeat
         out.add(record, line, tail)
         out.ends.append(record)
         self.ends[job.target.name, record["id"]] = record

@@ -6,9 +6,10 @@ import fnmatch
 import os
 import shlex
 import signal
+import subprocess
 import sys
 
-from . import boots, catalog, deviations, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
+from . import boots, catalog, compare, deviations, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
 from .execute import Executor, Job
@@ -16,6 +17,7 @@ from .progress import Progress
 from .selection import Selection, shard
 
 VERSION = "1"
+EXIT_SKIP = 125  # what git bisect takes for "cannot be judged"
 EPILOG = """exit status: 0 everything was as expected, 1 something was not, 2 a wrong command line or
 file, 3 the harness failed or the run is incomplete, 5 nothing was selected, 128+n on signal n"""
 SELECT_HELP = ("suite, id, beginning of an id, or pattern with * ?; ! in front takes away; "
@@ -54,6 +56,8 @@ def parser():
     run.add_argument("--shard", metavar="I/N", help="only every Nth selected case, from the Ith on")
     run.add_argument("--retries", type=count, default=0, metavar="N",
                      help="run a case that was not as expected up to N more times; it counts as flaky")
+    run.add_argument("--repeat", type=count, default=1, metavar="N",
+                     help="run each case N times and tell how its outcomes are distributed; the worst counts")
     again = run.add_mutually_exclusive_group()
     again.add_argument("--rerun-failed", metavar="RUN", help="only what was not as expected in RUN (or `last`)")
     again.add_argument("--resume", metavar="RUN", help="go on with RUN (or `last`) where it was stopped")
@@ -74,6 +78,23 @@ def parser():
     report = commands.add_parser("report", help="the summary and reports of a run, made again")
     report.add_argument("run", metavar="RUN", nargs="?", default="last", help="name, folder or file; default: last")
     outputs(report)
+
+    compare_ = commands.add_parser("compare", help="two runs or two targets: what regressed, was fixed, is new, gone, "
+                                   "flaky, different", epilog="exit status: 0 nothing regressed, 1 something did, 2 "
+                                   "a run that is not there")
+    for side in ("first", "second"):
+        compare_.add_argument(side, metavar="RUN[@TARGET]", help="name, folder, file or `last`; @TARGET alone means "
+                              "that target of the last run")
+    compare_.add_argument("--results", metavar="DIR", help="folder of runs (default: results/runs)")
+
+    merge_ = commands.add_parser("merge", help="runs of shards as one run", epilog=EPILOG)
+    merge_.add_argument("run", metavar="RUN", nargs="+", help="name, folder, file or `last`")
+    outputs(merge_)
+
+    bisect_ = commands.add_parser("bisect-run", help="for `git bisect run`: build, run, and end with 0, 1 or 125",
+                                  epilog="exit status: 0 as expected, 1 not, 125 this commit cannot be judged")
+    bisect_.add_argument("--build", default="make -s", metavar="COMMAND", help="default: make -s; empty for none")
+    bisect_.add_argument("words", nargs=argparse.REMAINDER, metavar="ARGUMENTS", help="those of `trapline run`")
 
     lint_ = commands.add_parser("lint", help="check the tables: citations, ids, the inventory")
     lint_.add_argument("suite", nargs="*", metavar="SUITE", help="default: all")
@@ -198,6 +219,31 @@ def command_report(options):
     return conclude(results.Run.read(path), options)
 
 
+def command_compare(options):
+    """trapline compare"""
+    comparison = compare.Comparison(options.first, options.second, results_folder(options))
+    print("\n".join(map(summary.clean, comparison.lines())))
+    return EXIT_UNEXPECTED if comparison.bad() else EXIT_EXPECTED
+
+
+def command_merge(options):
+    """trapline merge"""
+    folder = results_folder(options)
+    return conclude(compare.merge([results.find(run, folder) for run in options.run], folder), options)
+
+
+def command_bisect_run(options):
+    """trapline bisect-run"""
+    if options.build:
+        built = subprocess.run(options.build, shell=True, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False,
+                               cwd=paths.TREE)
+        if built.returncode:
+            return EXIT_SKIP
+    ran = subprocess.run([sys.executable, str(paths.program()), "run", "-q", *options.words],
+                         stdin=subprocess.DEVNULL, check=False)
+    return ran.returncode if ran.returncode in (EXIT_EXPECTED, EXIT_UNEXPECTED) else EXIT_SKIP
+
+
 def conclude(run, options):
     """Writes what was asked for, prints the summary, and says how it ends."""
     page = options.html or run.path.parent / "report.html"
@@ -270,12 +316,12 @@ class Plan:
         """How many cases will run."""
         return sum(len(ids) for ids in self.ids.values())
 
-    def jobs(self):
+    def jobs(self, repeat=1):
         """The cases in shares, so that every process has about as much to do."""
         suites = {suite.name: suite for suite in self.suites}
         by_name = {target.name: target for target in self.targets}
         shares = max(1, -(-self.options.jobs // max(1, len(self.ids))))
-        return [Job(by_name[target], suites[suite], self.policies[suite], part)
+        return [Job(by_name[target], suites[suite], self.policies[suite], part, repeat=repeat)
                 for (target, suite), ids in self.ids.items()
                 for part in split(ids, shares)]
 
@@ -311,6 +357,8 @@ def open_results(plan, options):
 def run_with_retries(plan, options, executor):
     """Runs the plan; then again what was not as expected, as often as the command line says."""
     executor.run(plan.jobs())
+    for time in range(2, options.repeat + 1):
+        executor.run(plan.jobs(repeat=time))
     suites = {suite.name: suite for suite in plan.suites}
     by_name = {target.name: target for target in plan.targets}
     for attempt in range(2, options.retries + 2):
@@ -345,7 +393,7 @@ def command_run(options):
             print("\n".join(f"{target}\t{case_id}" for case_id in ids))
         return EXIT_EXPECTED
     writer = open_results(plan, options)
-    progress = Progress(plan.total(), options.quiet)
+    progress = Progress(plan.total() * max(1, options.repeat), options.quiet)
     executor = Executor(writer, progress, options.jobs, known, options.fail_fast, options.deadline)
     caught = []
 
@@ -377,7 +425,8 @@ def command_run(options):
 
 
 COMMANDS = {"run": command_run, "list": command_list, "report": command_report, "lint": command_lint,
-            "targets": command_targets, "boot": boots.command_boot, "mutants": command_mutants}
+            "targets": command_targets, "boot": boots.command_boot,
+            "compare": command_compare, "merge": command_merge, "bisect-run": command_bisect_run, "mutants": command_mutants}
 
 
 def main():

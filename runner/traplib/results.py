@@ -181,7 +181,8 @@ class Run:
             key = record["target"], record["id"]
             record["verdict"], record["expected"], record["got"], record["want"]  # must be there
             self.open.discard(key)
-            self.ends[key] = record
+            if not record.get("repeat") or self.ends[key]["expected"]:  # of repeats, the worst counts
+                self.ends[key] = record
             self.attempts.setdefault(key, []).append(record)
         elif kind == "case":
             self.suites.setdefault(record["id"].split(".")[0], {})[record["id"]] = record
@@ -195,5 +196,6 @@ class Run:
             self.done = record["complete"]
 
     def flaky(self):
-        """Keys whose attempts did not all have the same verdict."""
-        return [key for key, all_ in self.attempts.items() if len({one["verdict"] for one in all_}) > 1]
+        """Keys whose attempts did not all have the same outcome."""
+        return [key for key, all_ in self.attempts.items()
+                if len(all_) > 1 and len({(one["verdict"], one["got"]) for one in all_}) > 1]

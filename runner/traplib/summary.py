@@ -54,6 +54,17 @@ def by_target(run):
     return {key: verdicts.counts(groups[key]) for key in ordered}
 
 
+def distribution(ends):
+    """How often which outcome came: in their order where they are few, else as counts."""
+    if len(ends) <= 3 and len({end["got"] for end in ends if end["verdict"] == "PASS"}) < 2:
+        return ", ".join(end["verdict"] for end in ends)
+    seen = {}
+    for end in ends:
+        words = f"{end['verdict']} {end['got']}".strip()
+        seen[words] = seen.get(words, 0) + 1
+    return ", ".join(f"{count} x {words}" for words, count in seen.items())
+
+
 def known_by_target(run):
     """{(target, suite): how many cases did what a deviation says}, without zeros."""
     found = {}
@@ -73,7 +84,7 @@ def lines(run, color=False):
     if len(bad) > SHOWN:
         result += [f"and {len(bad) - SHOWN} more; the report has them all", ""]
     for target, case_id in run.flaky():
-        seen = ", ".join(one["verdict"] for one in run.attempts[target, case_id])
+        seen = distribution(run.attempts[target, case_id])
         result.append(f"flaky   {case_id} on {target}: {seen}")
     result += [f"stale   {one['where']}: it explains nothing any more: {one['line']}" for one in run.stale]
     unexpected = {(target, case_id.split(".")[0]) for target, case_id, _ in bad}
