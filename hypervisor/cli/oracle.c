@@ -136,6 +136,7 @@ static void print_counts(const struct oracle_options *o, const struct oracle_cou
 	       n->dependent);
 	printf("not run: %" PRIu64 " left out by name, %" PRIu64 " not modelled, %" PRIu64 " undefined\n",
 	       n->left_out, n->unmodelled, n->undefined);
+	printf("not compared, as they overwrote their own code: %" PRIu64 "\n", n->overwrote);
 	printf("differed %" PRIu64 "\n", n->differed);
 }
 

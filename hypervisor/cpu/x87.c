@@ -20,7 +20,7 @@ static unsigned tag_of(const x87_t *value)
 	unsigned exponent = value->sign_exponent & 0x7fff;
 	if (!exponent && !value->significand)
 		return 1;
-	return exponent == 0x7fff || !(value->significand >> 63) ? 2 : 0;
+	return exponent == 0x7fff || !exponent || !(value->significand >> 63) ? 2 : 0;
 }
 
 x87_t x87_get(const struct cpu *cpu, unsigned i)

@@ -234,7 +234,7 @@ static uint64_t place(struct random *r, const struct oracle_case *c)
 	case 0: return page - (value & 31);                  /* from the code's page into the next */
 	case 1: return page + ARENA_PAGE - (value & 31);     /* into the one that is read-only */
 	case 2: return page + 2 * ARENA_PAGE - (value & 31); /* and out of it */
-	case 3: return c->in.rip + (value & 31) - 8;         /* the code itself */
+	case 3: return c->in.rip + (value & 127) - 80;       /* beside the code, or the code */
 	case 4: return page + ARENA_PAGE + (value & 0xff0);  /* read-only */
 	case 5: return value & 0x100 ? value : ARENA_AT - (value & 15); /* nowhere */
 	case 6:
@@ -450,6 +450,8 @@ static void aim_memory(struct random *r, struct oracle_case *c, const struct opc
 {
 	uint64_t at = target - ARENA_AT;
 
+	if (at >= ARENA_WRITABLE)
+		return;
 	if (NAMED(row, "FXRSTOR") && at + 512 <= ARENA_WRITABLE && !random_once_in(r, 4)) {
 		struct fx_image fx;
 
@@ -571,7 +573,10 @@ static bool fits_sequence(const struct generator *g, const struct oracle_case *c
 	return row && !(row->flags & (FLAG_BRANCH | FLAG_NEAR | FLAG_ENDS)) &&
 	       !NAMED(row, "PUSHF", "POPF", "LAHF", "DAA", "DAS", "AAA", "AAS", "AAM", "AAD", "MUL", "IMUL",
 		      "DIV", "IDIV", "BSF", "BSR", "BT", "BTS", "BTR", "BTC", "SHL", "SHR", "SAR", "SHLD",
-		      "SHRD", "ROL", "ROR", "RCL", "RCR", "LZCNT", "TZCNT");
+		      "SHRD", "ROL", "ROR", "RCL", "RCR", "LZCNT", "TZCNT", "MASKMOVQ", "MASKMOVDQU", "RCPPS",
+		      "RCPSS", "RSQRTPS", "RSQRTSS", "FSIN", "FCOS", "FSINCOS", "FPTAN", "FPATAN", "F2XM1",
+		      "FYL2X", "FYL2XP1", "FCOMI", "FCOMIP", "FUCOMI", "FUCOMIP", "FNSTSW", "FNCLEX",
+		      "FNSTENV", "FNSAVE", "FXSAVE");
 }
 
 static void add_sequence(struct random *r, struct generator *g, struct oracle_case *c)

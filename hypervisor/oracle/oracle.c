@@ -145,7 +145,11 @@ static void judge(struct job *job, const struct oracle_case *c, const struct ora
 		job->counts->unmodelled++;
 		return;
 	}
-	if (outcomes_agree(host, &model, &undefined)) {
+	if (overwrote_code(c, host) || overwrote_code(c, &model)) {
+		job->counts->overwrote++;
+		return;
+	}
+	if (outcomes_agree(c, host, &model, &undefined)) {
 		count_agreed(job, c, host);
 		return;
 	}

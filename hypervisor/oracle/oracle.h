@@ -33,6 +33,7 @@ struct oracle_counts {
 	uint64_t compatibility;
 	uint64_t dependent; /* of them, those that the host itself computed in the software CPU */
 	uint64_t differed;
+	uint64_t overwrote; /* ran, but changed their own code, without a step behind it */
 	uint64_t left_out, unmodelled,
 		undefined; /* did not run: see left_out.def, outside.def, undefined.def */
 };

@@ -232,10 +232,13 @@ static inline void arpl(struct cpu *cpu, const struct insn *insn)
 	uint16_t source = (uint16_t)cpu->reg[insn->reg];
 
 	if (insn_is_memory(insn)) {
-		struct mem_modify modify;
-		uint64_t old = mem_modify_begin(cpu, insn->segment, insn_offset(cpu, insn), 2, &modify);
+		uint64_t offset = insn_offset(cpu, insn);
+		uint16_t old = (uint16_t)mem_read(cpu, insn->segment, offset, 2);
 
-		mem_modify_end(cpu, &modify, adjusted_rpl(cpu, (uint16_t)old, source), 2);
+		/* Memory that needs no change is not written (SDM 2A ARPL): it may be read-only. */
+		if ((old & SELECTOR_RPL) < (source & SELECTOR_RPL))
+			mem_write(cpu, insn->segment, offset, (old & ~SELECTOR_RPL) | (source & SELECTOR_RPL), 2);
+		adjusted_rpl(cpu, old, source);
 	} else {
 		reg_write(cpu, insn->rm, adjusted_rpl(cpu, (uint16_t)cpu->reg[insn->rm], source), 2);
 	}

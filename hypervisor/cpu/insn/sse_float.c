@@ -37,8 +37,14 @@ SSE_FP_FOUR(add)
 SSE_FP_FOUR(sub)
 SSE_FP_FOUR(mul)
 SSE_FP_FOUR(div)
-SSE_FP_FOUR(min)
-SSE_FP_FOUR(max)
+/* One of the operands, as it is: never an underflow. */
+#define SSE_FP_CHOICE(name)                         \
+	SSE_FP(name##ps, 16, RESULT_OTHER)          \
+	SSE_FP_SCALAR(name##ss, 4, 4, RESULT_OTHER) \
+	SSE_FP(name##pd, 16, RESULT_OTHER)          \
+	SSE_FP_SCALAR(name##sd, 8, 8, RESULT_OTHER)
+SSE_FP_CHOICE(min)
+SSE_FP_CHOICE(max)
 SSE_FP(addsubps, 16, RESULT_PS)
 SSE_FP(addsubpd, 16, RESULT_PD)
 SSE_FP(haddps, 16, RESULT_PS)
@@ -413,36 +419,49 @@ DEFINE_INSN(sse_extractps)
  * Dot products (SDM 2A DPPS, DPPD): products of the elements that bits 7:4 of the immediate name, added in pairs,
  * then the pairs; each step rounds and signals on its own.
  */
-static inline xmm_t dot_ps(xmm_t value, xmm_t source, unsigned mask)
+static inline void dot_step(struct cpu *cpu, const xmm_t *value, enum simd_result kind)
+{
+	if (likely(mxcsr_all_masked(cpu)))
+		return;
+	simd_end(cpu, value, kind);
+	simd_begin(cpu);
+}
+
+static inline xmm_t dot_ps(struct cpu *cpu, xmm_t value, xmm_t source, unsigned mask)
 {
 	xmm_t keep = {.u32 = {mask & 0x10 ? ~0u : 0, mask & 0x20 ? ~0u : 0, mask & 0x40 ? ~0u : 0, mask & 0x80 ? ~0u : 0}};
 	xmm_t swapped;
 	value.i = _mm_and_si128(value.i, keep.i);
 	source.i = _mm_and_si128(source.i, keep.i);
 	__asm__ volatile("mulps %1, %0" : "+x"(value.i) : "x"(source.i));
+	dot_step(cpu, &value, RESULT_PS);
 	swapped.u32[0] = value.u32[1];
 	swapped.u32[1] = value.u32[0];
 	swapped.u32[2] = value.u32[3];
 	swapped.u32[3] = value.u32[2];
 	__asm__ volatile("addps %1, %0" : "+x"(value.i) : "x"(swapped.i));
+	dot_step(cpu, &value, RESULT_PS);
 	swapped.u64[0] = value.u64[1];
 	swapped.u64[1] = value.u64[0];
 	__asm__ volatile("addps %1, %0" : "+x"(value.i) : "x"(swapped.i));
+	dot_step(cpu, &value, RESULT_PS);
 	uint32_t sum = value.u32[0];
 	for (unsigned i = 0; i < 4; i++)
 		value.u32[i] = mask >> i & 1 ? sum : 0;
 	return value;
 }
 
-static inline xmm_t dot_pd(xmm_t value, xmm_t source, unsigned mask)
+static inline xmm_t dot_pd(struct cpu *cpu, xmm_t value, xmm_t source, unsigned mask)
 {
 	xmm_t keep = {.u64 = {mask & 0x10 ? ~0ull : 0, mask & 0x20 ? ~0ull : 0}}, swapped;
 	value.i = _mm_and_si128(value.i, keep.i);
 	source.i = _mm_and_si128(source.i, keep.i);
 	__asm__ volatile("mulpd %1, %0" : "+x"(value.i) : "x"(source.i));
+	dot_step(cpu, &value, RESULT_PD);
 	swapped.u64[0] = value.u64[1];
 	swapped.u64[1] = value.u64[0];
 	__asm__ volatile("addpd %1, %0" : "+x"(value.i) : "x"(swapped.i));
+	dot_step(cpu, &value, RESULT_PD);
 	uint64_t sum = value.u64[0];
 	for (unsigned i = 0; i < 2; i++)
 		value.u64[i] = mask >> i & 1 ? sum : 0;
@@ -452,7 +471,7 @@ static inline xmm_t dot_pd(xmm_t value, xmm_t source, unsigned mask)
 static inline void sse_dpps(struct cpu *cpu, const struct insn *insn)
 {
 	xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg);
-	SIMD_FP(cpu, value = dot_ps(value, source, (unsigned)insn->imm), value, RESULT_PS);
+	SIMD_FP(cpu, value = dot_ps(cpu, value, source, (unsigned)insn->imm), value, RESULT_PS);
 	xmm_set(cpu, insn->reg, value);
 }
 DEFINE_INSN(sse_dpps)
@@ -460,7 +479,7 @@ DEFINE_INSN(sse_dpps)
 static inline void sse_dppd(struct cpu *cpu, const struct insn *insn)
 {
 	xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg);
-	SIMD_FP(cpu, value = dot_pd(value, source, (unsigned)insn->imm), value, RESULT_PD);
+	SIMD_FP(cpu, value = dot_pd(cpu, value, source, (unsigned)insn->imm), value, RESULT_PD);
 	xmm_set(cpu, insn->reg, value);
 }
 DEFINE_INSN(sse_dppd)

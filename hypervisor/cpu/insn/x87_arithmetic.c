@@ -221,6 +221,8 @@ static void compare_to_flags(struct cpu *cpu, const struct insn *insn, bool unor
 	unsigned i = insn->modrm & 7;
 	uint16_t status = X87_C0 | X87_C2 | X87_C3;
 	x87_begin(cpu, insn);
+	/* OF, SF and AF also where an unmasked exception leaves the others. */
+	flags_set(&cpu->lazy, flags_get(&cpu->lazy) & (RFLAGS_ZF | RFLAGS_PF | RFLAGS_CF));
 	if (x87_is_empty(cpu, 0) || x87_is_empty(cpu, i)) {
 		if (!x87_stack_fault(cpu, false))
 			return;
@@ -339,12 +341,40 @@ X87_UNARY(frndint)
 
 /* ---- FSCALE, FPREM, FPREM1: ST(0) by ST(1), exact or once rounded ---- */
 
+/*
+ * FPREM's condition codes: C2 incomplete, C0 C3 C1 the quotient's low bits; FSCALE has none. The host's begin
+ * as ours, because not each of them changes each time.
+ */
+static inline void take_quotient(struct cpu *cpu, const struct insn *insn, uint16_t status)
+{
+	if (insn->modrm != 0xfd)
+		cpu->fsw = (uint16_t)((cpu->fsw & ~X87_CC) | (status & X87_CC));
+}
+
+/* Where the operation does not take place, C0 and C3 stay and C1 is the stack's affair. */
+static inline void take_no_quotient(struct cpu *cpu, const struct insn *insn)
+{
+	if (insn->modrm != 0xfd)
+		cpu->fsw &= (uint16_t)~X87_C2;
+}
+
+/* An FLDENV image (SDM 1 figure 8-9): the guest's control word and condition codes, an empty stack. */
+struct environment {
+	uint32_t control, status, tags, pointers[4];
+};
+static struct environment environment_of(const struct cpu *cpu)
+{
+	return (struct environment){.control = cpu->fcw, .status = cpu->fsw & X87_CC, .tags = 0xffff};
+}
+
 #define X87_BY_ST1(name)                                                                                     \
 	static uint16_t host_##name(struct cpu *cpu, x87_t *value, const x87_t *by)                          \
 	{                                                                                                    \
 		uint16_t status;                                                                             \
-		X87_HOST(cpu, status, "fldt %[by]\n\tfldt %[value]\n\t", #name,                              \
-			 "fstpt %[value]\n\tfstp %%st(0)", ([value] "+m"(*value)), ([by] "m"(*by)));         \
+		struct environment start = environment_of(cpu);                                              \
+		X87_HOST(cpu, status, "fldenv %[start]\n\tfldt %[by]\n\tfldt %[value]\n\t", #name,            \
+			 "fstpt %[value]\n\tfstp %%st(0)", ([value] "+m"(*value)),                           \
+			 ([by] "m"(*by), [start] "m"(start)));                                               \
 		return status;                                                                               \
 	}                                                                                                    \
 	static inline void x87_##name(struct cpu *cpu, const struct insn *insn)                              \
@@ -354,23 +384,19 @@ X87_UNARY(frndint)
 		if (!x87_operands(cpu, 2, &carry_on)) {                                                      \
 			if (carry_on)                                                                        \
 				x87_set(cpu, 0, x87_default_nan());                                          \
+			take_no_quotient(cpu, insn);                                                         \
 			return;                                                                              \
 		}                                                                                            \
 		x87_t value = x87_get(cpu, 0), by = x87_get(cpu, 1);                                         \
 		uint16_t status = host_##name(cpu, &value, &by);                                             \
-		if (!x87_take_flags(cpu, status))                                                            \
+		if (!x87_take_flags(cpu, status)) {                                                          \
+			take_no_quotient(cpu, insn);                                                         \
 			return;                                                                              \
+		}                                                                                            \
 		x87_set(cpu, 0, value);                                                                      \
 		take_quotient(cpu, insn, status);                                                            \
 	}                                                                                                    \
 	DEFINE_INSN(x87_##name)
-
-/* FPREM's condition codes: C2 incomplete, C0 C3 C1 the quotient's low bits; FSCALE has none. */
-static inline void take_quotient(struct cpu *cpu, const struct insn *insn, uint16_t status)
-{
-	if (insn->modrm != 0xfd)
-		cpu->fsw = (uint16_t)((cpu->fsw & ~X87_CC) | (status & X87_CC));
-}
 
 X87_BY_ST1(fscale)
 X87_BY_ST1(fprem)

@@ -178,6 +178,7 @@ static void refresh_tags(struct cpu *cpu)
 static inline void x87_fnstenv(struct cpu *cpu, const struct insn *insn)
 {
 	uint8_t image[28];
+	refresh_tags(cpu); /* MMX instructions leave them all valid: SDM 1 table 9-3 */
 	make_environment(cpu, insn, image);
 	mem_write_bytes(cpu, insn->segment, insn_offset(cpu, insn), image, environment_size(insn), 1);
 	cpu->fcw |= X87_FLAGS;
@@ -199,6 +200,7 @@ static inline void x87_fnsave(struct cpu *cpu, const struct insn *insn)
 {
 	uint8_t image[28 + 80];
 	unsigned size = environment_size(insn);
+	refresh_tags(cpu);
 	make_environment(cpu, insn, image);
 	for (unsigned i = 0; i < 8; i++) {
 		x87_t value = x87_get(cpu, i);

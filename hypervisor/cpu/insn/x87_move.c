@@ -22,7 +22,9 @@
 			return;                                                                              \
 		}                                                                                            \
 		HOST_LOAD(name);                                                                             \
-		if (x87_take_flags(cpu, status))                                                             \
+		x87_take_flags(cpu, status);                                                                 \
+		/* A denormal is loaded also where #D is unmasked: as processors do. */                      \
+		if (!(status & ~cpu->fcw & X87_IE))                                                          \
 			x87_push(cpu, value);                                                                \
 	}                                                                                                    \
 	DEFINE_INSN(symbol)
@@ -103,13 +105,26 @@ static bool stores(const struct cpu *cpu, uint16_t status)
 	return !(status & ~cpu->fcw & (X87_IE | X87_DE | X87_ZE | X87_OE | X87_UE));
 }
 
+/* The operand's own faults come first, also where nothing is to be written: #MF waits for the next instruction. */
+static void store_bytes(struct cpu *cpu, const struct insn *insn, const void *image, unsigned bytes, bool take_effect)
+{
+	uint64_t offset = insn_offset(cpu, insn);
+
+	if (take_effect)
+		mem_write_bytes(cpu, insn->segment, offset, image, bytes, 1);
+	else
+		mem_check_write(cpu, insn->segment, offset, bytes);
+}
+
 /* Writes @bytes of @image, takes the flags, pops. The write comes first: it may fault. */
 static void store_image(struct cpu *cpu, const struct insn *insn, const void *image, unsigned bytes, uint16_t status,
 			bool pop)
 {
 	bool take_effect = stores(cpu, status);
-	if (take_effect)
-		mem_write_bytes(cpu, insn->segment, insn_offset(cpu, insn), image, bytes, 1);
+	/* An unmasked overflow or underflow rounds nothing (SDM 1 8.5.4, 8.5.5). */
+	if (status & ~cpu->fcw & (X87_OE | X87_UE))
+		status &= (uint16_t)~(X87_PE | X87_C1);
+	store_bytes(cpu, insn, image, bytes, take_effect);
 	x87_remember(cpu, insn);
 	x87_take_flags(cpu, status);
 	if (take_effect && pop)
@@ -118,8 +133,7 @@ static void store_image(struct cpu *cpu, const struct insn *insn, const void *im
 
 static void store_empty(struct cpu *cpu, const struct insn *insn, const void *image, unsigned bytes, bool pop)
 {
-	if (cpu->fcw & X87_IE)
-		mem_write_bytes(cpu, insn->segment, insn_offset(cpu, insn), image, bytes, 1);
+	store_bytes(cpu, insn, image, bytes, cpu->fcw & X87_IE);
 	x87_remember(cpu, insn);
 	if (x87_stack_fault(cpu, false) && pop)
 		x87_pop(cpu);

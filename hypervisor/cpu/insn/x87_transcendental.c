@@ -55,6 +55,14 @@ static struct outcome infinity(bool negative, uint16_t flags)
 	return result;
 }
 
+/* A pseudo-denormal is the number that the exponent 1 would give (SDM 1 8.2.2); the library knows none. */
+static quad number(x87_t value)
+{
+	if (!(value.sign_exponent & 0x7fff) && value.significand >> 63)
+		value.sign_exponent |= 1;
+	return (quad)value.value;
+}
+
 /* Rounds @exact to 64 bits of significand, to nearest; transcendental results are inexact unless they are trivial. */
 static struct outcome rounded(quad exact, uint16_t flags)
 {
@@ -65,6 +73,8 @@ static struct outcome rounded(quad exact, uint16_t flags)
 		result.flags |= X87_PE;
 	if (class_of(result.value) == CLASS_DENORMAL)
 		result.flags |= X87_UE;
+	if (class_of(result.value) == CLASS_INFINITY)
+		result.flags |= X87_OE | X87_PE;
 	return result;
 }
 
@@ -101,7 +111,7 @@ static struct outcome trigonometric(x87_t x, quad (*function)(quad))
 		return invalid();
 	if (class_of(x) == CLASS_ZERO && function != cosq)
 		return (struct outcome){x, 0};
-	result = rounded(function((quad)x.value), denormal(x, x));
+	result = rounded(function(number(x)), denormal(x, x));
 	return result;
 }
 
@@ -118,7 +128,7 @@ static struct outcome two_to_x_minus_1(x87_t x)
 		x.value = -1.0L;
 		return (struct outcome){x, 0};
 	}
-	return rounded(expm1q((quad)x.value * LN2), denormal(x, x));
+	return rounded(expm1q(number(x) * LN2), denormal(x, x));
 }
 
 /* ---- ST(1) and ST(0) ---- */
@@ -141,7 +151,7 @@ static struct outcome y_log2_x(x87_t y, x87_t x)
 		return cy == CLASS_ZERO ? invalid() : infinity(is_negative(y), 0);
 	if (cy == CLASS_INFINITY)
 		return x.value == 1.0L ? invalid() : infinity(is_negative(y) != (x.value < 1.0L), 0);
-	return rounded((quad)y.value * log2q((quad)x.value), denormal(x, y));
+	return rounded(number(y) * log2q(number(x)), denormal(x, y));
 }
 
 /* y * log2(x + 1), for small x (SDM 2A FYL2XP1). */
@@ -157,7 +167,7 @@ static struct outcome y_log2_x_plus_1(x87_t y, x87_t x)
 		return invalid();
 	if (cy == CLASS_INFINITY)
 		return cx == CLASS_ZERO ? invalid() : infinity(is_negative(y) != is_negative(x), 0);
-	return rounded((quad)y.value * (log1pq((quad)x.value) / LN2), denormal(x, y));
+	return rounded(number(y) * (log1pq(number(x)) / LN2), denormal(x, y));
 }
 
 static struct outcome arctangent(x87_t y, x87_t x)
@@ -165,7 +175,7 @@ static struct outcome arctangent(x87_t y, x87_t x)
 	struct outcome result;
 	if (special(x, y, &result))
 		return result;
-	result = rounded(atan2q((quad)y.value, (quad)x.value), denormal(x, y));
+	result = rounded(atan2q(number(y), number(x)), denormal(x, y));
 	if (class_of(y) == CLASS_ZERO && !is_negative(x))
 		result.flags = 0;
 	return result;
@@ -181,6 +191,14 @@ static struct outcome arctangent(x87_t y, x87_t x)
 		mxcsr_load(cpu);             \
 	} while (0)
 
+/* An unmasked exception of the operands ends the operation before its result could raise one (SDM 1 8.7). */
+static uint16_t met(const struct cpu *cpu, unsigned flags)
+{
+	unsigned before = X87_IE | X87_DE | X87_ZE;
+
+	return (uint16_t)(flags & ~(unsigned)cpu->fcw & before ? flags & before : flags);
+}
+
 static inline void unary(struct cpu *cpu, const struct insn *insn, struct outcome (*function)(x87_t))
 {
 	bool carry_on;
@@ -192,7 +210,7 @@ static inline void unary(struct cpu *cpu, const struct insn *insn, struct outcom
 		return;
 	}
 	COMPUTE(cpu, result, function(x87_get(cpu, 0)));
-	if (x87_take_flags(cpu, result.flags))
+	if (x87_take_flags(cpu, met(cpu, result.flags)))
 		x87_set(cpu, 0, result.value);
 }
 
@@ -204,7 +222,7 @@ static inline void binary(struct cpu *cpu, const struct insn *insn, struct outco
 	x87_begin(cpu, insn);
 	if (x87_operands(cpu, 2, &carry_on)) {
 		COMPUTE(cpu, result, function(x87_get(cpu, 1), x87_get(cpu, 0)));
-		carry_on = x87_take_flags(cpu, result.flags);
+		carry_on = x87_take_flags(cpu, met(cpu, result.flags));
 	}
 	if (!carry_on)
 		return;
@@ -244,7 +262,7 @@ static inline void x87_fcos(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(x87_fcos)
 
-/* ST(0) becomes @first, then @second is pushed. */
+/* ST(0) becomes @first, then @second is pushed. A stack fault comes before any look at the operand, its range too. */
 static void replace_and_push(struct cpu *cpu, const struct insn *insn, struct outcome (*first)(x87_t),
 			     struct outcome (*second)(x87_t))
 {
@@ -252,13 +270,14 @@ static void replace_and_push(struct cpu *cpu, const struct insn *insn, struct ou
 	x87_begin(cpu, insn);
 	bool empty = x87_is_empty(cpu, 0);
 	if (empty || !x87_is_empty(cpu, 7)) {
+		cpu->fsw &= (uint16_t)~X87_C2;
 		if (!x87_stack_fault(cpu, !empty))
 			return;
 	} else {
 		x87_t x = x87_get(cpu, 0);
 		COMPUTE(cpu, a, first(x));
 		COMPUTE(cpu, b, second(x));
-		if (!x87_take_flags(cpu, a.flags | b.flags))
+		if (!x87_take_flags(cpu, met(cpu, a.flags | b.flags)))
 			return;
 	}
 	x87_set(cpu, 0, a.value);
@@ -269,7 +288,7 @@ static void replace_and_push(struct cpu *cpu, const struct insn *insn, struct ou
 static inline void x87_fsincos(struct cpu *cpu, const struct insn *insn)
 {
 	x87_check_pending(cpu);
-	if (!refuse(cpu, insn))
+	if (!x87_is_empty(cpu, 7) || !refuse(cpu, insn))
 		replace_and_push(cpu, insn, sine, cosine);
 }
 DEFINE_INSN(x87_fsincos)
@@ -289,7 +308,7 @@ static struct outcome one(x87_t x)
 static inline void x87_fptan(struct cpu *cpu, const struct insn *insn)
 {
 	x87_check_pending(cpu);
-	if (!refuse(cpu, insn))
+	if (!x87_is_empty(cpu, 7) || !refuse(cpu, insn))
 		replace_and_push(cpu, insn, tangent, one);
 }
 DEFINE_INSN(x87_fptan)
