@@ -189,6 +189,14 @@ static bool nmi_waits(const struct kvm_vcpu *vcpu)
 
 #define GO_ON (-1)
 
+static int halt(struct kvm_vcpu *vcpu)
+{
+	if (may_interrupt(vcpu) || nmi_waits(vcpu))
+		return GO_ON;
+	vcpu->activity = ACTIVITY_HLT;
+	return ENGINE_HALTED;
+}
+
 /* What an exit means, or GO_ON. */
 static int take_exit(struct kvm_vcpu *vcpu)
 {
@@ -200,12 +208,8 @@ static int take_exit(struct kvm_vcpu *vcpu)
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 	case KVM_EXIT_SET_TPR: return GO_ON; /* CR8 is in the shared page already */
 	case KVM_EXIT_INTR: return ENGINE_PAUSED;
-	case KVM_EXIT_DEBUG: kvm_trace_step(vcpu); return GO_ON;
-	case KVM_EXIT_HLT:
-		if (may_interrupt(vcpu) || nmi_waits(vcpu))
-			return GO_ON;
-		vcpu->activity = ACTIVITY_HLT;
-		return ENGINE_HALTED;
+	case KVM_EXIT_DEBUG: return kvm_trace_step(vcpu) ? halt(vcpu) : GO_ON;
+	case KVM_EXIT_HLT: return halt(vcpu);
 	case KVM_EXIT_SHUTDOWN: vcpu->activity = ACTIVITY_SHUTDOWN; return ENGINE_SHUTDOWN;
 	case KVM_EXIT_INTERNAL_ERROR: return (int)internal_error(vcpu);
 	case KVM_EXIT_FAIL_ENTRY:

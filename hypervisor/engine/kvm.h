@@ -56,6 +56,8 @@ struct kvm_vcpu {
 	struct kvm_xsave *xsave; /* room for one */
 
 	struct engine_trace trace;
+	bool at_halt;        /* the instruction last told is a HLT… */
+	uint64_t after_halt; /* …and this is the one behind it */
 	int statistics;
 };
 
@@ -71,7 +73,7 @@ struct kvm_engine {
 	struct kvm_slot slot[KVM_SLOTS_MAX];
 	uint64_t *pages; /* addresses for dirty_pages() */
 	size_t page_room;
-	bool stale_tables; /* the kernel keeps translations of page tables that we restore */
+	bool shadows; /* the kernel may keep shadows of the guest's page tables, which we restore */
 	struct kvm_vcpu one;
 };
 
@@ -115,8 +117,9 @@ int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from);
 /* ---- kvm_trace.c ---- */
 
 int kvm_trace(struct engine_vcpu *vcpu, const struct engine_trace *trace);
-/* The vCPU stands before an instruction, having taken a step. */
-void kvm_trace_step(struct kvm_vcpu *vcpu);
+/* The vCPU stands before an instruction, having taken a step. Whether that step was a HLT: some devices
+ * tell of the step instead. */
+bool kvm_trace_step(struct kvm_vcpu *vcpu);
 /* "48 0f c7 0b (cmpxchg16b [rbx])" of @count bytes in the mode that the vCPU is in. */
 void kvm_trace_text(struct kvm_vcpu *vcpu, const uint8_t *bytes, size_t count, uint64_t rip, char *text,
 		    size_t size);

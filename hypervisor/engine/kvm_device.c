@@ -201,6 +201,25 @@ static void prepare_vm(struct kvm_engine *kvm)
 	enable(kvm->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
 }
 
+/* Whether the kernel says that the processor walks two tables, so that it needs no shadows. */
+static bool has_nested_paging(void)
+{
+	static const char *const parameters[] = {"/sys/module/kvm_intel/parameters/ept",
+						 "/sys/module/kvm_amd/parameters/npt"};
+	char answer = 'N';
+
+	for (size_t i = 0; i < COUNT(parameters) && answer == 'N'; i++) {
+		int file = open(parameters[i], O_RDONLY | O_CLOEXEC);
+
+		if (file < 0)
+			continue;
+		if (read(file, &answer, 1) != 1)
+			answer = 'N';
+		close(file);
+	}
+	return answer == 'Y' || answer == '1';
+}
+
 static void find_abilities(struct kvm_engine *kvm)
 {
 	int xsave = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
@@ -239,6 +258,7 @@ int kvm_device_open(struct kvm_engine *kvm, const char *path, char *why, size_t 
 		return missing(why, size, "%s shares too little of a vCPU", path);
 	kvm->run_size = (size_t)run_size;
 	kvm->amd = kvm_cpuid(kvm, 0, 0, 1) != 0x756e6547; /* "Genu" */
+	kvm->shadows = !has_nested_paging();
 	prepare_vm(kvm);
 	find_abilities(kvm);
 	return 0;

@@ -8,6 +8,9 @@
 
 #include "x86/paging.h"
 
+/* Where no one keeps memory: see kvm_device.c for what lies above. */
+#define SPARE_ADDRESS 0xfeff0000ull
+
 static size_t log_words(const struct kvm_slot *slot) { return (slot->size / PAGE_SIZE + 63) / 64; }
 
 static int add_pages_room(struct kvm_engine *kvm, uint64_t size)
@@ -156,6 +159,24 @@ void kvm_dirty_reset(struct engine *engine)
 	}
 }
 
+/*
+ * A kernel that shadows the guest's page tables notices guest writes to them, not ours: it would go on
+ * translating by what we have overwritten. Deleting a slot makes it drop all that it has derived.
+ */
+static void drop_shadows(struct kvm_engine *kvm)
+{
+	static const uint64_t spare[PAGE_SIZE / sizeof(uint64_t)] __attribute__((aligned(PAGE_SIZE)));
+	struct kvm_userspace_memory_region region = {.slot = KVM_SLOTS_MAX,
+						     .flags = KVM_MEM_READONLY,
+						     .guest_phys_addr = SPARE_ADDRESS,
+						     .memory_size = PAGE_SIZE,
+						     .userspace_addr = (uintptr_t)spare};
+
+	ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region);
+	region.memory_size = 0;
+	ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
 void kvm_dirty_restore(struct engine *engine, const uint8_t *image, uint64_t size)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
@@ -173,4 +194,6 @@ void kvm_dirty_restore(struct engine *engine, const uint8_t *image, uint64_t siz
 		}
 		slot->written[word] = 0;
 	}
+	if (kvm->shadows)
+		drop_shadows(kvm);
 }

@@ -16,6 +16,8 @@
 
 /* ---- instructions ---- */
 
+#define HLT 0xf4
+
 size_t kvm_trace_code(struct kvm_vcpu *vcpu, uint8_t *bytes, size_t size, uint64_t *rip)
 {
 	struct kvm_sregs sregs = {0};
@@ -89,22 +91,30 @@ void kvm_trace_text(struct kvm_vcpu *vcpu, const uint8_t *bytes, size_t count, u
 	}
 }
 
-void kvm_trace_step(struct kvm_vcpu *vcpu)
+/*
+ * The first instruction is told by no step, and on some devices the one behind a port access is not
+ * either.
+ */
+bool kvm_trace_step(struct kvm_vcpu *vcpu)
 {
 	uint8_t bytes[15];
 	struct insn insn = {0};
 	char text[160];
 	uint64_t rip;
-	size_t count;
+	size_t count = kvm_trace_code(vcpu, bytes, sizeof(bytes), &rip);
+	bool halted = vcpu->at_halt && rip == vcpu->after_halt;
 
-	if (!vcpu->trace.insn)
-		return;
-	count = kvm_trace_code(vcpu, bytes, sizeof(bytes), &rip);
-	if (decode_bytes(vcpu, &insn, bytes, count))
+	vcpu->at_halt = false;
+	if (decode_bytes(vcpu, &insn, bytes, count)) {
 		disassemble(&insn, rip, text, sizeof(text));
-	else
+		vcpu->at_halt = bytes[insn.length - 1] == HLT && strcmp(text, "hlt") == 0;
+		vcpu->after_halt = rip + insn.length;
+	} else {
 		kvm_trace_text(vcpu, bytes, count, rip, text, sizeof(text));
-	vcpu->trace.insn(vcpu->trace.owner, rip, text);
+	}
+	if (vcpu->trace.insn)
+		vcpu->trace.insn(vcpu->trace.owner, rip, text);
+	return halted;
 }
 
 int kvm_trace(struct engine_vcpu *engine_vcpu, const struct engine_trace *trace)
