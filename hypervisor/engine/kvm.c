@@ -50,10 +50,11 @@ static void kick_set(sigset_t *set)
 /* The kernel's own form of a signal set is 64 bits. */
 static int open_kick(struct kvm_vcpu *vcpu)
 {
-	struct {
-		struct kvm_signal_mask head;
+	/* struct kvm_signal_mask: a length, and that many bytes right behind it. */
+	struct __attribute__((packed)) {
+		uint32_t size;
 		uint64_t bits;
-	} __attribute__((packed)) mask = {.head.len = sizeof(uint64_t)};
+	} mask = {.size = sizeof(uint64_t)};
 	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL};
 	sigset_t set, old;
 
