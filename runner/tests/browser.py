@@ -110,6 +110,22 @@ class Report(Bench):
         self.assertEqual(self.shown(driver, ".map tbody tr"), 1)
         self.no_errors(driver)
 
+    def test_disagreement(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 PASS/FAIL\nc.long.cpl0 FAIL")
+        self.trapline("run", "-j1", status=1)
+        driver = Driver(1366, 900)
+        self.addCleanup(driver.close)
+        driver.call("POST", "/url", {"url": (self.last().path.parent / "report.html").as_uri()})
+        self.assertEqual(self.shown(driver, ".sides tbody tr"), 1)
+        self.assertEqual(self.shown(driver, ".map tbody tr"), 4)
+        driver.call("POST", f"/element/{driver.find('#odd')}/click")
+        self.assertEqual(self.shown(driver, ".sides tbody tr"), 1)
+        self.assertEqual(self.shown(driver, ".map tbody tr"), 1)
+        words = driver.find("#words")
+        driver.call("POST", f"/element/{words}/value", {"text": "nosuch"})
+        self.assertEqual(self.shown(driver, ".sides tbody tr"), 0)
+        self.no_errors(driver)
+
     def test_phone_does_not_scroll_sideways(self):
         driver = self.open(390, 800)
         self.assertLessEqual(driver.script("return document.documentElement.scrollWidth"),

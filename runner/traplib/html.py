@@ -6,14 +6,17 @@ nothing load or run but the style and the script that stand in the page.
 
 import base64
 import hashlib
+import re
 from html import escape as text
 from pathlib import Path
 
-from . import catalog, summary, verdicts
+from . import catalog, deviations, summary, verdicts
 from .lint import MODES, cpls
 
 OPEN_FAILURES = 50  # shown at once; the rest unfolds
 HERE = Path(__file__).resolve().parent
+CELL = ("n", "run", "bad", "known", "notsup", "odd")  # counts of a cell of the map
+SIDES_SHOWN = 1000  # kinds of disagreement
 COLUMNS = [(mode, cpl) for mode in MODES for cpl in cpls(mode)]
 MODE_NAMES = {"real": "real", "vm86": "VM86", "prot16": "16-bit", "prot32": "32-bit", "compat": "compatibility",
               "long": "64-bit"}
@@ -35,6 +38,7 @@ def write(run, path):
            f"<title>Trapline {text(run.header['run'])}</title>\n<style>{style}</style>\n<body>\n"]
     out += head(run)
     out += failures(run)
+    out += sides(run)
     for suite, cases in run.suites.items():
         out += map_of(run, suite, cases)
     out += clauses(run)
@@ -55,11 +59,12 @@ def head(run):
         yield f"<tr><th>{text(suite)}<td>{text(target)}"
         yield "".join(f"<td class='n {name if count[name] else 'zero'}'>{count[name]}" for name in verdicts.VERDICTS)
     yield "</table></div>\n"
-    yield ("<nav><a href=#failures>Failures</a><a href=#map>Map</a><a href=#clauses>Clauses</a>"
+    yield ("<nav><a href=#failures>Failures</a><a href=#sides>Targets</a><a href=#map>Map</a><a href=#clauses>Clauses</a>"
            "<a href=#untested>Untested</a><a href=#run>Run</a>"
            "<form id=filter hidden><input type=search id=words placeholder='filter: sgdt long cpl3' "
            "aria-label='filter by words of an id or a citation'>"
            "<label><input type=checkbox id=bad> only not as expected</label>"
+           "<label><input type=checkbox id=odd> only where targets disagree</label>"
            "<output id=shown></output></form></nav>\n")
 
 
@@ -98,16 +103,64 @@ def verdicts_by_case(run):
     return found
 
 
+def disagree(found):
+    """Whether targets did different things: some what the manuals promise, some not, or not the same instead."""
+    ran = [end for _, end in found if end["verdict"] not in ("NOTSUP", "SKIP")]
+    return len({"" if end["verdict"] == "PASS" else f"{end['verdict']} {end['got']}" for end in ran}) > 1
+
+
+def side_cell(end):
+    """What one target did, for the table of targets: (class, words, title)."""
+    if end is None:
+        return "idle", "not run", ""
+    if end["verdict"] in ("PASS", "NOTSUP", "SKIP"):
+        return ("ok" if end["expected"] else "no"), end["verdict"], end.get("deviation", "")
+    got = re.sub(r"0x[0-9a-f]{5,}", "*", summary.clean(end["got"]))
+    words = f"{end['verdict']} {got[:80] + '…' if len(got) > 80 else got}".strip()
+    return ("un" if end["expected"] else "no"), words, end.get("deviation") or end.get("why", "")
+
+
+def sides(run):
+    """The targets side by side, where they disagree: cases that differ in mode and CPL alone in one line."""
+    targets = [name for name in run.header["targets"] if any(target == name for target, _ in run.ends)]
+    yield "<section id=sides><h2>Targets side by side</h2>\n"
+    rows = {}
+    for case_id, found in verdicts_by_case(run).items():
+        if len(targets) > 1 and disagree(found):
+            ends = dict(found)
+            key = deviations.pattern_of(case_id), tuple(side_cell(ends.get(name)) for name in targets)
+            rows.setdefault(key, []).append(case_id)
+    if not rows:
+        yield f"<p>{'All targets did the same.' if len(targets) > 1 else 'One target ran.'}</p></section>\n"
+        return
+    yield (f"<p class=legend>{sum(map(len, rows.values()))} cases in which targets disagree. "
+           "<span class='c un'>n</span> a known deviation, its reason in the title; <span class='c no'>n</span> one "
+           "that nothing explains.</p>\n<div class=scroll><table class=sides><thead><tr><th>cases<th class=n>n")
+    yield "".join(f"<th>{text(name)}" for name in targets) + "<tbody>\n"
+    for (pattern, cells), ids in sorted(rows.items(), key=lambda row: -len(row[1]))[:SIDES_SHOWN]:
+        bad = any(look == "no" for look, _, _ in cells)
+        yield (f"<tr class='d {'b' if bad else 'g'}' data-k='{text(pattern)} {text(' '.join(c[1] for c in cells))}'>"
+               f"<th title='{text(ids[0])}'>{text(pattern)}<td class=n>{len(ids)}")
+        yield "".join(f"<td class={look} title='{text(summary.clean(title))}'>{text(words)}"
+                      for look, words, title in cells) + "\n"
+    yield "</table></div>\n"
+    if len(rows) > SIDES_SHOWN:
+        yield f"<p>and {len(rows) - SIDES_SHOWN} more kinds, less common; <code>trapline compare</code> tells them.</p>"
+    yield "</section>\n"
+
+
 def map_of(run, suite, cases):
     """Instruction x mode x CPL, with the class of each instruction and the three properties."""
     ends, cells, classes = verdicts_by_case(run), {}, {}
     for case in cases.values():
-        cell = cells.setdefault((case["insn"], case["mode"], case["cpl"]), {"n": 0, "bad": 0, "run": 0, "notsup": 0})
+        cell = cells.setdefault((case["insn"], case["mode"], case["cpl"]), dict.fromkeys(CELL, 0))
         classes.setdefault(case["insn"], case["class"])
         cell["n"] += 1
+        cell["odd"] += disagree(ends.get(case["id"], ()))
         for _, end in ends.get(case["id"], ()):
             cell["run"] += 1
             cell["bad"] += not end["expected"]
+            cell["known"] += end["expected"] and end["verdict"] in verdicts.BAD
             cell["notsup"] += end["verdict"] == "NOTSUP"
     empty = {}
     for cell in run.cells:
@@ -115,7 +168,7 @@ def map_of(run, suite, cases):
         empty.setdefault((cell["insn"], cell["mode"], cell["cpl"]), []).append(cell)
     yield f"<section id=map><h2>Map of {text(suite)} <small>cases by instruction, mode and CPL</small></h2>\n"
     yield ("<p class=legend><span class='c ok'>n</span> as expected <span class='c no'>n</span> not as expected "
-           "<span class='c some'>n</span> not supported here <span class='c idle'>n</span> not run "
+           "<span class='c un'>n</span> known deviations <span class='c some'>n</span> not supported here <span class='c idle'>n</span> not run "
            "<span class='c un'>?</span> untested <span class='c ne'>·</span> not encodable. "
            "Equivalence is judged at every depth; resource control and efficiency only where Trapline's own "
            "hypervisor sets the controls, so not at depth 0.</p>\n")
@@ -130,13 +183,14 @@ def map_of(run, suite, cases):
 
 def map_row(insn, class_, cells, empty):
     """One instruction's line of the map."""
-    row, bad, ran = [], 0, 0
+    row, bad, ran, known, odd = [], 0, 0, 0, 0
     for mode, cpl in COLUMNS:
         cell = cells.get((insn, mode, cpl))
         where = f"{insn} {mode} cpl{cpl}"
         if cell:
             bad, ran = bad + cell["bad"], ran + cell["run"]
-            look = ("no" if cell["bad"] else "idle" if not cell["run"] else
+            known, odd = known + cell["known"], odd + cell["odd"]
+            look = ("no" if cell["bad"] else "idle" if not cell["run"] else "un" if cell["known"] else
                     "some" if cell["notsup"] == cell["run"] else "ok")
             shown = f"{cell['bad']}/{cell['run']}" if cell["bad"] else cell["n"]
             row.append(f"<td class='c {look}' title='{text(where)}: {cell['n']} cases, {cell['bad']} not as "
@@ -149,8 +203,8 @@ def map_row(insn, class_, cells, empty):
                 row.append(f"<td class='c un' title='{text(where)}: untested: {text(first.get('reason', ''))}'>?")
         else:
             row.append("<td class=c>")
-    judged = "<td class=no>fails" if bad else "<td class=ok>holds" if ran else "<td>not run"
-    return (f"<tr class={'b' if bad else 'g'} data-k='{text(insn.lower())}'><th>{text(insn)}<td>"
+    judged = "<td class=no>fails" if bad else "<td class=un>deviates" if known else "<td class=ok>holds" if ran else "<td>not run"
+    return (f"<tr class='{'d ' if odd else ''}{'b' if bad else 'g'}' data-k='{text(insn.lower())}'><th>{text(insn)}<td>"
             f"{text(class_.replace('+', ', '))}{''.join(row)}{judged}<td>not judged<td>not judged\n")
 
 
@@ -186,11 +240,11 @@ def clause_rows(cases, ends):
         verdict = ("not run" if not found else seen.pop() if len(seen) == 1 else
                    ", ".join(f"{target} {end['verdict']}" for target, end in found))
         bad = any(not end["expected"] for _, end in found)
-        key = before + after, catalog.expectation(case["want"]), verdict, bad
+        key = before + after, catalog.expectation(case["want"]), verdict, bad, disagree(found)
         rows.setdefault(key, {}).setdefault(case["mode"], []).append(str(case["cpl"]))
-    for (name, want, verdict, bad), modes in rows.items():
+    for (name, want, verdict, bad, odd), modes in rows.items():
         where = " ".join(f"{mode}.{'' .join(levels)}" for mode, levels in modes.items())
-        yield (f"<li class={'b' if bad else 'g'}><span class={'FAIL' if bad else 'PASS'}>{text(verdict)}</span> "
+        yield (f"<li class='{'d ' if odd else ''}{'b' if bad else 'g'}'><span class={'FAIL' if bad else 'PASS'}>{text(verdict)}</span> "
                f"{text(name)} <small>{where}</small> <code>{text(want)}</code>")
 
 
@@ -216,6 +270,6 @@ def environment(run):
             ("host", ", ".join(str(value) for value in header["host"].values() if value)),
             ("schema", str(header["schema"]))]
     for name, target in run.targets.items():
-        rows.append((name, f"visor {target.get('visor', '')}, {target.get('image', '')}, {target.get('digest', '')}"))
+        rows.append((name, f"{target.get('program') or 'visor ' + target.get('visor', '')}, {target.get('image', '')}, {target.get('digest', '')}"))
     yield "<section id=run><h2>Run</h2><dl>"
     yield "".join(f"<dt>{text(key)}<dd><code>{text(value)}</code>" for key, value in rows) + "</dl></section>\n</main>\n"
