@@ -39,7 +39,6 @@ static const struct capability welcome[] = {
 	CAPABILITY(XSAVE2),
 	CAPABILITY(SET_GUEST_DEBUG),
 	CAPABILITY(BINARY_STATS_FD),
-	CAPABILITY(EXIT_ON_EMULATION_FAILURE),
 	CAPABILITY(DISABLE_QUIRKS2),
 	CAPABILITY(ENFORCE_PV_FEATURE_CPUID),
 	CAPABILITY(IRQCHIP),
@@ -197,8 +196,6 @@ static void prepare_vm(struct kvm_engine *kvm)
 	ioctl(kvm->vm, KVM_SET_TSS_ADDR, TSS_ADDRESS);
 	if (quirks > 0)
 		enable(kvm->vm, KVM_CAP_DISABLE_QUIRKS2, (uint64_t)(quirks & ~zap_all));
-	/* Also at CPL 3, where the default is a #UD that the instruction does not have. */
-	enable(kvm->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
 }
 
 /* Whether the kernel says that the processor walks two tables, so that it needs no shadows. */
