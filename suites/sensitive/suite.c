@@ -96,6 +96,11 @@ FAMILY(memory)
 #include "memory.def"
 }
 
+FAMILY(tasks)
+{
+#include "tasks.def"
+}
+
 FAMILY(stepping)
 {
 #include "stepping.def"
@@ -124,5 +129,6 @@ void suite_rows(struct suite *suite)
 	virtualization(&cell);
 	gates(&cell);
 	memory(&cell);
+	tasks(&cell);
 	stepping(&cell);
 }
