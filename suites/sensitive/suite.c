@@ -101,6 +101,11 @@ FAMILY(tasks)
 #include "tasks.def"
 }
 
+FAMILY(limits)
+{
+#include "limits.def"
+}
+
 FAMILY(stepping)
 {
 #include "stepping.def"
@@ -130,5 +135,6 @@ void suite_rows(struct suite *suite)
 	gates(&cell);
 	memory(&cell);
 	tasks(&cell);
+	limits(&cell);
 	stepping(&cell);
 }
