@@ -55,12 +55,26 @@ static void mmio_write(void *owner, uint64_t address, const void *from, unsigned
 	(void)size;
 }
 
+/*
+ * What the trace was told last. A repeated string instruction that overwrites itself is fetched again
+ * for each iteration where instructions run one by one, and need not be elsewhere: the manuals promise
+ * nothing of it, so such rounds are not compared.
+ */
+static struct {
+	uint64_t rip;
+	char text[160];
+	bool rewritten;
+} last;
+
 static void traced(void *owner, uint64_t rip, const char *text)
 {
-	(void)rip;
 	if (getenv("FUZZ_ROUND") || getenv("FUZZ_FROM"))
 		fprintf(stderr, "%llx %s\n", (unsigned long long)rip, text);
-	*(size_t *)owner += strlen(text);
+	if (rip == last.rip && strcmp(text, last.text) != 0 && strstr(last.text, "rep"))
+		last.rewritten = true;
+	last.rip = rip;
+	snprintf(last.text, sizeof(last.text), "%s", text);
+	++*(unsigned *)owner;
 }
 
 /* ---- what is in memory ---- */
@@ -370,8 +384,8 @@ static void compare_states(uint64_t round, const struct vcpu_state *a, const str
 static void round_of_code(struct fuzz *fuzz, uint64_t round)
 {
 	static struct result fast, slow;
-	size_t length = 0;
-	struct engine_trace trace = {.owner = &length, .insn = traced, .event = traced};
+	unsigned lines = 0;
+	struct engine_trace trace = {.owner = &lines, .insn = traced, .event = traced};
 	enum mode mode = (enum mode)(round % MODES);
 	struct vcpu_state state = one.reset;
 
@@ -384,7 +398,10 @@ static void round_of_code(struct fuzz *fuzz, uint64_t round)
 	make_state(fuzz, &state, mode);
 	run(&state, NULL, BUDGET, &fast);
 	memcpy(found, ram, RAM);
+	last.rewritten = false;
+	last.text[0] = 0;
 	run(&state, &trace, BUDGET, &slow);
+	assert_true(lines > 0);
 	one.retired += fast.retired;
 	one.exits[fast.exit]++;
 	if (fast.exit == ENGINE_FAILED && !fast.failure[0])
@@ -393,6 +410,8 @@ static void round_of_code(struct fuzz *fuzz, uint64_t round)
 	if (fast.retired > BUDGET + 3 || fast.exit == ENGINE_STOPPED || fast.exit > ENGINE_FAILED)
 		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu", (unsigned long long)round, fast.exit,
 			 (unsigned long long)fast.retired);
+	if (last.rewritten)
+		return;
 	if (fast.exit != slow.exit || fast.retired != slow.retired || strcmp(fast.failure, slow.failure) != 0)
 		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu %s; one by one exit %u after %llu %s",
 			 (unsigned long long)round, fast.exit, (unsigned long long)fast.retired, fast.failure,
