@@ -33,7 +33,7 @@ VISOR := $(B)/visor
 TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
 BENCH_PROGRAMS := $(BENCHES:%.c=$(B)/%)
 
-.PHONY: all visor unit conform check fuzz lint bench install format clean deps
+.PHONY: all visor unit conform check fuzz lint bench install format clean deps oracle
 all: visor guests
 
 visor: $(VISOR)
@@ -84,6 +84,11 @@ check: all $(TEST_PROGRAMS)
 FUZZ ?= 50
 fuzz: $(filter $(B)/hypervisor/fuzz/%,$(TEST_PROGRAMS))
 	@for test in $^; do echo "$$test"; FUZZ=$(FUZZ) $$test || exit 1; done
+
+# The software CPU against this host's own processor, for longer than in `make check`.
+ORACLE_COUNT ?= 10000000
+oracle: visor
+	@$(VISOR) oracle --count $(ORACLE_COUNT) $(if $(ORACLE_SEED),--seed $(ORACLE_SEED))
 
 lint: all
 	@runner/trapline lint

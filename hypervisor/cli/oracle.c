@@ -156,6 +156,8 @@ int cmd_oracle(int argc, char **argv)
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	error = oracle_run(&o, print_report, NULL, &counts, why, sizeof(why));
 	clock_gettime(CLOCK_MONOTONIC, &end);
+	if (error == -ENOTSUP)
+		return cli_fail(EXIT_HARNESS, "oracle: not on this host: %s", why);
 	if (error)
 		return cli_fail(error == -ENOENT ? EXIT_USAGE : EXIT_HARNESS, "oracle: %s", why);
 	print_counts(&o, &counts,

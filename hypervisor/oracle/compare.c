@@ -153,6 +153,23 @@ static unsigned prefix_count(const struct oracle_case *c)
 	return n;
 }
 
+/*
+ * AMD's processors want the offset within FS and GS to be canonical as well, where the manuals speak of
+ * the linear address alone (SDM 1 3.3.7.1, APM 2 5.3.1): such a case says nothing.
+ */
+static bool offset_is_odd(const struct oracle_case *c, const struct insn *insn)
+{
+	uint64_t base = insn->base < GPR_COUNT ? c->in.gpr[insn->base] : 0;
+	uint64_t index = insn->index < GPR_COUNT ? c->in.gpr[insn->index] << insn->scale : 0;
+	int64_t offset = (int64_t)(base + index + (uint64_t)insn->disp);
+
+	if (insn->base == REG_TRACE_RIP)
+		offset += (int64_t)c->in.rip;
+	if (insn->segment < FS || c->compatibility || insn->modrm >= 0xc0 || insn->address_width != 8)
+		return false;
+	return offset >> 47 != 0 && offset >> 47 != -1;
+}
+
 struct undefined undefined_of(const struct generator *g, const struct oracle_case *c)
 {
 	struct undefined u = {0};
@@ -167,6 +184,7 @@ struct undefined undefined_of(const struct generator *g, const struct oracle_cas
 			break;
 		add_undefined(&u, c, &insn);
 		add_order(&u, c, &insn);
+		u.result |= !n && offset_is_odd(c, &insn);
 	}
 	return u;
 }
@@ -266,7 +284,8 @@ static bool order_is_open(const struct oracle_outcome *host, const struct oracle
 	       (u->address && both == (1u << VECTOR_GP | 1u << VECTOR_PF)) ||
 	       (u->length && both == (1u << VECTOR_UD | 1u << VECTOR_GP)) ||
 	       (u->fetch && both == (1u << VECTOR_UD | 1u << VECTOR_PF)) ||
-	       (u->alignment && both == (1u << VECTOR_AC | 1u << VECTOR_PF)) ||
+	       (u->alignment && both & 1u << VECTOR_AC &&
+		both & (1u << VECTOR_PF | 1u << VECTOR_GP | 1u << VECTOR_SS)) ||
 	       (u->stack && both == (1u << VECTOR_SS | 1u << VECTOR_GP)) ||
 	       (u->target &&
 		(both == (1u << VECTOR_GP | 1u << VECTOR_PF) || both == (1u << VECTOR_GP | 1u << VECTOR_SS)));

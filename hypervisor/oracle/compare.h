@@ -15,7 +15,7 @@ struct undefined {
 	bool result;             /* all of it */
 	bool address;            /* of a page fault */
 	bool approximate;        /* x87 and XMM registers */
-	bool alignment;          /* #AC may come before or behind #PF */
+	bool alignment;          /* #AC may come before or behind the operand's other faults */
 	bool alignment_optional; /* and of 16 bytes and more, whether there is one (SDM 3A 6.15, table 6-7) */
 	bool length;             /* of undefined bytes with many prefixes: whether they are longer than 15 */
 	bool stack;              /* #SS may come before or behind the #GP of a misaligned operand */

@@ -352,6 +352,10 @@ int host_start(struct host **host, const uint8_t read_only[ARENA_PAGE], char *wh
 	struct host *h;
 	int error;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	snprintf(why, size, "the sanitizer of this build has mapped what cases expect to be free");
+	return -ENOTSUP;
+#endif
 	if (!(getauxval(AT_HWCAP2) & 2)) { /* HWCAP2_FSGSBASE */
 		snprintf(why, size, "this kernel or processor has no FSGSBASE for programs (Linux 5.9)");
 		return -ENOTSUP;
