@@ -281,6 +281,26 @@ static void every_expectation_can_fail(void **state)
 		r->out, "again   visor run --engine soft --cpu amd --mem 8388608 --invert --cases t.nop"));
 }
 
+/* What is said of a device before anything is opened, or where it is none. */
+static void devices(void **state)
+{
+	(void)state;
+	check_code(VISOR("run", "--engine", "kvm:/dev/null", suite_path), 2,
+		   "--engine kvm:/dev/null: /dev/null is not a KVM device");
+	check_code(VISOR("run", "--engine", "kvm:/nonexistent", suite_path), 2, "there is no /nonexistent");
+	check_code(VISOR("run", "--engine", "kvm:", suite_path), 2, "the device has no name");
+	check_code(VISOR("run", "--engine", "kvm", "--cpu", "intel", suite_path), 2,
+		   "--cpu intel: under kvm");
+	check_code(VISOR("run", "--engine", "kvm", "--max-insns", "9", suite_path), 2, "does not count");
+	check_code(VISOR("run", "--engine", "soft:/dev/kvm", suite_path), 2, "soft takes no device");
+	check_code(VISOR("run", "--statistics", suite_path), 0, "statistic instructions ");
+	assert_string_equal(VISOR("info", "--engine", "kvm:/dev/null")->out,
+			    "kvm   missing: /dev/null is not a KVM device\n");
+	check_code(VISOR("info", "--engine", "kvm:/dev/null"), 1, "");
+	check_code(VISOR("info", "--engine", "soft"), 0, "");
+	check_code(VISOR("info", "--engine", "hard"), 2, "no such engine");
+}
+
 /* A gate that is broken once the guest is ready costs the case that needs it, and no other. */
 static void broken_gate(void **state)
 {
@@ -424,6 +444,7 @@ int main(void)
 		cmocka_unit_test(list),
 		cmocka_unit_test(run),
 		cmocka_unit_test(every_expectation_can_fail),
+		cmocka_unit_test(devices),
 		cmocka_unit_test(broken_gate),
 		cmocka_unit_test(trace),
 		cmocka_unit_test(wrong_words),
