@@ -134,6 +134,7 @@ static void add_order(struct undefined *u, const struct oracle_case *c, const st
 	u->alignment |= (c->in.rflags & RFLAGS_AC) != 0;
 	u->stack |= insn->segment == SS && insn->modrm < 0xc0;
 	u->target |= !strcmp(row->mnemonic, "CALL");
+	u->offset |= insn->segment >= FS && insn->modrm < 0xc0 && !c->compatibility;
 	u->partial |= !strcmp(row->mnemonic, "POPA");
 	u->alignment_optional |=
 		u->alignment && (strstr(row->operands, "dq") || strstr(row->operands, "ps") ||
@@ -281,6 +282,7 @@ static bool order_is_open(const struct oracle_outcome *host, const struct oracle
 	 */
 	return (host->vector == VECTOR_PF && host->address >> 8 == 0xffffff &&
 		(model->vector == VECTOR_GP || model->vector == VECTOR_SS)) ||
+	       (u->offset && host->vector == VECTOR_GP && model->vector == VECTOR_PF) ||
 	       (u->address && both == (1u << VECTOR_GP | 1u << VECTOR_PF)) ||
 	       (u->length && both == (1u << VECTOR_UD | 1u << VECTOR_GP)) ||
 	       (u->fetch && both == (1u << VECTOR_UD | 1u << VECTOR_PF)) ||

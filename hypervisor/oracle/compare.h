@@ -22,7 +22,8 @@ struct undefined {
 	bool fetch;   /* #UD may come before the page fault of bytes that the opcode does not need */
 	bool partial; /* a fault may leave general registers but RSP loaded: they will be again */
 	bool mmx;     /* a fault may leave the x87 stack as MMX instructions make it */
-	bool target;  /* #GP of a branch's target may come before or behind its memory accesses */
+	bool offset; /* within FS or GS: AMD's processors want it canonical; in a sequence, it is not known */
+	bool target; /* #GP of a branch's target may come before or behind its memory accesses */
 };
 
 /* What the instruction at the beginning of @c leaves undefined; of a sequence, all instructions in it. */

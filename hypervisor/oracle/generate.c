@@ -596,6 +596,7 @@ enum generated generate(struct generator *g, uint64_t number, struct oracle_case
 {
 	struct random r = random_start(g->seed, number);
 	bool edge = random_once_in(&r, 24), step;
+	enum generated what;
 
 	*c = (struct oracle_case){.seed = g->seed, .number = number};
 	c->compatibility =
@@ -607,10 +608,12 @@ enum generated generate(struct generator *g, uint64_t number, struct oracle_case
 	step = random_once_in(&r, 16);
 	if (g->random_bytes && random_once_in(&r, 10)) {
 		add_sequence(&r, g, c);
-		return c->insns ? GENERATED : GENERATED_LEFT_OUT;
+		return c->insns && may_run(g, c) ? GENERATED : GENERATED_LEFT_OUT;
 	}
 	c->traps = step;
-	return add_insn(&r, g, c, true);
+	what = add_insn(&r, g, c, true);
+	/* What an operand was given may lie on the code. */
+	return what == GENERATED && !may_run(g, c) ? GENERATED_LEFT_OUT : what;
 }
 
 /* ---- the generator ---- */

@@ -47,13 +47,14 @@ static void push(uint64_t significand, uint16_t sign_exponent)
 	x87_push(m.cpu, value);
 }
 
-/* FSIN's own code leaves flags in the host's unit: they must not become exceptions of the next instruction.
- */
+/* FYL2XP1's own code leaves flags in the host's unit: they must not become exceptions of the next
+ * instruction. */
 static void test_host_flags_are_cleared(void **state)
 {
 	(void)state;
-	push(0x9000000000000000, 0x3ffd);
-	assert_int_equal(RUN(0xd9, 0xfe), NO_EVENT); /* FSIN */
+	push(1ull << 63, 0x3fff);
+	push(1, 0);                                  /* a denormal */
+	assert_int_equal(RUN(0xd9, 0xf9), NO_EVENT); /* FYL2XP1 */
 	m.cpu->fcw = 0x340;                          /* all unmasked */
 	m.cpu->fsw &= X87_TOP;
 	push(1ull << 63, 0x3fff);
