@@ -249,13 +249,14 @@ static void test_debug_registers(void **state)
 	assert_int_equal(RUN(&m, 0x0f, 0x23, 0xe8), NO_EVENT); /* DR5 is DR7 */
 	assert_int_equal(m.cpu->dr7, 0xffff0700);
 	m.cpu->cr4 |= CR4_DE;
-	FAULTS(&m, "DR_DE", VECTOR_UD, 0x0f, 0x21, 0xe2);
-	FAULTS(&m, "DR_DE", VECTOR_UD, 0x0f, 0x23, 0xe8);
+	FAULTS(&m, "MOV_DR.DE", VECTOR_UD, 0x0f, 0x21, 0xe2);
+	FAULTS(&m, "MOV_DR.DE", VECTOR_UD, 0x0f, 0x23, 0xe8);
 	m.cpu->dr7 |= DR7_GD;
 	FAULTS(&m, "DR_GD", VECTOR_DB, 0x0f, 0x21, 0xc0);
 	assert_int_equal(RUN(&m, 0x0f, 0x21, 0xc0), VECTOR_DB);
 	system_set_cpl(&m, 3);
 	FAULTS(&m, "MOV_DR.CPL0", VECTOR_GP, 0x0f, 0x21, 0xc0);
+	FAULTS(&m, "MOV_DR.DE", VECTOR_UD, 0x0f, 0x21, 0xe2); /* an invalid opcode comes first */
 	FAULTS(&m, NULL, VECTOR_UD, 0x44, 0x0f, 0x21, 0xc0); /* DR8 */
 	machine_close(&m);
 }

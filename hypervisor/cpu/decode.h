@@ -90,6 +90,7 @@ enum opcode_modes {
 	GATE(PKE)        /* #UD unless CR4.PKE = 1 */                                         \
 	GATE(OSFXSR)     /* #UD unless CR4.OSFXSR = 1 */                                      \
 	GATE(EM)         /* #UD if CR0.EM = 1 (MMX, SSE) */                                   \
+	GATE(DE)         /* #UD for DR4 and DR5 if CR4.DE = 1 */                              \
 	GATE(CPL0_UD)    /* #UD unless CPL = 0: CLAC, STAC, MONITOR, MWAIT */                 \
 	GATE(EM_NM)      /* #NM if CR0.EM = 1 (x87) */                                        \
 	GATE(TS)         /* #NM if CR0.TS = 1 */                                              \

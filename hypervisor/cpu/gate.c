@@ -2,7 +2,7 @@
 #include "cpu/pattern.h"
 
 /* What the gate raises, or -1: the conditions of OPCODE_GATES, in its order. */
-static int gate_vector(const struct cpu *cpu, enum gate_index gate)
+static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate_index gate)
 {
 	bool amd = cpu->profile->vendor == VENDOR_AMD;
 	bool user = cpu->cpl > 0;
@@ -28,6 +28,7 @@ static int gate_vector(const struct cpu *cpu, enum gate_index gate)
 	case GATE_INDEX_PKE: refused = !(cpu->cr4 & CR4_PKE); break;
 	case GATE_INDEX_OSFXSR: refused = !(cpu->cr4 & CR4_OSFXSR); break;
 	case GATE_INDEX_EM: refused = cpu->cr0 & CR0_EM; break;
+	case GATE_INDEX_DE: refused = (insn->reg & ~1u) == 4 && cpu->cr4 & CR4_DE; break;
 	case GATE_INDEX_CPL0_UD: refused = user; break;
 	case GATE_INDEX_EM_NM:
 		refused = cpu->cr0 & CR0_EM;
@@ -78,7 +79,7 @@ void gate_check(struct cpu *cpu, const struct insn *insn)
 	if (cpu->cpl == 0)
 		gates &= ~GATES_OF_USERS;
 	for (; gates; gates &= gates - 1) {
-		int vector = gate_vector(cpu, (enum gate_index)__builtin_ctz(gates));
+		int vector = gate_vector(cpu, insn, (enum gate_index)__builtin_ctz(gates));
 
 		if (unlikely(vector >= 0))
 			cpu_raise(cpu, (enum vector)vector, 0);

@@ -33,13 +33,12 @@ static inline void mov_cd_rd(struct cpu *cpu, const struct insn *insn)
 DEFINE_INSN(mov_cd_rd)
 
 /*
- * DR4 and DR5 are DR6 and DR7 unless CR4.DE = 1 (SDM 3B 18.2.2); with DR7.GD = 1 any access is a
+ * DR4 and DR5 are DR6 and DR7 (SDM 3B 18.2.2; with CR4.DE = 1 a gate has refused them, before the
+ * privilege: an invalid opcode, SDM 3A 6.9); with DR7.GD = 1 any access is a
  * #DB that says so in DR6.BD (SDM 3B 18.2.4), the event itself clearing GD.
  */
 static unsigned debug_register(struct cpu *cpu, unsigned number)
 {
-	if (CHECK(DR_DE, (number == 4 || number == 5) && cpu->cr4 & CR4_DE))
-		cpu_raise(cpu, VECTOR_UD, 0);
 	if (CHECK(DR_GD, cpu->dr7 & DR7_GD)) {
 		cpu->dr6_pending |= DR6_BD;
 		cpu_raise(cpu, VECTOR_DB, 0);
