@@ -218,8 +218,8 @@ static uint64_t reserved_64(const struct cpu *cpu, uint64_t entry, unsigned leve
 		reserved |= BITS(62, 52);
 	if (level >= 4 || (level == 3 && !cpu_has(cpu, FEATURE_pdpe1gb)))
 		reserved |= PTE_PS;
-	/* APM 2 5.3.3: where the last level has G, AMD's upper two (three) levels must have zero. */
-	if (level >= 3 && (level >= 4 || !large) && cpu->profile->vendor == VENDOR_AMD)
+	/* Where the last level has G, AMD's PML4E and PML5E must have zero (APM 2 5.3.3, figures). */
+	if (level >= 4 && cpu->profile->vendor == VENDOR_AMD)
 		reserved |= PTE_G;
 	if (level == 3 && large)
 		reserved |= BITS(29, 13);

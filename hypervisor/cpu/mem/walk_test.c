@@ -179,6 +179,7 @@ static const struct row rows[] = {
 	{"pml4e g", MODE_4LEVEL, .edit = 4, .set = PTE_G, .access = READ, .error = OK},
 	{"pml4e g amd", MODE_4LEVEL, .edit = 4, .set = PTE_G, .access = READ, .error = PF_P | PF_RSVD,
 	 .profile = "amd"},
+	{"pdpte g amd", MODE_4LEVEL, .edit = 3, .set = PTE_G, .access = READ, .error = OK, .profile = "amd"},
 	{"pde g amd", MODE_4LEVEL, .edit = 2, .set = PTE_G, .access = READ, .error = OK, .profile = "amd"},
 	{"1g without pdpe1gb", MODE_4LEVEL, .level = 3, .access = READ, .error = PF_P | PF_RSVD,
 	 .profile = "intel,-pdpe1gb"},
