@@ -330,6 +330,7 @@ back_to_legacy:
 	mov %eax, %cr3
 	mov $MSR_EFER, %ecx
 	mov EX_MONITOR_EFER, %eax
+	and $0xfffffbff, %eax /* LMA is 0 while paging is off; AMD refuses another value */
 	xor %edx, %edx
 	wrmsr
 	mov EX_MONITOR_CR0, %eax

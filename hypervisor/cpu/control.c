@@ -187,7 +187,7 @@ void control_write_cr8(struct cpu *cpu, uint64_t value)
 		cpu->bus.cr8_written(cpu->bus.owner, value);
 }
 
-/* Bits that WRMSR to EFER may set: SDM 4 table 2-2, APM 2 3.1.7. LMA is ignored. */
+/* Bits that WRMSR to EFER may set: SDM 4 table 2-2, APM 2 3.1.7. */
 static uint64_t efer_valid(const struct cpu *cpu)
 {
 	bool amd = cpu->profile->vendor == VENDOR_AMD;
@@ -226,6 +226,9 @@ bool control_efer_allowed(struct cpu *cpu, uint64_t value)
 	if (control_nx_disabled(cpu))
 		valid &= ~(uint64_t)EFER_NXE;
 	if (CHECK(EFER_RESERVED, value & ~valid))
+		return false;
+	/* LMA is the processor's: Intel ignores what is written, AMD refuses another value (APM 2 3.1.7). */
+	if (CHECK(EFER_LMA_CHANGED, (value ^ cpu->efer) & EFER_LMA && cpu->profile->vendor == VENDOR_AMD))
 		return false;
 	return !CHECK(EFER_LME_PAGING, (value ^ cpu->efer) & EFER_LME && cpu->cr0 & CR0_PG);
 }

@@ -199,10 +199,12 @@ static void test_efer(void **state)
 	system_open(&m, "amd,-nx", CODE_64, 0);
 	set_efer(&m, EFER_LME | EFER_LMA | EFER_FFXSR | EFER_TCE);
 	assert_int_equal(RUN(&m, WRMSR), NO_EVENT);
-	set_efer(&m, EFER_LME | EFER_NXE);
+	set_efer(&m, EFER_LME | EFER_LMA | EFER_NXE);
 	FAULTS(&m, "EFER_RESERVED", VECTOR_GP, WRMSR);
-	set_efer(&m, EFER_LME | EFER_SVME);
+	set_efer(&m, EFER_LME | EFER_LMA | EFER_SVME);
 	FAULTS(&m, "EFER_RESERVED", VECTOR_GP, WRMSR);
+	set_efer(&m, EFER_LME);
+	FAULTS(&m, "EFER_LMA_CHANGED", VECTOR_GP, WRMSR);
 	machine_close(&m);
 }
 
