@@ -202,7 +202,7 @@ static int sandbox_filter(void)
 
 static int sandbox_limits(void)
 {
-	static const int limits[] = {RLIMIT_CORE, RLIMIT_FSIZE, RLIMIT_NPROC, RLIMIT_MEMLOCK};
+	static const __rlimit_resource_t limits[] = {RLIMIT_CORE, RLIMIT_FSIZE, RLIMIT_NPROC, RLIMIT_MEMLOCK};
 
 	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
 		if (setrlimit(limits[i], &(struct rlimit){0, 0}))
