@@ -113,6 +113,17 @@ static void test_store_overflow(void **state)
 	assert_int_equal(m.cpu->fsw & (X87_FLAGS | X87_C1 | X87_ES), X87_OE | X87_ES);
 }
 
+static void test_load_of_denormal(void **state)
+{
+	(void)state;
+	m.cpu->fcw = 0x37d;
+	machine_write(&m, OPERAND, (uint8_t[]){1, 0, 0, 0}, 4);
+	assert_int_equal(RUN(0xd9, 0x03), NO_EVENT); /* FLD m32, #D unmasked */
+	assert_int_equal(x87_top(m.cpu), 7);
+	assert_int_equal(x87_get(m.cpu, 0).sign_exponent, 0x3fff - 149);
+	assert_int_equal(m.cpu->fsw & (X87_FLAGS | X87_ES), X87_DE | X87_ES);
+}
+
 /* SDM 2A FCOMI: OF, SF and AF are cleared whether or not an invalid operation is detected. */
 static void test_comi_clears_flags(void **state)
 {
@@ -208,6 +219,7 @@ int main(void)
 		TEST(test_environment_tags),
 		TEST(test_store_faults_first),
 		TEST(test_store_overflow),
+		TEST(test_load_of_denormal),
 		TEST(test_comi_clears_flags),
 		TEST(test_sincos_overflow),
 		TEST(test_pseudo_denormal),
