@@ -200,13 +200,11 @@ static uint32_t image_mxcsr(struct cpu *cpu, const uint8_t *image)
 
 /* ---- FXSAVE, FXRSTOR ---- */
 
-/* CR0.EM: #UD by the SDM, #NM by the APM. CR0.TS comes after it. */
+/* CR0.EM is #NM by both manuals (SDM 2A FXSAVE; APM 2 3.1.1), where SSE is #UD. */
 static void check_available(struct cpu *cpu)
 {
-	bool amd = cpu->profile->vendor == VENDOR_AMD;
-
 	if (CHECK(FX_EM, cpu->cr0 & CR0_EM))
-		cpu_raise(cpu, amd ? VECTOR_NM : VECTOR_UD, 0);
+		cpu_raise(cpu, VECTOR_NM, 0);
 	if (CHECK(FX_TS, cpu->cr0 & CR0_TS))
 		cpu_raise(cpu, VECTOR_NM, 0);
 }

@@ -107,9 +107,10 @@ static void test_fxsave_faults(void **state)
 	FAULTS(&m, "FX_ALIGNMENT", VECTOR_GP, FXRSTOR);
 	m.cpu->cr0 |= CR0_TS;
 	FAULTS(&m, "FX_TS", VECTOR_NM, FXSAVE);
-	m.cpu->cr0 |= CR0_EM;
-	FAULTS(&m, "FX_EM", VECTOR_UD, FXSAVE);
-	m.cpu->cr0 &= ~(uint64_t)(CR0_EM | CR0_TS);
+	m.cpu->cr0 ^= CR0_TS | CR0_EM;
+	FAULTS(&m, "FX_EM", VECTOR_NM, FXSAVE);
+	FAULTS(&m, "FX_EM", VECTOR_NM, FXRSTOR);
+	m.cpu->cr0 &= ~(uint64_t)CR0_EM;
 	m.cpu->reg[RSI] = AREA;
 	put(&m, 24, 0x10000);
 	FAULTS(&m, "MXCSR_RESERVED", VECTOR_GP, FXRSTOR);
