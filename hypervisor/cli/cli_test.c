@@ -315,6 +315,23 @@ static void broken_gate(void **state)
 	assert_non_null(strstr(r->out, "\nIDT_LIMIT\n"));
 }
 
+/* Cases behind the first that fails are not run, and the run says that it is not complete. */
+static void fail_fast(void **state)
+{
+	struct result *r = VISOR("run", "--json", "--fail-fast", "--break", "LIDT.LOCK", suite_path);
+
+	(void)state;
+	check_code(r, 1, "");
+	assert_non_null(strstr(r->out, "\"id\":\"t.lock\",\"verdict\":\"FAIL\""));
+	assert_non_null(strstr(r->out, "\"fail\":1,"));
+	assert_non_null(strstr(r->out, "\"complete\":false"));
+	r = VISOR("run", "--fail-fast", "--invert", suite_path);
+	assert_non_null(strstr(r->out, "1 cases: 0 pass 1 fail"));
+	r = VISOR("run", "--json", "--fail-fast", suite_path);
+	check_code(r, 0, "");
+	assert_non_null(strstr(r->out, "\"complete\":true"));
+}
+
 static void trace(void **state)
 {
 	char text[16384];
@@ -445,6 +462,7 @@ int main(void)
 		cmocka_unit_test(run),
 		cmocka_unit_test(every_expectation_can_fail),
 		cmocka_unit_test(devices),
+		cmocka_unit_test(fail_fast),
 		cmocka_unit_test(broken_gate),
 		cmocka_unit_test(trace),
 		cmocka_unit_test(wrong_words),

@@ -12,6 +12,7 @@ struct session {
 	struct records records;
 	struct tracer *tracer;
 	struct machine *machine;
+	bool fail_fast;
 };
 
 static int on_ready(void *owner)
@@ -39,11 +40,13 @@ static int on_ended(void *owner, const struct judge_result *result, const struct
 {
 	struct session *session = owner;
 	struct case_cost spent = {cost->insns, cost->ns};
+	int error;
 
 	if (session->tracer->file)
 		fprintf(session->tracer->file, "%s %.*s %s\n", verdict_names[result->verdict],
 			SPAN_ARGS(result->got), result->why);
-	return records_end(&session->records, result, &spent);
+	error = records_end(&session->records, result, &spent);
+	return session->fail_fast && result->verdict == VERDICT_FAIL ? 1 : error;
 }
 
 static int finish(struct session *session, enum suite_end end)
@@ -100,6 +103,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 	again = run_again(options);
 	suite.chosen = selection.chosen;
 	session.tracer = tracer;
+	session.fail_fast = options->fail_fast;
 	suite_init(&session.suite, &opened->list, &suite, &events);
 	session.records = (struct records){.fd = STDOUT_FILENO,
 					   .json = options->json,

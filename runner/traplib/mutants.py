@@ -56,6 +56,19 @@ def reason(name, known):
     return next((why for pattern, why in known.items() if fnmatch.fnmatchcase(name, pattern)), None)
 
 
+_BY_INSTRUCTION = {}
+
+
+def by_instruction(suite):
+    """{instruction: ids of its cases} of a suite, made once."""
+    if id(suite) not in _BY_INSTRUCTION:
+        found = {}
+        for case_id, case in suite.cases.items():
+            found.setdefault(case["insn"], []).append(case_id)
+        _BY_INSTRUCTION[id(suite)] = suite, found  # the suite stays, and with it its id
+    return _BY_INSTRUCTION[id(suite)][1]
+
+
 def concerned(name, suites):
     """{suite name: ids that could notice this mutant, or None for all of them}"""
     mnemonic, dot, _ = name.partition(".")
@@ -65,15 +78,15 @@ def concerned(name, suites):
     patterns = (insn,) + ALIASES.get(insn, ())
     chosen = {}
     for suite in suites:
-        ids = [case_id for case_id, case in suite.cases.items()
-               if any(fnmatch.fnmatchcase(case["insn"], pattern) for pattern in patterns)]
+        ids = [case_id for name_, ids_ in by_instruction(suite).items()
+               if any(fnmatch.fnmatchcase(name_, pattern) for pattern in patterns) for case_id in ids_]
         if ids:
             chosen[suite.name] = ids
     return chosen
 
 
-def verdicts(target, suite, ids, mutant=None):
-    """{id: verdict} of a run of some cases (None: all), with a mutant or without."""
+def verdicts(target, suite, ids, mutant=None, fail_fast=False):
+    """{id: verdict} of a run of some cases (None: all), with a mutant or without, up to the first that fails if asked."""
     with tempfile.NamedTemporaryFile("w", prefix="trapline-cases-", suffix=".txt") as file:
         cases = None
         if ids is not None:
@@ -81,7 +94,7 @@ def verdicts(target, suite, ids, mutant=None):
             file.flush()
             cases = "@" + file.name
         command = target.command(suite.image, policy.load(suite.name), cases)
-        command[2:2] = ["--json"] + (["--break", mutant] if mutant else [])
+        command[2:2] = ["--json"] + (["--break", mutant] if mutant else []) + (["--fail-fast"] if fail_fast else [])
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode == 2:
         raise UsageError(done.stderr.strip().splitlines()[-1])
@@ -113,12 +126,29 @@ class Hunt:
         """The first (target, id) that passed and now fails, or None."""
         for suite_name, ids in concerned(name, self.suites).items():
             suite = next(s for s in self.suites if s.name == suite_name)
-            for target in self.targets:
-                clean = self.clean[target.name, suite_name]
-                for case_id, verdict in verdicts(target, suite, ids, name).items():
-                    if verdict == "FAIL" and clean.get(case_id) == "PASS":
-                        return target.name, case_id
+            # The gate that asks for a CPUID bit shows where the bit is absent: those targets stand last.
+            for target in reversed(self.targets) if name.endswith(".FEATURE") else self.targets:
+                case_id = self.killer(name, target, suite, ids)
+                if case_id:
+                    return target.name, case_id
         return None
+
+    def killer(self, name, target, suite, ids):
+        """The first of some cases (None: all) of one target that passed and now fails, or None.
+
+        A mutant with which no case passes at all ruins the guest rather than one promise, and is not killed.
+        """
+        clean = self.clean[target.name, suite.name]
+        if ids is not None or "FAIL" in clean.values():
+            ids = [case_id for case_id in ids or clean if clean.get(case_id) == "PASS"]
+            if not ids:
+                return None
+        found = verdicts(target, suite, ids, name, fail_fast=True)
+        case_id = next((case_id for case_id, verdict in found.items() if verdict == "FAIL"), None)
+        if case_id and "." not in name and "PASS" not in found.values():
+            found = verdicts(target, suite, ids, name)
+            return case_id if "PASS" in found.values() else None
+        return case_id
 
     def run(self, chosen):
         """Yields (name, killer or None) in order."""
