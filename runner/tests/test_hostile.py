@@ -64,6 +64,14 @@ class Results(Hostile):
         self.assertNotIn("<script>alert", page)
         self.assertNotIn("\x1b", done.stdout)
 
+    def test_a_device_that_is_none_is_not_supported(self):
+        done = self.run_(self.trapline("--target", "kvm:/dev/null", "hostile"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        run = results.Run.read(results.find("last", self.path))
+        self.assertEqual(len(run.ends), len(run.suites["hostile"]))
+        for end in run.ends.values():
+            self.assertEqual((end["verdict"], end["why"]), ("NOTSUP", "/dev/null is not a KVM device"))
+
     def test_every_record_is_json(self):
         done = self.run_([self.visor, "run", "--json", "--cases", "hostile.print_*", str(GUEST)])
         records = self.records(done.stdout)
