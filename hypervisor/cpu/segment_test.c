@@ -306,6 +306,23 @@ static void lar_lsl_system_types(void **state)
 		}
 }
 
+/* In IA-32e mode the upper half of a 16-byte descriptor has no type (SDM 2A LSL). */
+static void lar_lsl_upper_type(void **state)
+{
+	(void)state;
+	for (unsigned upper = 0; upper < 2; upper++)
+		for (unsigned wide = 0; wide < 2; wide++) {
+			enum system_mode mode = wide ? SYSTEM_LONG : SYSTEM_PM32;
+
+			for (uint8_t second = 0x02; second <= 0x03; second++) {
+				system_start(&sys, mode, 0);
+				gdt_put(&sys, GDT_FREE, 0, 0xa1234, SEG_P | TYPE_LDT);
+				put(&sys, GDT_AT + 8 * (GDT_FREE + 1), (uint64_t)upper << 40, 8);
+				assert_int_equal(zf_after(mode, second, 0xc8), !(upper && wide));
+			}
+		}
+}
+
 static void verr_verw_by_type(void **state)
 {
 	(void)state;
@@ -416,6 +433,7 @@ int main(void)
 		cmocka_unit_test(null_data),                  cmocka_unit_test(null_stack),
 		cmocka_unit_test(null_base),                  cmocka_unit_test(real_modes),
 		cmocka_unit_test(limits),                     cmocka_unit_test(lar_lsl_system_types),
+		cmocka_unit_test(lar_lsl_upper_type),
 		cmocka_unit_test(verr_verw_by_type),          cmocka_unit_test(looking_needs_protected_mode),
 		cmocka_unit_test(arpl),                       cmocka_unit_test(push_pop),
 		cmocka_unit_test(far_pointer_width),
