@@ -5,7 +5,7 @@ import shutil
 import unittest
 
 from tests.test_runner import RUNNER, Bench
-from traplib import deviations, machines
+from traplib import bochs, deviations, machines
 from traplib.errors import UsageError
 
 FAKE = RUNNER / "tests" / "fake_machine"
@@ -110,6 +110,11 @@ class BadTargets(Foreign):
         self.assertIn("too old", next(iter(self.last().ends.values()))["why"])
         self.environment["OLD"] = "8.0.0"
         self.one_line("qemu-tcg:x", "unable to find CPU model")
+
+    @unittest.skipUnless(shutil.which("bochs"), "bochs is not installed")
+    def test_unknown_bochs_model(self):
+        self.one_line("bochs:nosuch", "there is no such processor")
+        self.assertIn("ryzen", bochs.models())
 
     def test_ranges(self):
         self.assertEqual(machines.ranges([0, 1, 2, 5, 7, 8]), "0-2,5,7-8")

@@ -39,8 +39,8 @@ info: action=ignore
 def told(*words):
     """What the program prints with these words; None where it is not here."""
     try:
-        return subprocess.run([PROGRAM, *words], capture_output=True, text=True, errors="replace",
-                              stdin=subprocess.DEVNULL, check=False, timeout=30).stdout
+        return subprocess.run([PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", stdin=subprocess.DEVNULL, check=False, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -55,7 +55,8 @@ def version():
 
 def models():
     """The processors that it knows."""
-    return [line for line in (told("--help", "cpu") or "").split() if "_" in line]
+    _, _, names = (told("--help", "cpu") or "").partition("Supported CPU models:")
+    return [line.strip() for line in names.splitlines() if line.strip().isidentifier()]
 
 
 def rom():
@@ -68,7 +69,7 @@ def missing(model):
     if version() is None:
         return f"{PROGRAM} is not installed (Debian: bochs)"
     known = models()
-    if known and model not in known + ["pentium"]:
+    if known and model not in known:
         raise UsageError(f"bochs:{model}: there is no such processor in it; bochs --help cpu names them")
     return "" if rom().is_file() else f"{rom()}: there is no such file; run `make` first"
 

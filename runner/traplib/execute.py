@@ -256,7 +256,7 @@ class Executor:
             return
         last = words.splitlines()[-1] if words else ""
         if status == 2:
-            raise UsageError(last or f"{job.target.name}: refused its command line")
+            raise UsageError(last.removeprefix("trapline: ") or f"{job.target.name}: refused its command line")
         hung = process.hung
         if process.current is None and not hung:
             raise HarnessError(f"{job.target.name}: ended with status {status} and "
