@@ -259,7 +259,7 @@ static void test_debug_registers(void **state)
 	system_set_cpl(&m, 3);
 	FAULTS(&m, "MOV_DR.CPL0", VECTOR_GP, 0x0f, 0x21, 0xc0);
 	FAULTS(&m, "MOV_DR.DE", VECTOR_UD, 0x0f, 0x21, 0xe2); /* an invalid opcode comes first */
-	FAULTS(&m, NULL, VECTOR_UD, 0x44, 0x0f, 0x21, 0xc0); /* DR8 */
+	FAULTS(&m, NULL, VECTOR_UD, 0x44, 0x0f, 0x21, 0xc0);  /* DR8 */
 	machine_close(&m);
 }
 

@@ -33,9 +33,9 @@ static inline void mov_cd_rd(struct cpu *cpu, const struct insn *insn)
 DEFINE_INSN(mov_cd_rd)
 
 /*
- * DR4 and DR5 are DR6 and DR7 (SDM 3B 18.2.2; with CR4.DE = 1 a gate has refused them, before the
- * privilege: an invalid opcode, SDM 3A 6.9); with DR7.GD = 1 any access is a
- * #DB that says so in DR6.BD (SDM 3B 18.2.4), the event itself clearing GD.
+ * DR4 and DR5 are DR6 and DR7 (SDM 3B 18.2.2); with CR4.DE = 1 a gate has refused them, before the
+ * privilege: an invalid opcode (SDM 3A 6.9). With DR7.GD = 1 any access is a #DB that says so in
+ * DR6.BD (SDM 3B 18.2.4), the event itself clearing GD.
  */
 static unsigned debug_register(struct cpu *cpu, unsigned number)
 {
