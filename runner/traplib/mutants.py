@@ -112,6 +112,9 @@ class Hunt:
     """Runs mutants, and keeps what killed each."""
 
     def __init__(self, targets, suites, jobs):
+        for target in targets:
+            if target.engine != "soft":
+                raise UsageError(f"--target {target.name}: only the software CPU can be broken")
         self.targets, self.suites, self.jobs = targets, suites, jobs
         self.clean = {}
 
