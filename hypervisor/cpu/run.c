@@ -153,6 +153,15 @@ static void deliver(struct cpu *cpu, const struct event *event)
 	cpu->delivering_depth = 0;
 }
 
+/*
+ * Whether faults beget faults beyond the triple fault, until the budget is spent: with DOUBLE_FAULT or
+ * TRIPLE_FAULT broken they would do so for ever.
+ */
+static bool delivers_for_ever(const struct cpu *cpu)
+{
+	return unlikely(cpu->delivering_depth > 8) && cpu->retired >= cpu->stop_at;
+}
+
 /* Delivers what cpu_raise() left in cpu->raised. False: shutdown. */
 static bool deliver_raised(struct cpu *cpu)
 {
@@ -357,6 +366,10 @@ static enum cpu_stop run(struct cpu *cpu)
 		/* What faults did not complete, and its breakpoints were not met; INT n and its kin do complete. */
 		if (cpu->raised.kind == EVENT_FAULT && cpu->raised.vector != VECTOR_DB)
 			cpu->dr6_pending = 0;
+		if (delivers_for_ever(cpu)) {
+			cpu->delivering_depth = 0;
+			return CPU_STOP_BUDGET;
+		}
 		if (!deliver_raised(cpu))
 			return CPU_STOP_SHUTDOWN;
 		break;

@@ -18,6 +18,7 @@ from .errors import HarnessError, UsageError
 # instructions that the tables divide, by the mnemonic that opcodes.def has for all of them
 ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"), "push": ("push_*",), "pop": ("pop_*",),
            "mov": ("mov_?s_r", "mov_r_?s"), "call": ("call_far",), "jmp": ("jmp_far",), "int": ("int_n",)}
+LIMIT = 300  # seconds for a process: a mutant that makes visor itself loop is not killed by it
 EXPLAINED = "equivalent_mutants"
 
 # Besides the profiles as they are: without what a listed instruction may lack, so that the gate that asks for its
@@ -95,7 +96,12 @@ def verdicts(target, suite, ids, mutant=None, fail_fast=False):
             cases = "@" + file.name
         command = target.command(suite.image, policy.load(suite.name), cases)
         command[2:2] = ["--json"] + (["--break", mutant] if mutant else []) + (["--fail-fast"] if fail_fast else [])
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT)
+        except subprocess.TimeoutExpired as error:
+            if mutant:
+                return {}
+            raise HarnessError(f"{target.name}: no end within {LIMIT} seconds") from error
     if done.returncode == 2:
         raise UsageError(done.stderr.strip().splitlines()[-1])
     found = {}
