@@ -203,6 +203,7 @@ void cpu_save(struct cpu *cpu, struct vcpu_state *to)
 	to->tsc = control_tsc(cpu);
 	to->activity = cpu->activity;
 	to->shadow = cpu->shadow;
+	vcpu_state_clear_padding(to);
 }
 
 void cpu_load(struct cpu *cpu, const struct vcpu_state *from)

@@ -587,7 +587,8 @@ void kvm_vcpu_save(struct engine_vcpu *engine_vcpu, struct vcpu_state *to)
 {
 	struct kvm_vcpu *vcpu = kvm_vcpu_of(engine_vcpu);
 
-	*to = (struct vcpu_state){.activity = vcpu->activity};
+	memset(to, 0, sizeof(*to));
+	to->activity = vcpu->activity;
 	save_regs(vcpu, to);
 	save_sregs(vcpu, to);
 	save_debug(vcpu, to);
@@ -595,6 +596,7 @@ void kvm_vcpu_save(struct engine_vcpu *engine_vcpu, struct vcpu_state *to)
 	save_xcr0(vcpu, to);
 	save_vectors(vcpu, to);
 	save_msrs(vcpu, to);
+	vcpu_state_clear_padding(to);
 }
 
 /*

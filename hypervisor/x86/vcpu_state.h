@@ -45,4 +45,27 @@ struct vcpu_state {
 #undef VCPU_ARRAY
 };
 
+/*
+ * Makes the padding inside of @state's structures zero, so that equal states have equal bytes. For engines, at the
+ * end of saving into a state that was zero before.
+ */
+static inline void vcpu_state_clear_padding(struct vcpu_state *state)
+{
+	struct segment *segments[] = {&state->ldtr, &state->tr};
+	struct table_register *tables[] = {&state->gdtr, &state->idtr};
+
+#define CLEAR_BEHIND(object, last)                                                                           \
+	__builtin_memset((char *)&(object)->last + sizeof((object)->last), 0,                                \
+			 sizeof(*(object)) - __builtin_offsetof(__typeof__(*(object)), last) - sizeof((object)->last))
+	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
+		CLEAR_BEHIND(&state->segment[i], selector);
+	for (unsigned i = 0; i < 2; i++) {
+		CLEAR_BEHIND(segments[i], selector);
+		CLEAR_BEHIND(tables[i], limit);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		CLEAR_BEHIND(&state->st[i], sign_exponent);
+#undef CLEAR_BEHIND
+}
+
 #endif

@@ -34,7 +34,7 @@ class Hunt(unittest.TestCase):
                 self.asked.append((target.name, ids))
             return found
 
-        hunt = mutants.Hunt([SimpleNamespace(name=target) for target in targets], [self.suite], 1)
+        hunt = mutants.Hunt([SimpleNamespace(name=target, engine="soft") for target in targets], [self.suite], 1)
         with mock.patch.object(mutants, "verdicts", verdicts):
             return dict(hunt.run([name]))[name]
 
