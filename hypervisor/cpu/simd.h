@@ -106,6 +106,17 @@ static inline xmm_t xmm_source(struct cpu *cpu, const struct insn *insn, unsigne
 	return bytes == 16 ? xmm_source16(cpu, insn) : xmm_source_low(cpu, insn, bytes);
 }
 
+/* An instruction whose result is a pure function of its operands' bits: no flags, no exceptions of its own. */
+#define SSE_BITS(name)                                                                     \
+	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)            \
+	{                                                                                  \
+		xmm_t source = xmm_source(cpu, insn, 16);                                  \
+		xmm_t value = xmm_get(cpu, insn->reg);                                     \
+		__asm__(#name " %1, %0" : "+x"(value.i) : "x"(source.i));                  \
+		xmm_set(cpu, insn->reg, value);                                            \
+	}                                                                                  \
+	DEFINE_INSN(sse_##name)
+
 /* ---- MMX ---- */
 
 /*

@@ -86,9 +86,9 @@ void x87_begin(struct cpu *cpu, const struct insn *insn);
 void x87_initialize(struct cpu *cpu);
 
 /*
- * Runs @code on the host's unit with the guest's control word; the host's own is put back. @code must end with an
- * empty host stack; `fnstsw` and `fnclex` follow the operation before the result is stored, so that an exception
- * that the guest has unmasked never traps on the host.
+ * Runs @operation on the host's unit with the guest's control word; the host's own is put back. @before loads the
+ * host's stack, @after stores from it and must leave it empty. `fnstsw` and `fnclex` follow the operation before the
+ * result is stored, so that an exception that the guest has unmasked never traps on the host.
  */
 #define X87_HOST(cpu, status, before, operation, after, outputs, inputs)                                             \
 	__asm__ volatile("fnclex\n\tfldcw %[cw]\n\t" before operation "\n\tfnstsw %[sw]\n\tfnclex\n\tfldcw %[own]\n\t" after     \

@@ -247,7 +247,7 @@ static inline void mmx_maskmovq(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(mmx_maskmovq)
 
-/* EMMS: all registers empty, TOP zero (SDM 3A table 13-1). */
+/* EMMS: all registers empty, TOP zero (SDM 3A 13.2, table 13-2). */
 static inline void mmx_emms(struct cpu *cpu, const struct insn *insn)
 {
 	(void)insn;

@@ -56,24 +56,14 @@ SSE_FP_FOUR(sqrt)
 
 /* ---- logic on bits: no exceptions ---- */
 
-#define SSE_LOGIC(name)                                                            \
-	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)    \
-	{                                                                          \
-		xmm_t source = xmm_source(cpu, insn, 16);                          \
-		xmm_t value = xmm_get(cpu, insn->reg);                             \
-		__asm__(#name " %1, %0" : "+x"(value.i) : "x"(source.i));          \
-		xmm_set(cpu, insn->reg, value);                                    \
-	}                                                                          \
-	DEFINE_INSN(sse_##name)
-
-SSE_LOGIC(andps)
-SSE_LOGIC(andnps)
-SSE_LOGIC(orps)
-SSE_LOGIC(xorps)
-SSE_LOGIC(unpcklps)
-SSE_LOGIC(unpckhps)
-SSE_LOGIC(unpcklpd)
-SSE_LOGIC(unpckhpd)
+SSE_BITS(andps)
+SSE_BITS(andnps)
+SSE_BITS(orps)
+SSE_BITS(xorps)
+SSE_BITS(unpcklps)
+SSE_BITS(unpckhps)
+SSE_BITS(unpcklpd)
+SSE_BITS(unpckhpd)
 
 static inline void sse_shufps(struct cpu *cpu, const struct insn *insn)
 {

@@ -19,7 +19,7 @@ static inline void x87_fnop(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(x87_fnop)
 
-/* FNENI, FNDISI, FNSETPM: no operation since the 80387 (SDM 3B 22.18.9). */
+/* FNENI, FNDISI, FNSETPM: no operation since the 80387 (SDM 3B 22.18). */
 static inline void x87_obsolete(struct cpu *cpu, const struct insn *insn)
 {
 	(void)cpu;
