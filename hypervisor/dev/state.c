@@ -37,6 +37,8 @@ int state_load(const struct state_table *table, void *device, const uint8_t *fro
 		memcpy((uint8_t *)device + table->field[i].offset, from, table->field[i].size);
 		from += table->field[i].size;
 	}
+	if (table->loaded)
+		table->loaded(device);
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 /*
  * state.h: the state of a device, listed once: saving, loading, dumping and comparing
- * walk the list. A saved device is its version and then its fields, in order, packed.
+ * walk the list (x86/state_table.h). A saved device is its version and then its fields, in order, packed.
  */
 #ifndef TRAPLINE_DEV_STATE_H
 #define TRAPLINE_DEV_STATE_H
@@ -9,32 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct state_field {
-	const char *name;
-	size_t offset, size;
-};
-
-struct state_table {
-	const char *device;
-	uint32_t version; /* another one when the list changes */
-	unsigned count;
-	const struct state_field *field;
-};
-
-/* clang-format off */
-#define STATE(type, name) {#name, offsetof(type, name), sizeof(((type *)0)->name)}
-#define STATE_TABLE(symbol, name_, version_, fields)                                           \
-	const struct state_table symbol = {.device = (name_),                                  \
-					   .version = (version_),                              \
-					   .count = sizeof(fields) / sizeof((fields)[0]),      \
-					   .field = (fields)}
-/* clang-format on */
+#include "x86/state_table.h"
 
 /* Bytes that a saved device takes. */
 size_t state_size(const struct state_table *table);
 /* Writes state_size() bytes to @to. */
 void state_save(const struct state_table *table, const void *device, uint8_t *to);
-/* 0, or -EINVAL where @size or the version is not this table's; then nothing has changed. */
+/* 0, or -EINVAL where @size or the version is not this table's; then nothing has changed. Calls loaded(). */
 int state_load(const struct state_table *table, void *device, const uint8_t *from, size_t size);
 /* The first field in which two devices differ, or NULL. */
 const char *state_difference(const struct state_table *table, const void *a, const void *b);

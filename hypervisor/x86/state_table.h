@@ -1,0 +1,37 @@
+/*
+ * state_table.h: the fields of a device, listed once. Whoever saves, loads, dumps or compares devices walks
+ * the list (dev/state.h); a chip needs this header alone.
+ */
+#ifndef TRAPLINE_X86_STATE_TABLE_H
+#define TRAPLINE_X86_STATE_TABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct state_field {
+	const char *name;
+	size_t offset, size;
+};
+
+struct state_table {
+	const char *device;
+	uint32_t version; /* another one when the list changes */
+	unsigned count;
+	const struct state_field *field;
+	/* After a load: what is derived from the fields (timers, the level of a line) is made again. May be
+	 * NULL. */
+	void (*loaded)(void *device);
+};
+
+/* clang-format off */
+#define STATE(type, name) {#name, offsetof(type, name), sizeof(((type *)0)->name)}
+/* The sixth argument, where there is one, is loaded(). */
+#define STATE_TABLE(symbol, name_, version_, fields, ...)                                      \
+	const struct state_table symbol = {.device = (name_),                                  \
+					   .version = (version_),                              \
+					   .count = sizeof(fields) / sizeof((fields)[0]),      \
+					   .field = (fields),                                  \
+					   __VA_OPT__(.loaded = (__VA_ARGS__))}
+/* clang-format on */
+
+#endif
