@@ -124,7 +124,8 @@ static void write_not_encodable(FILE *out, const struct suite *suite)
 	for (unsigned i = INSN_NONE + 1; i < INSN_COUNT; i++) {
 		const char *name = insn_table[i].name;
 
-		if (i > INSN_NONE + 1 && !strcmp(insn_table[i - 1].name, name))
+		if (!suite_covers(suite, &insn_table[i]) ||
+		    (i > INSN_NONE + 1 && !strcmp(insn_table[i - 1].name, name)))
 			continue;
 		for (unsigned mode = 0; mode < MODE_COUNT; mode++) {
 			for (unsigned cpl = 0; cpl < 4 && !encodable(name, mode); cpl++) {

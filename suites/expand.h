@@ -52,6 +52,7 @@ struct insn {
 	unsigned class;         /* enum insn_class, or-ed */
 	unsigned modes;         /* WHERE_MODE bits in which the form can be encoded; 0: all */
 	uint64_t immediate;     /* for ib, iw, id, ptr16:16 and ptr16:32 */
+	const char *suite;      /* whose inventory must have it; NULL: "sensitive". Any suite may use it */
 };
 
 extern const struct insn insn_table[INSN_COUNT];
@@ -211,6 +212,9 @@ void cell_encode(struct cell *x);
 
 /* Adds the cell as a case: its id, text and settings. */
 void cell_finish(struct cell *x);
+
+/* Whether the inventory of @suite must have @insn. */
+bool suite_covers(const struct suite *suite, const struct insn *insn);
 
 /* Checks that no two cases share an id. */
 void ids_check(struct suite *suite);

@@ -18,11 +18,11 @@ TREE = SUITES.parent
 SOURCES = ("expand", "encode", "emit", "inventory", "tables")
 
 INSTRUCTIONS = """
-INSN(SGDT, .name = "sgdt", .bytes = "0F 01 /0", .operand = OPERAND_WRITE, .size = 6, .size_long = 10,
+INSN(SGDT, .suite = "test", .name = "sgdt", .bytes = "0F 01 /0", .operand = OPERAND_WRITE, .size = 6, .size_long = 10,
      .class = CLASS_BEHAVIOUR, .conditions = "lock umip")
-INSN(SLDT_R64, .name = "sldt", .form = "r64", .bytes = "o64 0F 00 /0", .operand = OPERAND_REGISTER,
+INSN(SLDT_R64, .suite = "test", .name = "sldt", .form = "r64", .bytes = "o64 0F 00 /0", .operand = OPERAND_REGISTER,
      .class = CLASS_BEHAVIOUR, .modes = WHERE_MODE(MODE_LONG))
-INSN(JMP, .name = "jmp", .bytes = "o16 EA iw:16", .class = CLASS_CONTROL,
+INSN(JMP, .suite = "test", .name = "jmp", .bytes = "o16 EA iw:16", .class = CLASS_CONTROL,
      .modes = WHERE_MODE(MODE_PROT16) | WHERE_MODE(MODE_PROT32))
 """
 

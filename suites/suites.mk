@@ -10,9 +10,13 @@ build/suites/%.o: suites/%.c | $(DEPS)
 	@mkdir -p $(@D)
 	$(CC) $(SUITE_FLAGS) -c -o $@ $<
 
-build/host/expand-%: build/suites/%/suite.o $(EXPAND_SOURCES:%=build/suites/%.o)
-	@mkdir -p $(@D)
-	$(CC) -o $@ $^
+define expand_rule
+build/host/expand-$(1): $(patsubst %.c,build/%.o,$(sort $(wildcard suites/$(1)/*.c))) \
+		$(EXPAND_SOURCES:%=build/suites/%.o)
+	@mkdir -p $$(@D)
+	$$(CC) -o $$@ $$^
+endef
+$(foreach suite,$(SUITES),$(eval $(call expand_rule,$(suite))))
 
 build/suites/%.c: build/host/expand-%
 	$< --table $@
