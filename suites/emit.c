@@ -37,6 +37,17 @@ static void write_settings(FILE *out, const struct case_entry *entry, size_t ind
 	fprintf(out, "};\n");
 }
 
+static void write_watch(FILE *out, const struct case_entry *entry, size_t index)
+{
+	if (!entry->watch_count)
+		return;
+	fprintf(out, "static const struct case_watch watch_%zu[] = {", index);
+	for (unsigned i = 0; i < entry->watch_count; i++)
+		fprintf(out, "{0x%x, %u, %u}, ", entry->watch[i].address, entry->watch[i].size,
+			entry->watch[i].field);
+	fprintf(out, "};\n");
+}
+
 static void write_case(FILE *out, const struct case_entry *entry, size_t index)
 {
 	fprintf(out, "{\"%s\", ", entry->id);
@@ -48,11 +59,10 @@ static void write_case(FILE *out, const struct case_entry *entry, size_t index)
 		entry->watch_count);
 	for (unsigned i = 0; i < entry->length; i++)
 		fprintf(out, "0x%02x, ", entry->bytes[i]);
-	fprintf(out, "}, {");
-	for (unsigned i = 0; i < entry->watch_count; i++)
-		fprintf(out, "{0x%x, %u, %u}, ", entry->watch[i].address, entry->watch[i].size,
-			entry->watch[i].field);
-	fprintf(out, "}},\n");
+	if (entry->watch_count)
+		fprintf(out, "}, watch_%zu},\n", index);
+	else
+		fprintf(out, "}, 0},\n");
 }
 
 int suite_write_table(const struct suite *suite, const char *path)
@@ -63,8 +73,10 @@ int suite_write_table(const struct suite *suite, const char *path)
 		return -1;
 	fprintf(out, "/* Generated from the tables of suites/%s. */\n#include \"x86/case.h\"\n\n",
 		suite->name);
-	for (size_t i = 0; i < suite->case_count; i++)
+	for (size_t i = 0; i < suite->case_count; i++) {
 		write_settings(out, &suite->cases[i], i);
+		write_watch(out, &suite->cases[i], i);
+	}
 	fprintf(out, "\nconst char case_suite[] = \"%s\";\nconst uint32_t case_count = %zu;\n", suite->name,
 		suite->case_count);
 	fprintf(out, "const struct case_spec case_table[] = {\n");

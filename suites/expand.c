@@ -301,6 +301,17 @@ void given_variant(struct cell *x, const char *tag)
 		x->variant[x->variant_count++] = tag;
 }
 
+void given_variant_number(struct cell *x, const char *format, ...)
+{
+	char *tag = x->numbered[x->variant_count < TAGS_MAX ? x->variant_count : 0];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(tag, sizeof(x->numbered[0]), format, arguments);
+	va_end(arguments);
+	given_variant(x, tag);
+}
+
 void given_bit(struct cell *x, enum state_field field, uint64_t bit, const char *name)
 {
 	given_condition(x, name);
@@ -529,6 +540,17 @@ void want_fault(struct cell *x, unsigned vector, uint32_t error)
 	want->vector = vector;
 	want->has_error = vector_has_error_code(vector) && x->mode != MODE_REAL;
 	want->error = error;
+}
+
+void want_interrupt(struct cell *x, unsigned vector)
+{
+	if (vector >= 32) {
+		want_kind(x, OUTCOME_RUNS);
+		effect_event(x, vector);
+		return;
+	}
+	want_fault(x, vector, 0);
+	want_last(x)->has_error = false;
 }
 
 void want_or(struct cell *x)

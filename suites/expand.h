@@ -147,6 +147,7 @@ struct cell {
 	const char *tags[TAGS_MAX];
 	unsigned tag_count;
 	const char *variant[TAGS_MAX];
+	char numbered[TAGS_MAX][24]; /* those that were made from numbers */
 	unsigned variant_count;
 	struct want wants[WANTS_MAX];
 	unsigned want_count;

@@ -88,6 +88,7 @@
 /* A condition that other words bring about, and a part of the id for values that are not conditions. */
 #define COND(tag)     given_condition(x, tag)
 #define VARIANT(tag)  given_variant(x, tag)
+#define VARIANT_NUMBER(format, ...) given_variant_number(x, format, ##__VA_ARGS__)
 
 #define SET(field, value) given_set(x, STATE_##field, (value))
 #define OR_IN(field, value) given_or(x, STATE_##field, (value))
@@ -160,6 +161,8 @@ enum operand_kind {
 #define MEMORY_UNDEFINED(size, address) effect_memory_any(x, (address), (size))
 /* Delivered through the IDT or the interrupt vector table as an interrupt, not an exception. */
 #define EVENT(vector)              effect_event(x, (vector))
+/* INT n: delivered through its vector without an error code, whichever vector that is. */
+#define INTERRUPTS(vector)         want_interrupt(x, (vector))
 #define FLAGS(set, cleared)        effect_flags(x, (set), (cleared), 0)
 #define FLAGS_UNDEFINED(set, cleared, undefined) effect_flags(x, (set), (cleared), (undefined))
 
@@ -181,6 +184,7 @@ void given_cr4(struct cell *x, uint64_t bit, const char *name);
 void given_iopl(struct cell *x, unsigned iopl);
 void given_condition(struct cell *x, const char *tag);
 void given_variant(struct cell *x, const char *tag);
+void given_variant_number(struct cell *x, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void given_set(struct cell *x, enum state_field field, uint64_t value);
 void given_or(struct cell *x, enum state_field field, uint64_t value);
 void given_clear(struct cell *x, enum state_field field, uint64_t value);
@@ -194,6 +198,7 @@ uint64_t cell_next_ip(struct cell *x);
 
 void want_kind(struct cell *x, enum outcome_kind kind);
 void want_fault(struct cell *x, unsigned vector, uint32_t error);
+void want_interrupt(struct cell *x, unsigned vector);
 void want_or(struct cell *x);
 void want_on(struct cell *x, const char *predicate);
 const char *predicate_feature(const char *feature, bool present);

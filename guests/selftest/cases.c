@@ -19,7 +19,7 @@
 		.mode = in_mode, .cpl = at_cpl, .length = sizeof((const uint8_t[]){code}),          \
 		.watch_count = sizeof((const struct case_watch[]){watching}) /                      \
 			       sizeof(struct case_watch),                                           \
-		.bytes = {code}, .watch = {watching},                                               \
+		.bytes = {code}, .watch = (const struct case_watch[]){watching},                                               \
 	},
 
 const char case_suite[] = "selftest";

@@ -46,7 +46,7 @@ struct case_setting {
 };
 
 #define CASE_BYTES_MAX 64
-#define CASE_WATCH_MAX 8
+#define CASE_WATCH_MAX 16
 
 struct case_watch {
 	uint32_t address; /* memory to report whole, always, as [0xADDRESS:SIZE]=0x…; 0: a field */
@@ -63,7 +63,7 @@ struct case_spec {
 	uint8_t length; /* bytes under test */
 	uint8_t watch_count;
 	uint8_t bytes[CASE_BYTES_MAX];
-	struct case_watch watch[CASE_WATCH_MAX];
+	const struct case_watch *watch;
 };
 
 extern const struct case_spec case_table[];
