@@ -14,13 +14,13 @@ static const char *const field_names[STATE_COUNT] = {
 
 extern const uint8_t text_start[], text_end[];
 
-/* The linear address of CS:RIP as the frame has them; above 4 GiB: CASE_WINDOW's end. */
+/* The linear address of CS:RIP as the frame has them; above 4 GiB: CASE_PATH_LINEAR. */
 static uint32_t ending_address(const struct exchange *x, unsigned mode)
 {
 	const uint64_t *out = x->out.field;
 
 	if (mode == MODE_LONG && out[STATE_rip] >> 32)
-		return CASE_WINDOW + CASE_WINDOW_SIZE;
+		return CASE_PATH_LINEAR;
 	if (mode == MODE_VM86 && !(out[STATE_rflags] & RFLAGS_VM))
 		mode = MODE_PROT32;
 	else if (mode != MODE_REAL && out[STATE_rflags] & RFLAGS_VM)
@@ -38,6 +38,8 @@ static bool ended_by_marker(const struct exchange *x, const struct case_spec *sp
 	if (spec->mode == MODE_REAL && x->out.field[STATE_rip] == x->in.field[STATE_rip] + spec->length)
 		return true; /* take_pushed_flags looked */
 	address = ending_address(x, spec->mode);
+	if (address >= CASE_PATH_LINEAR)
+		return true; /* nothing is mapped there but frames full of CASE_END */
 	return address < CASE_WINDOW + CASE_WINDOW_SIZE && *(const uint16_t *)address == CASE_END;
 }
 

@@ -12,8 +12,10 @@
  */
 #include "lib/exchange.h"
 
+#define CR4_LA57_BIT 0x1000
+
 	.section .text.entry, "ax"
-	.global enter_long, enter_legacy, catch_long_stubs, catch_legacy_stubs
+	.global enter_long, enter_legacy, enter_la57, catch_long_stubs, catch_legacy_stubs
 	.global back_to_legacy, enter_legacy_32, monitor_stubs
 
 	.code64
@@ -133,6 +135,8 @@ catch_long:
 	mov %eax, EX_OUT + STATE_efer
 	mov %edx, EX_OUT + STATE_efer + 4
 	lgdt EX_MONITOR_GDTR
+	testl $CR4_LA57_BIT, EX_OUT + STATE_cr4
+	jnz leave_la57
 	mov EX_MONITOR_CR0, %rax
 	mov %rax, %cr0
 	mov EX_MONITOR_CR3, %rax
@@ -320,6 +324,7 @@ back_to_legacy:
 	ltr %ax
 	mov $MONITOR_DS, %eax
 	mov %eax, %ss
+back_to_paging_off:
 	mov $boot_legacy_stack, %esp
 	mov %cr0, %eax
 	and $0x7fffffff, %eax
@@ -336,6 +341,45 @@ back_to_legacy:
 	mov EX_MONITOR_CR0, %eax
 	mov %eax, %cr0
 	ljmp $MONITOR_CS64, $back_to_monitor
+
+/*
+ * CR4.LA57 can change only while paging is off (SDM 3A 4.1.1). enter_la57 turns it on, with the case's CR3
+ * and CR4 and nothing else of the case, before enter_long; leave_la57 is the way back from catch_long.
+ */
+	.code64
+enter_la57:
+	ljmp *la57_enter_pointer
+	.code32
+la57_enter:
+	mov %cr0, %eax
+	and $0x7fffffff, %eax
+	mov %eax, %cr0
+	mov EX_IN + STATE_cr4, %eax
+	mov %eax, %cr4
+	mov EX_IN + STATE_cr3, %eax
+	mov %eax, %cr3
+	mov EX_MONITOR_CR0, %eax
+	mov %eax, %cr0
+	ljmp $MONITOR_CS64, $la57_entered
+	.code64
+la57_entered:
+	mov %esp, %esp                  /* the upper half of a register is undefined after 32-bit code */
+	ret
+
+leave_la57:
+	mov $MONITOR_DS, %eax
+	mov %eax, %ds
+	mov %eax, %ss
+	ljmp *la57_leave_pointer
+
+	.balign 8
+la57_enter_pointer:
+	.long la57_enter
+	.short MONITOR_CS32
+	.balign 8
+la57_leave_pointer:
+	.long back_to_paging_off
+	.short MONITOR_CS32
 
 	.section .bss
 	.balign 16

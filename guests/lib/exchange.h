@@ -99,6 +99,8 @@ extern uint32_t legacy_frame[9]; /* at LEGACY_FRAME */
  * assembler does it (enter.S says which fields) and the monitor's own state in force.
  */
 void enter_long(void);
+/* Before enter_long, where the case sets CR4.LA57: goes on in 5-level paging with the case's CR3. */
+void enter_la57(void);
 void enter_legacy(void);
 
 #endif

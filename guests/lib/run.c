@@ -73,10 +73,13 @@ void run_case(const struct case_spec *spec)
 	if (baseline_apply(spec, &x->in)) {
 		load_case(x, spec);
 		world_expect_busy((uint16_t)x->in.field[STATE_tr]);
-		if (baseline_is_64(spec->mode))
+		if (baseline_is_64(spec->mode)) {
+			if (x->in.field[STATE_cr4] & CR4_LA57)
+				enter_la57();
 			enter_long();
-		else
+		} else {
 			enter_legacy();
+		}
 		ending_capture(x, spec, &end);
 		effects_report(x, spec, &end);
 	}

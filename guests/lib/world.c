@@ -16,12 +16,13 @@ static uint8_t original[CASE_WINDOW_SIZE] __attribute__((aligned(4096)));
 static uint8_t expected_ivt[CASE_IVT_SIZE], original_ivt[CASE_IVT_SIZE], vm86_ivt[CASE_IVT_SIZE];
 static uint8_t ist_stack[8192] __attribute__((aligned(4096)));
 
-/* Pokes outside the window and the IVT (page tables), to be taken back. */
+/* Pokes outside the window and the IVT (page tables, frames), to be compared and taken back. */
 static struct {
 	uint32_t address, size;
-	uint64_t old;
+	uint64_t old, expected;
 } undo[UNDO_MAX];
 static unsigned undo_count;
+static bool remapped; /* pages of the window may be mapped elsewhere too, or otherwise */
 
 static void *at(uint32_t address)
 {
@@ -176,7 +177,8 @@ static void build_interrupts(void)
 
 static void build_paging(void)
 {
-	machine_fill(at(CASE_CR3_LONG), 0, 0x7000);
+	machine_fill(at(CASE_CR3_LONG), 0, CASE_CR3_57 + PAGE_SIZE - CASE_CR3_LONG);
+	put(CASE_CR3_57, CASE_CR3_LONG | PTE_P | PTE_W | PTE_U | PTE_A);
 	put(CASE_CR3_LONG, CASE_PDPT | PTE_P | PTE_W | PTE_U | PTE_A);
 	put(CASE_PDPT, CASE_PD | PTE_P | PTE_W | PTE_U | PTE_A);
 	put(CASE_CR3_PAE, CASE_PD | PTE_P);
@@ -191,6 +193,13 @@ static void build_paging(void)
 			put(CASE_PTE_LONG(page), CASE_PTE(page, 0));
 		put32(CASE_PTE_32(page), (uint32_t)CASE_PTE(page, page == CASE_IVT));
 	}
+}
+
+static void build_path(void)
+{
+	machine_fill(at(CASE_PATH_PML4), 0, CASE_FRAME - CASE_PATH_PML4);
+	for (uint32_t address = CASE_FRAME; address < CASE_PATH_END; address += 2)
+		put16(address, CASE_END);
 }
 
 /* Entries of the window's pages: not dirty, so that what the case writes shows. */
@@ -225,6 +234,7 @@ void world_build(void)
 	build_spare_tasks();
 	build_interrupts();
 	build_paging();
+	build_path();
 	set_window();
 	machine_fill(at(CASE_OPERAND_PAGE), CASE_FILL, CASE_LAND_SUPERVISOR - CASE_OPERAND_PAGE);
 	for (uint32_t i = 0; i < PAGE_SIZE; i += 2) {
@@ -266,11 +276,31 @@ void world_restore(void)
 	while (undo_count--)
 		machine_copy(at(undo[undo_count].address), &undo[undo_count].old, undo[undo_count].size);
 	undo_count = 0;
+	remapped = false;
 	set_window();
 	machine_copy(at(CASE_WINDOW), original, CASE_WINDOW_SIZE);
 	machine_copy(expected, original, CASE_WINDOW_SIZE);
 	machine_copy(at(CASE_IVT), original_ivt, CASE_IVT_SIZE);
 	machine_copy(expected_ivt, original_ivt, CASE_IVT_SIZE);
+}
+
+/* Whether @address is of the path: its tables, its frames, or an entry that leads to it. */
+static bool in_path(uint32_t address)
+{
+	static const uint32_t tops[] = {CASE_CR3_LONG, CASE_PDPT, CASE_CR3_PAE, CASE_CR3_32, CASE_CR3_57};
+
+	for (unsigned i = 0; i < sizeof(tops) / sizeof(tops[0]); i++)
+		if (address >= tops[i] + 8 && address < tops[i] + PAGE_SIZE)
+			return true;
+	return address >= CASE_PATH_PML4 && address < CASE_PATH_END;
+}
+
+/* Takes what was poked there, outside the window, for unchanged as it is now. */
+static void accept_pokes(uint32_t address, uint64_t size)
+{
+	for (unsigned i = 0; i < undo_count; i++)
+		if (undo[i].address >= address && undo[i].address + undo[i].size <= address + size)
+			machine_copy(&undo[i].expected, at(undo[i].address), undo[i].size);
 }
 
 void world_poke(uint32_t address, const void *data, unsigned size)
@@ -283,12 +313,28 @@ void world_poke(uint32_t address, const void *data, unsigned size)
 		undo[undo_count].address = address;
 		undo[undo_count].size = size;
 		machine_copy(&undo[undo_count++].old, at(address), size);
+		remapped = remapped || !in_path(address);
 	}
 	machine_copy(at(address), data, size);
+	accept_pokes(address, size);
+}
+
+static void report_pokes(void)
+{
+	for (unsigned i = undo_count; i-- > 0;) {
+		const uint64_t *found = at(undo[i].address);
+		uint64_t bits = undo[i].size == 8 ? ~0ull : (1ull << 8 * undo[i].size) - 1;
+
+		if ((*found ^ undo[i].expected) & bits) {
+			report_memory(undo[i].address, found, undo[i].size);
+			accept_pokes(undo[i].address, undo[i].size);
+		}
+	}
 }
 
 void world_accept(uint32_t address, uint64_t size)
 {
+	accept_pokes(address, size);
 	while (size) {
 		uint32_t chunk = PAGE_SIZE - (address & (uint32_t)PAGE_MASK);
 		uint8_t *copy = expected_at(address);
@@ -333,7 +379,7 @@ static bool written(uint32_t page)
 void world_report_changes(unsigned mode, bool paged)
 {
 	bool is_64 = mode == MODE_LONG || mode == MODE_COMPAT;
-	bool all = !paged || undo_count; /* poked page tables may map anything anywhere */
+	bool all = !paged || remapped;
 	unsigned room = CHANGES_MAX, changes = 0;
 
 	for (uint32_t page = CASE_WINDOW; page < CASE_WINDOW + CASE_WINDOW_SIZE; page += PAGE_SIZE) {
@@ -348,6 +394,7 @@ void world_report_changes(unsigned mode, bool paged)
 			report_range(CASE_IVT, CASE_IVT + CASE_IVT_SIZE, changes < room ? room - changes : 0);
 	if (changes > room)
 		report_field("changed", changes);
+	report_pokes();
 }
 
 uint32_t world_segment_base(uint16_t selector, bool *big)

@@ -13,7 +13,8 @@
  * tables page, the IDT of the mode (the interrupt vector table in real and vm86), the stub
  * page, both operand pages, the stack pages and the landing pages. Left out: the bytes that
  * the case watches (they are reported as watched), and on the stack the frame that ended
- * the case with what the handler pushed below it. Page tables are not compared.
+ * the case with what the handler pushed below it. Of page tables and frames outside the window what the case
+ * has poked is compared, and nothing else.
  * On an exception from CPL 0 in real, prot16 and prot32 that frame lies on the
  * case's own stack, and the 12 bytes below the baseline's stack pointer hold the frame that
  * started the case (EIP, CS, EFLAGS).
@@ -110,11 +111,26 @@
 #define CASE_CR3_PAE 0x34000u
 #define CASE_CR3_32 0x35000u
 #define CASE_PT_32 0x36000u
+#define CASE_CR3_57 0x37000u /* PML5, for cases that set CR4.LA57; entry 0 leads to CASE_CR3_LONG */
 #define CASE_PTE_LONG(address) (CASE_PT + ((uint32_t)(address) >> 12) * 8u)
 #define CASE_PTE_32(address) (CASE_PT_32 + ((uint32_t)(address) >> 12) * 4u)
 /* The baseline entry of a page of the case; @user as the text above says. */
 #define CASE_PTE(address, user) \
 	(((uint64_t)(address) & ~PAGE_MASK) | PTE_P | PTE_W | PTE_A | PTE_D | ((user) ? PTE_U : 0))
+
+/*
+ * The path: tables and frames for what a case maps itself, at linear addresses from CASE_PATH_LINEAR
+ * up, where the baseline maps nothing. The tables are empty; the case pokes their entries, and the entry of the
+ * baseline's upper table that leads to them. The frames hold CASE_END throughout, so that a fetch ends the case.
+ */
+#define CASE_PATH_PML4 0x40000u
+#define CASE_PATH_PDPT 0x41000u
+#define CASE_PATH_PD 0x42000u
+#define CASE_PATH_PT 0x43000u
+#define CASE_FRAME 0x44000u
+#define CASE_FRAME2 0x45000u
+#define CASE_PATH_END 0x46000u
+#define CASE_PATH_LINEAR 0x40000000u
 
 /* ---- selectors (RPL to be added; the baseline's have RPL = CPL) ---- */
 
