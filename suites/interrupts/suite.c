@@ -16,7 +16,6 @@ void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
 
-	suite->without_inventory = true;
 	cell.suite = suite;
 	vectors(&cell);
 }
