@@ -6,6 +6,7 @@
 
 #include "engine/engine.h"
 
+#include "chip/check.h"
 #include "cpu/checks.h"
 #include "cpu/cpu.h"
 #include "cpu/decode.h"
@@ -195,6 +196,7 @@ static void soft_close(struct engine *engine)
 	if (soft->memory)
 		phys_free(soft->memory);
 	check_break(NULL);
+	chip_check_break(NULL);
 	free(soft);
 }
 
@@ -329,12 +331,21 @@ static bool soft_statistic(struct engine_vcpu *vcpu, unsigned index, char *name,
 	return index == 0;
 }
 
+/* The chips' checks, and then the CPU's. */
+static const char *soft_check_name(unsigned index)
+{
+	return index < CHIP_CHECK_COUNT ? chip_check_name(index) : check_name(index - CHIP_CHECK_COUNT);
+}
+
 /* Decoded code carries its gates, so it must go. */
 static bool soft_break_check(struct engine *engine, const char *name)
 {
 	struct soft *soft = soft_of(engine);
 
-	if (!check_break(name))
+	/* A name that the one does not know mends it, and is the other's. */
+	if (chip_check_break(name))
+		check_break(NULL);
+	else if (!check_break(name))
 		return false;
 	if (soft->one.cpu)
 		trace_drop_all(soft->one.cpu->traces);
@@ -365,5 +376,5 @@ const struct engine_ops engine_soft = {
 	.trace = soft_trace,
 	.statistic = soft_statistic,
 	.break_check = soft_break_check,
-	.check_name = check_name,
+	.check_name = soft_check_name,
 };

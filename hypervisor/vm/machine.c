@@ -132,6 +132,38 @@ void *machine_device(struct machine *machine, unsigned index, const struct state
 	}
 }
 
+/* ---- the interrupt controllers of the board ---- */
+
+static uint64_t pic_port_read(void *device, uint64_t offset, unsigned size)
+{
+	struct pic_ports *ports = device;
+
+	(void)size;
+	return pic_read(ports->pic, (uint16_t)(ports->first + offset));
+}
+
+static void pic_port_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct pic_ports *ports = device;
+
+	(void)size;
+	pic_write(ports->pic, (uint16_t)(ports->first + offset), (uint8_t)value);
+}
+
+static int attach_pic(struct machine *machine)
+{
+	static const struct bus_ops ops = {
+		.name = "PIC", .width = 1, .read = pic_port_read, .write = pic_port_write};
+	static const uint16_t first[3] = {PIC_MASTER, PIC_SLAVE, PIC_ELCR};
+	int error = 0;
+
+	for (unsigned i = 0; i < 3 && !error; i++) {
+		machine->pic_ports[i] = (struct pic_ports){&machine->pic, first[i]};
+		error = bus_claim_ports(&machine->bus, first[i], 2, &ops, &machine->pic_ports[i]);
+	}
+	return error;
+}
+
 static int attach_devices(struct machine *machine)
 {
 	struct bus *bus = &machine->bus;
@@ -148,7 +180,7 @@ static int attach_devices(struct machine *machine)
 	machine->debug.exited = exited;
 	machine->pci.owner = machine;
 	machine->pci.reset_asked = reset_asked;
-	pic_reset(&machine->pic);
+	pic_init(&machine->pic, NULL, NULL);
 	machine->control.present = machine->config.control;
 	machine->control.owner = machine;
 	machine->control.command = command;
@@ -159,7 +191,7 @@ static int attach_devices(struct machine *machine)
 	if (!error)
 		error = pci_attach(&machine->pci, bus);
 	if (!error)
-		error = pic_attach(&machine->pic, bus);
+		error = attach_pic(machine);
 	return error ? error : control_attach(&machine->control, bus);
 }
 

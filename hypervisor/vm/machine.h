@@ -8,11 +8,11 @@
 
 #include <signal.h>
 
+#include "chip/pic.h"
 #include "dev/bus.h"
 #include "dev/control.h"
 #include "dev/debug.h"
 #include "dev/pci.h"
-#include "dev/pic.h"
 #include "dev/serial.h"
 #include "engine/engine.h"
 #include "vm/span.h"
@@ -76,6 +76,10 @@ struct machine {
 	struct debug debug;
 	struct pci pci;
 	struct pic pic;
+	struct pic_ports {
+		struct pic *pic;
+		uint16_t first;
+	} pic_ports[3]; /* both chips', and ELCR */
 	struct control control;
 	uint64_t printed; /* bytes since machine_run() began */
 	uint64_t output_limit;
