@@ -29,11 +29,12 @@ static int load(struct machine *machine, const struct run_options *options, cons
 	int error;
 
 	if (options->initrd) {
-		error = image_read_file(options->initrd, MEMORY_MAX, &initrd, &boot.initrd_size, why,
+		error = image_read_file(options->initrd, MEMORY_LOW_MAX, &initrd, &boot.initrd_size, why,
 					sizeof(why));
 		if (error)
 			return cli_fail(EXIT_USAGE, "%s: %s", options->initrd, why);
 		boot.initrd = initrd;
+		boot.initrd_name = options->initrd;
 	}
 	error = boot_image(machine, &opened->image, &boot, why, sizeof(why));
 	free(initrd);

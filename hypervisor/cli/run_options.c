@@ -16,7 +16,8 @@ static const char help[] =
 	"                        that speaks the KVM ABI (default /dev/kvm)\n"
 	"  --cpu PROFILE         NAME[,+feature,-feature…] (default amd), see `visor info`; under kvm\n"
 	"                        the processor is the host's: host (default)\n"
-	"  --mem SIZE            memory: bytes, or with K, M or G (default 128M)\n"
+	"  --mem SIZE            memory: bytes, or with K, M or G (default 128M); what is above 3G lies\n"
+	"                        behind 4 GiB\n"
 	"  --append STRING       command line for the guest\n"
 	"  --initrd FILE         first module\n"
 	"  --cases WORDS         ids and globs separated by commas, or @FILE with one a line; repeatable\n"
@@ -106,7 +107,7 @@ static int parse_memory(struct run_options *options, const char *text)
 	if (errno || *text < '0' || *text > '9' || *end)
 		return cli_fail(EXIT_USAGE, "--mem %s: not a size such as 64M", text);
 	if (options->memory < MEMORY_MIN || options->memory > MEMORY_MAX || options->memory % 4096)
-		return cli_fail(EXIT_USAGE, "--mem %s: not between 2M and 3072M in whole pages", text);
+		return cli_fail(EXIT_USAGE, "--mem %s: not between 2M and 512G in whole pages", text);
 	return 0;
 }
 

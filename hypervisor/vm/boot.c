@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vm/boot_info.h"
+#include "vm/boot_internal.h"
 #include "x86/descriptors.h"
 #include "x86/paging.h"
 
@@ -23,26 +24,18 @@ struct multiboot_header {
 	uint32_t header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr;
 };
 
-struct loader {
-	struct machine *machine;
-	const struct image *image;
-	const struct boot_options *options;
-	uint64_t end; /* of what has been loaded */
-	char *why;
-	size_t size;
-};
+/* Where the information goes, unless the image has the page itself. */
+#define INFO_PAGE 0x9000u
 
-static int bad(struct loader *loader, const char *what)
+int boot_bad(struct loader *loader, const char *what)
 {
 	snprintf(loader->why, loader->size, "%s", what);
 	return -EINVAL;
 }
 
-/* ---- segments ---- */
-
-static int load(struct loader *loader, uint64_t address, uint64_t offset, uint64_t file_size, uint64_t size)
+int boot_place(struct loader *loader, uint64_t address, const void *data, uint64_t file_size, uint64_t size)
 {
-	uint64_t memory = loader->machine->config.memory;
+	uint64_t memory = memory_low(loader->machine->config.memory);
 
 	if (address > memory || size > memory - address) {
 		snprintf(loader->why, loader->size,
@@ -52,22 +45,26 @@ static int load(struct loader *loader, uint64_t address, uint64_t offset, uint64
 		return -EINVAL;
 	}
 	/* Memory is zeros already, so that the rest of the segment needs nothing. */
-	if (file_size && !machine_write(loader->machine, address, loader->image->data + offset, file_size))
-		return bad(loader, "a segment lies outside memory");
+	if (file_size && !machine_write(loader->machine, address, data, file_size))
+		return boot_bad(loader, "a segment lies outside memory");
 	if (address + size > loader->end)
 		loader->end = address + size;
+	if (address < INFO_PAGE + BOOT_INFO_SIZE && address + size > INFO_PAGE)
+		loader->low_used = true;
 	return 0;
 }
+
+/* ---- segments ---- */
 
 static int load_segments(struct loader *loader)
 {
 	const struct image *image = loader->image;
 
 	if (image->segment_count == 0)
-		return bad(loader, "an ELF file without segments to load");
+		return boot_bad(loader, "an ELF file without segments to load");
 	for (unsigned i = 0; i < image->segment_count; i++) {
 		const struct image_segment *s = &image->segment[i];
-		int error = load(loader, s->address, s->offset, s->file_size, s->size);
+		int error = boot_place(loader, s->address, image->data + s->offset, s->file_size, s->size);
 
 		if (error)
 			return error;
@@ -77,47 +74,55 @@ static int load_segments(struct loader *loader)
 
 static int check_entry(struct loader *loader, uint64_t entry)
 {
-	if (entry >= loader->machine->config.memory)
-		return bad(loader, "its entry point lies outside memory");
+	if (entry >= memory_low(loader->machine->config.memory))
+		return boot_bad(loader, "its entry point lies outside memory");
 	return 0;
 }
 
 /* ---- what the guest is told ---- */
 
-/* Puts @info, made for an address behind the image, and the initrd into memory. */
+static uint64_t page_up(uint64_t address) { return (address + PAGE_MASK) & ~PAGE_MASK; }
+
+/* Puts information, command line and initrd into memory: the first below 1 MiB, the rest behind the image. */
 static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 {
+	const struct boot_options *options = loader->options;
 	struct boot_info_request request = {
 		.pvh = pvh,
 		.image = loader->image->path,
-		.append = loader->options->append ? loader->options->append : "",
+		.append = options->append ? options->append : "",
 		.memory = loader->machine->config.memory,
 		.rom = loader->machine->rom_size,
-		.initrd_size = loader->options->initrd_size,
+		.initrd_size = options->initrd_size,
+		.initrd_name = options->initrd_name ? options->initrd_name : "initrd",
 	};
-	uint64_t base = (loader->end + PAGE_MASK) & ~PAGE_MASK;
-	struct boot_info info;
-	int error;
+	uint64_t base = page_up(loader->end), text = base + (loader->low_used ? BOOT_INFO_SIZE : 0);
+	uint64_t initrd = page_up(text + boot_info_text_size(&request)), end = memory_low(request.memory);
+	uint8_t info[BOOT_INFO_SIZE];
+	char *line;
 
-	if (base + boot_info_room(&request) > request.memory ||
-	    request.initrd_size > request.memory - base - boot_info_room(&request))
-		return bad(loader, "command line and initrd do not fit into memory behind the image");
-	request.address = (uint32_t)base;
-	error = boot_info_make(&info, &request);
-	if (error)
-		return error;
-	machine_write(loader->machine, base, info.data, info.size);
-	free(info.data);
+	if (initrd > end || request.initrd_size > end - initrd)
+		return boot_bad(loader, "command line and initrd do not fit into memory behind the image");
+	line = malloc(boot_info_text_size(&request));
+	if (!line)
+		return -ENOMEM;
+	request.address = loader->low_used ? (uint32_t)base : INFO_PAGE;
+	request.text = (uint32_t)text;
+	request.initrd = (uint32_t)initrd;
+	boot_info_make(&request, info);
+	boot_info_text(&request, line);
+	machine_write(loader->machine, request.address, info, sizeof(info));
+	machine_write(loader->machine, text, line, strlen(line) + 1);
 	if (request.initrd_size)
-		machine_write(loader->machine, info.initrd, loader->options->initrd, request.initrd_size);
-	*address = (uint32_t)base;
+		machine_write(loader->machine, initrd, options->initrd, request.initrd_size);
+	free(line);
+	*address = request.address;
 	return 0;
 }
 
 /* ---- the vCPU ---- */
 
-/* 32-bit flat protected mode, paging off, as both contracts say. */
-static int enter_flat(struct loader *loader, uint64_t entry, uint32_t eax, uint32_t ebx)
+void boot_flat_state(struct loader *loader, struct vcpu_state *state)
 {
 	static const struct segment code = {.limit = UINT32_MAX,
 					    .selector = 0x08,
@@ -130,23 +135,34 @@ static int enter_flat(struct loader *loader, uint64_t entry, uint32_t eax, uint3
 	static const struct segment task = {.limit = TSS32_SIZE - 1, .attributes = TYPE_TSS_BUSY | SEG_P};
 	struct machine *machine = loader->machine;
 	const struct engine_ops *ops = machine->engine->ops;
+
+	ops->vcpu_save(machine->vcpu, state);
+	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
+		state->segment[i] = i == CS ? code : data;
+	state->tr = task;
+	state->cr0 = CR0_PE | CR0_ET;
+	state->cr4 = 0;
+	state->rflags = RFLAGS_FIXED;
+	memset(state->gpr, 0, sizeof(state->gpr));
+}
+
+int boot_enter(struct loader *loader, const struct vcpu_state *state)
+{
+	return loader->machine->engine->ops->vcpu_load(loader->machine->vcpu, state);
+}
+
+static int enter_flat(struct loader *loader, uint64_t entry, uint32_t eax, uint32_t ebx)
+{
 	struct vcpu_state state;
 
-	ops->vcpu_save(machine->vcpu, &state);
-	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
-		state.segment[i] = i == CS ? code : data;
-	state.tr = task;
-	state.cr0 = CR0_PE | CR0_ET;
-	state.cr4 = 0;
-	state.rflags = RFLAGS_FIXED;
-	memset(state.gpr, 0, sizeof(state.gpr));
+	boot_flat_state(loader, &state);
 	state.gpr[RAX] = eax;
 	state.gpr[RBX] = ebx;
 	state.rip = entry;
-	return ops->vcpu_load(machine->vcpu, &state);
+	return boot_enter(loader, &state);
 }
 
-/* ---- the three kinds ---- */
+/* ---- the kinds ---- */
 
 static int boot_pvh(struct loader *loader)
 {
@@ -186,22 +202,22 @@ static int load_by_header(struct loader *loader, const struct multiboot_header *
 	uint64_t start = offset - before, length, total;
 
 	if (header->load_addr > header->header_addr || before > offset)
-		return bad(loader, "a multiboot header whose load address lies before the file");
+		return boot_bad(loader, "a multiboot header whose load address lies before the file");
 	length = loader->image->size - start;
 	if (header->load_end_addr) {
 		if (header->load_end_addr < header->load_addr)
-			return bad(loader, "a multiboot header whose load addresses are out of order");
+			return boot_bad(loader, "a multiboot header whose load addresses are out of order");
 		if (header->load_end_addr - header->load_addr > length)
-			return bad(loader, "truncated: shorter than its multiboot header says");
+			return boot_bad(loader, "truncated: shorter than its multiboot header says");
 		length = header->load_end_addr - header->load_addr;
 	}
 	total = length;
 	if (header->bss_end_addr) {
 		if (header->bss_end_addr < header->load_addr + length)
-			return bad(loader, "a multiboot header whose BSS ends before its data");
+			return boot_bad(loader, "a multiboot header whose BSS ends before its data");
 		total = header->bss_end_addr - header->load_addr;
 	}
-	return load(loader, header->load_addr, start, length, total);
+	return boot_place(loader, header->load_addr, loader->image->data + start, length, total);
 }
 
 static int boot_multiboot(struct loader *loader, const struct multiboot_header *header, size_t offset)
@@ -212,9 +228,9 @@ static int boot_multiboot(struct loader *loader, const struct multiboot_header *
 	int error;
 
 	if (header->flags & MULTIBOOT_REQUIRED & ~(MULTIBOOT_PAGE_ALIGN | MULTIBOOT_MEMORY_INFO))
-		return bad(loader, "its multiboot header asks for something that is not offered");
+		return boot_bad(loader, "its multiboot header asks for something that is not offered");
 	if (!addresses && loader->image->kind == IMAGE_FLAT)
-		return bad(loader, "a multiboot header without load addresses, and no ELF file");
+		return boot_bad(loader, "a multiboot header without load addresses, and no ELF file");
 	error = addresses ? load_by_header(loader, header, offset) : load_segments(loader);
 	if (!error)
 		error = check_entry(loader, entry);
@@ -231,10 +247,10 @@ static int boot_rom(struct loader *loader)
 	int error;
 
 	if (image->size % PAGE_SIZE || image->size > ROM_MAX)
-		return bad(loader,
-			   "no ELF file, no multiboot image, and no ROM (whole pages, at most 16 MiB)");
+		return boot_bad(loader,
+				"no ELF file, no multiboot image, and no ROM (whole pages, at most 16 MiB)");
 	if (loader->options->append || loader->options->initrd_size)
-		return bad(loader, "a ROM takes no command line and no initrd");
+		return boot_bad(loader, "a ROM takes no command line and no initrd");
 	error = machine_add_rom(loader->machine, image->data, image->size);
 	if (error)
 		return error;
@@ -251,12 +267,14 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 	size_t offset;
 	int error;
 
-	if (image->has_pvh)
-		error = boot_pvh(&loader);
+	if (boot_is_linux(image))
+		error = boot_linux(&loader);
 	else if (find_multiboot(image, &header, &offset))
 		error = boot_multiboot(&loader, &header, offset);
+	else if (image->has_pvh)
+		error = boot_pvh(&loader);
 	else if (image->kind != IMAGE_FLAT)
-		error = bad(&loader, "an ELF file with neither a PVH note nor a multiboot header");
+		error = boot_bad(&loader, "an ELF file with neither a PVH note nor a multiboot header");
 	else
 		error = boot_rom(&loader);
 	if (error && error != -EINVAL)

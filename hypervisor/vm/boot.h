@@ -1,14 +1,17 @@
 /*
  * boot.h: puts an image into a machine and its vCPU where the image's contract wants it.
  *
- *   PVH          an ELF file with the note XEN_ELFNOTE_PHYS32_ENTRY: its segments, and
- *                EBX = hvm_start_info (Xen's x86/HVM direct boot ABI)
+ *   Linux        a bzImage (boot protocol 2.06 and later), entered in 64-bit mode where it says that it can
+ *                be, otherwise in 32-bit mode; ESI = the zero page (boot_linux.c)
  *   multiboot1   a header in the first 8 KiB: the load addresses that it gives (flag 16) or
  *                the ELF file's segments; EAX = magic, EBX = information
+ *   PVH          an ELF file with the note XEN_ELFNOTE_PHYS32_ENTRY: its segments, and
+ *                EBX = hvm_start_info (Xen's x86/HVM direct boot ABI)
  *   ROM          anything else of whole pages: below 4 GiB, from the reset vector
  *
- * The first two start in 32-bit flat protected mode without paging. What the loader gives the
- * guest stands behind the last byte of the image, rounded up to a page; the initrd follows.
+ * The kinds are tried in this order. Multiboot and PVH start in 32-bit flat protected mode without paging;
+ * command line and initrd stand behind the last byte of the image, each on a page of its own, and the
+ * structures that tell of them at 0x9000, or, where the image has that page, behind it as well.
  */
 #ifndef TRAPLINE_VM_BOOT_H
 #define TRAPLINE_VM_BOOT_H
@@ -19,7 +22,9 @@
 struct boot_options {
 	const char *append; /* command line, without the image's name; NULL for none */
 	const uint8_t *initrd;
-	size_t initrd_size; /* 0 for none */
+	size_t initrd_size;      /* 0 for none */
+	const char *initrd_name; /* path */
+	uint64_t seed;           /* of what is random to the guest */
 };
 
 /* 0, or -EINVAL with @why saying what is wrong with the image, or -ENOMEM. */

@@ -1,11 +1,9 @@
 #include "vm/boot_info.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "x86/paging.h"
+#include "vm/memory_map.h"
 
 /* Multiboot 0.6.96, section 3.3. */
 struct multiboot_info {
@@ -42,76 +40,48 @@ struct start_info_memmap {
 	uint32_t type, reserved;
 };
 
-/* The same numbers in both. */
-enum { MEMORY_RAM = 1, MEMORY_RESERVED = 2 };
-
-#define RANGES_MAX 5
-struct range {
-	uint64_t base, end;
-	uint32_t type;
-};
-
-/* A PC's memory: the last KiB below 640 KiB and the last 64 KiB below 1 MiB are the firmware's. */
-static unsigned memory_map(const struct boot_info_request *request, struct range range[RANGES_MAX])
-{
-	unsigned count = 0;
-
-	range[count++] = (struct range){0, 0x9fc00, MEMORY_RAM};
-	range[count++] = (struct range){0x9fc00, 0xa0000, MEMORY_RESERVED};
-	range[count++] = (struct range){0xf0000, 0x100000, MEMORY_RESERVED};
-	range[count++] = (struct range){0x100000, request->memory, MEMORY_RAM};
-	if (request->rom)
-		range[count++] = (struct range){(1ull << 32) - request->rom, 1ull << 32, MEMORY_RESERVED};
-	return count;
-}
-
-/* One page for the structures, then the text. */
-#define TEXT_OFFSET PAGE_SIZE
 static const char loader_name[] = "visor";
 
-static size_t text_size(const struct boot_info_request *request)
+/* The file's name, without its folders. */
+static const char *base_name(const char *path)
 {
-	const char *name = strrchr(request->image, '/');
+	const char *name = strrchr(path, '/');
 
-	name = name ? name + 1 : request->image;
-	return strlen(name) + 1 + strlen(request->append) + 1;
+	return name ? name + 1 : path;
 }
 
-uint64_t boot_info_room(const struct boot_info_request *request)
+size_t boot_info_text_size(const struct boot_info_request *request)
 {
-	return (TEXT_OFFSET + text_size(request) + PAGE_MASK) & ~PAGE_MASK;
+	return strlen(base_name(request->image)) + 1 + strlen(request->append) + 1;
 }
 
 /* Multiboot: "NAME APPEND", where a name is one word; PVH: APPEND alone. */
-static void write_text(char *to, const struct boot_info_request *request)
+void boot_info_text(const struct boot_info_request *request, char *to)
 {
-	const char *name = strrchr(request->image, '/');
-
-	if (request->pvh) {
-		strcpy(to, request->append);
-		return;
+	if (!request->pvh) {
+		for (const char *name = base_name(request->image); *name; name++)
+			*to++ = *name == ' ' ? '_' : *name;
+		if (*request->append)
+			*to++ = ' ';
 	}
-	for (name = name ? name + 1 : request->image; *name; name++)
-		*to++ = *name == ' ' ? '_' : *name;
-	if (*request->append)
-		*to++ = ' ';
 	strcpy(to, request->append);
 }
 
-static void make_multiboot(struct boot_info *info, const struct boot_info_request *request)
+#define ADDRESS(pointer) (request->address + (uint32_t)((uint8_t *)(pointer)-info))
+
+static void make_multiboot(uint8_t *info, const struct boot_info_request *request)
 {
-	struct multiboot_info *to = (struct multiboot_info *)info->data;
+	struct multiboot_info *to = (struct multiboot_info *)info;
 	struct multiboot_module *module = (struct multiboot_module *)(to + 1);
 	struct multiboot_mmap *mmap = (struct multiboot_mmap *)(module + 1);
-	struct range range[RANGES_MAX];
-	unsigned count = memory_map(request, range);
-	char *name = (char *)(mmap + RANGES_MAX);
+	char *name = (char *)(mmap + MEMORY_RANGES_MAX), *string = name + sizeof(loader_name);
+	struct memory_range range[MEMORY_RANGES_MAX];
+	unsigned count = memory_map(request->memory, request->rom, range);
 
-#define ADDRESS(pointer) (request->address + (uint32_t)((uint8_t *)(pointer)-info->data))
 	to->flags = INFO_MEMORY | INFO_CMDLINE | INFO_MMAP | INFO_LOADER;
-	to->mem_lower = 639;
-	to->mem_upper = (uint32_t)((request->memory >> 10) - 1024);
-	to->cmdline = request->address + TEXT_OFFSET;
+	to->mem_lower = MEMORY_EBDA >> 10;
+	to->mem_upper = (uint32_t)((memory_low(request->memory) >> 10) - 1024);
+	to->cmdline = request->text;
 	to->mmap_addr = ADDRESS(mmap);
 	to->mmap_length = count * (uint32_t)sizeof(*mmap);
 	to->boot_loader_name = ADDRESS(name);
@@ -123,47 +93,43 @@ static void make_multiboot(struct boot_info *info, const struct boot_info_reques
 		to->flags |= INFO_MODULES;
 		to->mods_count = 1;
 		to->mods_addr = ADDRESS(module);
-		module->start = (uint32_t)info->initrd;
-		module->end = (uint32_t)(info->initrd + request->initrd_size);
-		module->string = ADDRESS(name);
+		module->start = request->initrd;
+		module->end = (uint32_t)(request->initrd + request->initrd_size);
+		module->string = ADDRESS(string);
+		snprintf(string, BOOT_INFO_SIZE - (size_t)((uint8_t *)string - info), "%s",
+			 base_name(request->initrd_name));
 	}
 }
 
-static void make_start_info(struct boot_info *info, const struct boot_info_request *request)
+static void make_start_info(uint8_t *info, const struct boot_info_request *request)
 {
-	struct start_info *to = (struct start_info *)info->data;
+	struct start_info *to = (struct start_info *)info;
 	struct start_info_module *module = (struct start_info_module *)(to + 1);
 	struct start_info_memmap *map = (struct start_info_memmap *)(module + 1);
-	struct range range[RANGES_MAX];
+	struct memory_range range[MEMORY_RANGES_MAX];
 
 	to->magic = START_INFO_MAGIC;
 	to->version = 1;
-	to->cmdline = request->address + TEXT_OFFSET;
+	to->cmdline = request->text;
+	to->rsdp = request->rsdp;
 	to->memmap = ADDRESS(map);
-	to->memmap_entries = memory_map(request, range);
+	to->memmap_entries = memory_map(request->memory, request->rom, range);
 	for (unsigned i = 0; i < to->memmap_entries; i++)
 		map[i] = (struct start_info_memmap){range[i].base, range[i].end - range[i].base,
 						    range[i].type, 0};
 	if (request->initrd_size) {
 		to->nr_modules = 1;
 		to->modlist = ADDRESS(module);
-		module->address = info->initrd;
+		module->address = request->initrd;
 		module->size = request->initrd_size;
 	}
-#undef ADDRESS
 }
 
-int boot_info_make(struct boot_info *info, const struct boot_info_request *request)
+void boot_info_make(const struct boot_info_request *request, uint8_t info[BOOT_INFO_SIZE])
 {
-	info->size = boot_info_room(request);
-	info->initrd = request->address + info->size;
-	info->data = calloc(1, info->size);
-	if (!info->data)
-		return -ENOMEM;
-	write_text((char *)info->data + TEXT_OFFSET, request);
+	memset(info, 0, BOOT_INFO_SIZE);
 	if (request->pvh)
 		make_start_info(info, request);
 	else
 		make_multiboot(info, request);
-	return 0;
 }

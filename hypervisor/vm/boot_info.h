@@ -9,23 +9,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define BOOT_INFO_SIZE 4096u
+
+/* Addresses are guest-physical. */
 struct boot_info_request {
 	bool pvh;
-	uint32_t address;  /* guest-physical, of a page */
-	const char *image; /* its path: multiboot's command line begins with the name */
+	uint32_t address, text; /* where the structures and the command line go */
+	const char *image;      /* its path: multiboot's command line begins with the name */
 	const char *append;
-	uint64_t memory, rom, initrd_size; /* bytes */
+	uint64_t memory, rom; /* bytes */
+	uint64_t rsdp;        /* 0: the guest looks for it */
+	uint32_t initrd;
+	uint64_t initrd_size; /* 0: there is none */
+	const char *initrd_name;
 };
 
-struct boot_info {
-	uint8_t *data; /* to be placed at the address asked for; freed by the caller */
-	size_t size;
-	uint64_t initrd; /* guest-physical address where the initrd goes: a page */
-};
-
-/* Bytes from the address to where the initrd goes. */
-uint64_t boot_info_room(const struct boot_info_request *request);
-/* 0, -ENOMEM. */
-int boot_info_make(struct boot_info *info, const struct boot_info_request *request);
+/* Fills @info, which goes to request->address. */
+void boot_info_make(const struct boot_info_request *request, uint8_t info[BOOT_INFO_SIZE]);
+/* The command line with its final zero: how long it is, and the text itself. */
+size_t boot_info_text_size(const struct boot_info_request *request);
+void boot_info_text(const struct boot_info_request *request, char *to);
 
 #endif

@@ -97,7 +97,10 @@ static void multiboot(void **state)
 	struct session *s = *state;
 	struct flat f = flat();
 	uint8_t initrd[5000];
-	struct boot_options options = {.append = "a=1 b", .initrd = initrd, .initrd_size = sizeof(initrd)};
+	struct boot_options options = {.append = "a=1 b",
+				       .initrd = initrd,
+				       .initrd_size = sizeof(initrd),
+				       .initrd_name = "folder/the initrd"};
 	uint32_t info, module, map, end;
 	uint64_t ram = 0;
 
@@ -107,18 +110,20 @@ static void multiboot(void **state)
 	assert_memory_equal(s->machine->ram + 0x100000, &f, sizeof(f));
 	assert_int_equal(vcpu(s).gpr[RAX], 0x2badb002);
 	info = (uint32_t)vcpu(s).gpr[RBX];
-	/* Behind the BSS. */
-	assert_int_equal(info, 0x102000);
+	assert_int_equal(info, 0x9000);
 	assert_int_equal(word(s, info) & 0x4d, 0x4d);
 	assert_int_equal(word(s, info + 4), 639);
 	assert_int_equal(word(s, info + 8), (TEST_MEMORY >> 10) - 1024);
 	/* The image's name is one word. */
 	assert_string_equal((char *)s->machine->ram + word(s, info + 16), "my_guest.elf a=1 b");
+	/* Behind the BSS. */
+	assert_int_equal(word(s, info + 16), 0x102000);
 	assert_int_equal(word(s, info + 20), 1);
 	module = word(s, info + 24);
 	assert_int_equal(word(s, module) % 4096, 0);
 	assert_int_equal(word(s, module + 4) - word(s, module), sizeof(initrd));
 	assert_memory_equal(s->machine->ram + word(s, module), initrd, sizeof(initrd));
+	assert_string_equal((char *)s->machine->ram + word(s, module + 8), "the initrd");
 	map = word(s, info + 48);
 	end = map + word(s, info + 44);
 	for (; map < end; map += word(s, map) + 4)
@@ -153,7 +158,7 @@ static void multiboot_mistakes(void **state)
 	MISTAKE(f.entry_addr = TEST_MEMORY, "entry point");
 	MISTAKE(f.flags |= 4, "not offered");
 	MISTAKE(f.flags &= ~0x10000u, "without load addresses");
-	MISTAKE(f.bss_end_addr = (uint32_t)TEST_MEMORY - 4096, "do not fit");
+	MISTAKE(f.bss_end_addr = (uint32_t)TEST_MEMORY, "do not fit");
 #undef MISTAKE
 	f = flat();
 	f.checksum++;
@@ -181,7 +186,8 @@ static void elf_with_pvh(void **state)
 	assert_int_equal(boot_image(s->machine, &image, &options, s->why, sizeof(s->why)), 0);
 	check_flat_mode(s, 0x200004);
 	info = (uint32_t)vcpu(s).gpr[RBX];
-	assert_int_equal(info, 0x203000);
+	assert_int_equal(info, 0x9000);
+	assert_int_equal(word(s, info + 24), 0x203000);
 	assert_int_equal(s->machine->ram[0x200001], 17);
 	assert_int_equal(word(s, info), 0x336ec578);
 	assert_int_equal(word(s, info + 4), 1);
@@ -192,6 +198,36 @@ static void elf_with_pvh(void **state)
 	assert_int_equal(word(s, info + 48), 4);
 	assert_int_equal(word(s, map + 3 * 24), 0x100000);
 	assert_int_equal(word(s, map + 3 * 24 + 8), TEST_MEMORY - 0x100000);
+}
+
+/* Without flags the ELF headers rule; an image that has the page of the information keeps it. */
+static void multiboot_elf(void **state)
+{
+	struct session *s = *state;
+	uint32_t bytes[2048] = {0};
+	struct image image = {.path = "x",
+			      .data = (uint8_t *)bytes,
+			      .size = sizeof(bytes),
+			      .kind = IMAGE_ELF32,
+			      .entry = 0x8004,
+			      .segment_count = 1,
+			      .segment = {{0x100, 0x10, 0x8000, 0x2000}},
+			      .has_pvh = true};
+	static const struct boot_options none;
+	uint32_t info;
+
+	/* The last place that counts for a header; behind it is none. */
+	bytes[2045] = 0x1badb002;
+	bytes[2047] = 0u - 0x1badb002;
+	bytes[0x100 / 4] = 0x12345678;
+	assert_int_equal(boot_image(s->machine, &image, &none, s->why, sizeof(s->why)), 0);
+	check_flat_mode(s, 0x8004);
+	assert_int_equal(word(s, 0x8000), 0x12345678);
+	info = (uint32_t)vcpu(s).gpr[RBX];
+	assert_int_equal(vcpu(s).gpr[RAX], 0x2badb002);
+	assert_int_equal(info, 0xa000);
+	assert_int_equal(word(s, info + 16), 0xb000);
+	assert_string_equal((char *)s->machine->ram + 0xb000, "x");
 }
 
 static void elf_mistakes(void **state)
@@ -238,7 +274,8 @@ static void rom(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(multiboot), TEST(multiboot_mistakes), TEST(elf_with_pvh), TEST(elf_mistakes), TEST(rom),
+		TEST(multiboot),    TEST(multiboot_mistakes), TEST(multiboot_elf),
+		TEST(elf_with_pvh), TEST(elf_mistakes),       TEST(rom),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

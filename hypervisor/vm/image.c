@@ -174,6 +174,20 @@ static int scan_notes(struct image *image, uint64_t offset, uint64_t length, cha
 	return 0;
 }
 
+/*
+ * e_entry is a virtual address. Guests start without paging, so where it lies in a segment that is loaded
+ * elsewhere than it is linked, the entry moves along.
+ */
+static void translate_entry(struct image *image, const GElf_Phdr *header)
+{
+	uint64_t entry = image->entry - header->p_vaddr;
+
+	if (!image->entry_moved && entry < header->p_memsz) {
+		image->entry_moved = true;
+		image->entry = header->p_paddr + entry;
+	}
+}
+
 static int read_program_headers(struct image *image, Elf *elf, char *why, size_t size)
 {
 	size_t count;
@@ -187,9 +201,11 @@ static int read_program_headers(struct image *image, Elf *elf, char *why, size_t
 		if (!gelf_getphdr(elf, (int)i, &header))
 			return bad(why, size,
 				   "truncated: its program headers lie beyond the end of the file");
-		if (header.p_type == PT_LOAD)
+		if (header.p_type == PT_LOAD) {
+			translate_entry(image, &header);
 			error = add_segment(image, &header, why, size);
-		else if (header.p_type == PT_NOTE)
+		}
+		if (header.p_type == PT_NOTE)
 			error = scan_notes(image, header.p_offset, header.p_filesz, why, size);
 		if (error)
 			return error;

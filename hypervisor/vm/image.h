@@ -27,7 +27,8 @@ struct image {
 	uint8_t *data;
 	size_t size;
 	enum image_kind kind;
-	uint64_t entry; /* e_entry */
+	uint64_t entry;   /* e_entry, as a guest-physical address */
+	bool entry_moved; /* it has been found in a segment */
 	unsigned segment_count;
 	struct image_segment segment[IMAGE_SEGMENTS_MAX]; /* by address, disjoint */
 	bool has_pvh;

@@ -195,6 +195,18 @@ static int attach_devices(struct machine *machine)
 	return error ? error : control_attach(&machine->control, bus);
 }
 
+/* RAM below the hole, and what is left of it above 4 GiB. */
+static int add_memory(struct machine *machine)
+{
+	const struct engine_ops *ops = machine->config.engine;
+	uint64_t low = memory_low(machine->config.memory), high = machine->config.memory - low;
+	int error = ops->memory_add(machine->engine, 0, low, machine->ram, false);
+
+	if (!error && high)
+		error = ops->memory_add(machine->engine, MEMORY_HIGH_BASE, high, machine->ram + low, false);
+	return error;
+}
+
 static int open_engine(struct machine *machine, char *why, size_t size)
 {
 	const struct machine_config *config = &machine->config;
@@ -208,7 +220,7 @@ static int open_engine(struct machine *machine, char *why, size_t size)
 	int error = config->engine->open(&machine->engine, &engine, why, size);
 
 	if (!error)
-		error = config->engine->memory_add(machine->engine, 0, config->memory, machine->ram, false);
+		error = add_memory(machine);
 	if (!error)
 		error = config->engine->vcpu_new(machine->engine, &machine->vcpu);
 	return error;
@@ -252,6 +264,17 @@ void machine_free(struct machine *machine)
 	if (machine->rom)
 		munmap(machine->rom, machine->rom_size);
 	free(machine);
+}
+
+uint8_t *machine_ram(struct machine *machine, uint64_t address, uint64_t size)
+{
+	uint64_t memory = machine->config.memory, low = memory_low(memory);
+
+	if (address >= MEMORY_HIGH_BASE) {
+		address -= MEMORY_HIGH_BASE - low;
+		low = memory;
+	}
+	return address < low && size <= low - address ? machine->ram + address : NULL;
 }
 
 bool machine_write(struct machine *machine, uint64_t address, const void *from, size_t size)

@@ -15,10 +15,11 @@
 #include "dev/pci.h"
 #include "dev/serial.h"
 #include "engine/engine.h"
+#include "vm/memory_map.h"
 #include "vm/span.h"
 
 #define MEMORY_MIN     (2ull << 20)
-#define MEMORY_MAX     (3072ull << 20)
+#define MEMORY_MAX     (512ull << 30)
 #define MEMORY_DEFAULT (128ull << 20)
 #define ROM_MAX        (16u << 20)
 
@@ -68,7 +69,7 @@ struct machine {
 	struct machine_config config;
 	struct engine *engine;
 	struct engine_vcpu *vcpu;
-	uint8_t *ram;
+	uint8_t *ram; /* all of it in one piece; machine_ram() finds an address in it */
 	uint8_t *rom;
 	uint64_t rom_size;
 	struct bus bus;
@@ -94,6 +95,8 @@ void machine_free(struct machine *machine);
 /* Runs until something ends it; machine->end says what, and is returned. */
 const struct machine_end *machine_run(struct machine *machine, const struct machine_limits *limits);
 
+/* Host address of @size bytes of RAM, for reading; NULL where not all of it is one range of RAM. */
+uint8_t *machine_ram(struct machine *machine, uint64_t address, uint64_t size);
 /* Writes to RAM. False: not all of it is RAM. */
 bool machine_write(struct machine *machine, uint64_t address, const void *from, size_t size);
 /* Maps @size bytes (a multiple of 4096, at most ROM_MAX) read-only below 4 GiB. 0, -ENOMEM, -EINVAL. */
