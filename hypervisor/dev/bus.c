@@ -54,6 +54,13 @@ static const struct bus_range *find(const struct bus *bus, const struct bus_acce
 
 static uint64_t ones(unsigned size) { return ~0ull >> (64 - 8 * size); }
 
+uint64_t bus_refuse(struct bus *bus, const struct bus_access *access)
+{
+	if (!bus->open_bus && bus->unclaimed)
+		bus->unclaimed(bus->owner, access);
+	return ones(access->size);
+}
+
 /* Does one access of at most 8 bytes; as several where the device is narrower. */
 static void perform(struct bus *bus, struct bus_access *access)
 {
@@ -79,8 +86,7 @@ static void perform(struct bus *bus, struct bus_access *access)
 	if (!range || offset + access->size > range->count) {
 		if (!access->write)
 			access->value = ones(access->size);
-		if (!bus->open_bus && bus->unclaimed)
-			bus->unclaimed(bus->owner, access);
+		bus_refuse(bus, access);
 		return;
 	}
 	if (access->write)

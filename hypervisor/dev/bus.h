@@ -33,7 +33,7 @@ struct bus_access {
 	uint64_t value; /* read or written; of MMIO wider than 8 bytes, the first 8 */
 };
 
-#define BUS_RANGES_MAX 64
+#define BUS_RANGES_MAX 128
 
 struct bus {
 	void *owner;
@@ -54,6 +54,10 @@ uint32_t bus_port_in(struct bus *bus, uint16_t port, unsigned size);
 void bus_port_out(struct bus *bus, uint16_t port, unsigned size, uint32_t value);
 void bus_mmio_read(struct bus *bus, uint64_t address, void *to, unsigned size);
 void bus_mmio_write(struct bus *bus, uint64_t address, const void *from, unsigned size);
+
+/* From a device: an access that it answers at, but of which it does not model what was asked for. Told and
+ * answered as an access that nobody claims. Returns all ones. */
+uint64_t bus_refuse(struct bus *bus, const struct bus_access *access);
 
 /* "out 0xf4 size 4 value 0x10" */
 void bus_access_text(const struct bus_access *access, char *text, size_t size);

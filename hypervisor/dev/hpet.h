@@ -1,0 +1,58 @@
+/*
+ * hpet.h: a high precision event timer (IA-PC HPET 1.0a): a 64-bit main counter at 100 MHz and three comparators,
+ * all of which can be periodic and forced to 32 bits. Inputs of the I/O APIC: 2, 8 and 20 to 23; legacy
+ * replacement is there, FSB delivery is not and is not advertised.
+ *
+ * A comparator fires when the counter comes to equal it; one that is passed already waits for the counter to
+ * wrap. In periodic mode a write sets the period, and with Tn_VAL_SET_CNF the comparator as well. Registers are
+ * accessed by 4 or 8 aligned bytes; of another access, the bytes are those of the register.
+ *
+ * An edge-triggered interrupt is a pulse.
+ */
+#ifndef TRAPLINE_DEV_HPET_H
+#define TRAPLINE_DEV_HPET_H
+
+#include "chip/clock.h"
+#include "dev/bus.h"
+#include "dev/state.h"
+
+#define HPET_BASE   0xfed00000u
+#define HPET_SIZE   1024u
+#define HPET_TIMERS 3u
+#define HPET_INPUTS 0x00f00104u
+#define HPET_ID     0x8086a201u /* what ACPI's table repeats: bits 31:0 of the capabilities */
+#define HPET_NS     10u         /* of a tick */
+
+struct hpet_timer {
+	uint64_t config, comparator, period;
+};
+
+struct hpet {
+	uint64_t config, status;
+	uint64_t counter, since; /* the main counter's value at the time @since; it stands still while disabled */
+	struct hpet_timer timer[HPET_TIMERS];
+	uint32_t lines; /* level-triggered inputs that are raised */
+
+	struct clock *clock;
+	struct clock_timer due[HPET_TIMERS];
+	struct hpet_owner {
+		struct hpet *hpet;
+		unsigned index;
+	} self[HPET_TIMERS];
+	void *owner;
+	/* @input is an I/O APIC input, or 0 for the line that replaces the PIT's (IRQ 0, which is input 2 there)
+	 * and 8 for the RTC's. */
+	void (*interrupt)(void *owner, unsigned input, bool raised);
+};
+
+extern const struct state_table hpet_state;
+
+/* @hpet was zero but for owner and interrupt. False: the clock has no room. */
+bool hpet_init(struct hpet *hpet, struct clock *clock);
+void hpet_reset(struct hpet *hpet);
+/* Whether the lines of the PIT and the RTC are cut, and the HPET's take their places. */
+bool hpet_replaces_legacy(const struct hpet *hpet);
+/* As bus_claim_mmio(). */
+int hpet_attach(struct hpet *hpet, struct bus *bus);
+
+#endif
