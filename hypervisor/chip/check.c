@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 int chip_check_broken = -1;
+bool chip_check_reached[CHIP_CHECK_COUNT];
 
 static const char *const names[] = {
 #define CHIP_CHECK_NAME(name, what) #name,
@@ -33,3 +34,12 @@ bool chip_check_break(const char *name)
 }
 
 const char *chip_check_name(unsigned index) { return index < CHIP_CHECK_COUNT ? names[index] : NULL; }
+
+void chip_check_take_reached(void (*take)(void *owner, const char *name), void *owner)
+{
+	for (unsigned i = 0; i < CHIP_CHECK_COUNT; i++) {
+		if (chip_check_reached[i] && take)
+			take(owner, names[i]);
+		chip_check_reached[i] = false;
+	}
+}

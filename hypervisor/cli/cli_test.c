@@ -315,6 +315,26 @@ static void broken_gate(void **state)
 	assert_non_null(strstr(r->out, "\nIDT_LIMIT\n"));
 }
 
+/* Each case tells which checks mattered to it, and only to it. */
+static void coverage(void **state)
+{
+	struct result *r = VISOR("run", "--json", "--coverage", suite_path);
+	const char *lock;
+
+	(void)state;
+	lock = strstr(r->out, "\"id\":\"t.lock\",\"verdict\":");
+	assert_non_null(lock);
+	lock = strstr(lock, ",\"reached\":[");
+	assert_non_null(lock);
+	assert_non_null(strstr(lock, "\"LIDT.LOCK\""));
+	assert_true(strstr(lock, "\"LIDT.LOCK\"") < strchr(lock, '\n'));
+	assert_null(strstr(strchr(lock, '\n'), "\"LIDT.LOCK\""));
+	assert_non_null(strstr(r->out, "\"reached\":[]}"));
+	r = VISOR("run", "--json", suite_path);
+	assert_null(strstr(r->out, "\"reached\""));
+	check_code(VISOR("run", "--coverage", suite_path), 2, "--coverage: only with --json");
+}
+
 /* Cases behind the first that fails are not run, and the run says that it is not complete. */
 static void fail_fast(void **state)
 {
@@ -464,6 +484,7 @@ int main(void)
 		cmocka_unit_test(devices),
 		cmocka_unit_test(fail_fast),
 		cmocka_unit_test(broken_gate),
+		cmocka_unit_test(coverage),
 		cmocka_unit_test(trace),
 		cmocka_unit_test(wrong_words),
 		cmocka_unit_test(plain),

@@ -231,6 +231,21 @@ static int end_for_people(struct records *records, const struct judge_result *re
 	return line_write(line, records->fd);
 }
 
+static void reached_json(struct line *line, const char *names)
+{
+	key(line, "reached");
+	line_text(line, "[");
+	for (const char *at = names; *at;) {
+		size_t size = strcspn(at, "\n");
+
+		if (at != names)
+			line_text(line, ",");
+		line_json(line, (struct span){at, size});
+		at += size + 1;
+	}
+	line_text(line, "]");
+}
+
 int records_end(struct records *records, const struct judge_result *result, const struct case_cost *cost)
 {
 	const struct case_list *list = records->facts.list;
@@ -251,6 +266,8 @@ int records_end(struct records *records, const struct judge_result *result, cons
 		number(line, "insns", cost->insns);
 		number(line, "ns", cost->ns);
 	}
+	if (cost && cost->reached)
+		reached_json(line, cost->reached);
 	return finish(records);
 }
 

@@ -23,6 +23,7 @@ struct run_facts {
 
 struct case_cost {
 	uint64_t insns, ns;
+	const char *reached; /* --coverage: names, a newline behind each; NULL: not asked for */
 };
 
 struct records {

@@ -19,7 +19,7 @@ struct run_options {
 	uint64_t memory;
 	uint64_t max_insns; /* 0: not given */
 	double timeout;     /* seconds; 0: not given */
-	bool json, invert, fail_fast, open_bus, list_breaks, statistics;
+	bool json, invert, fail_fast, open_bus, list_breaks, statistics, coverage;
 	struct patterns patterns;
 };
 

@@ -12,7 +12,8 @@ struct session {
 	struct records records;
 	struct tracer *tracer;
 	struct machine *machine;
-	bool fail_fast;
+	bool fail_fast, coverage;
+	struct line reached; /* names of checks, a newline behind each */
 };
 
 static int on_ready(void *owner)
@@ -36,10 +37,27 @@ static int on_started(void *owner, unsigned index)
 	return records_start(&session->records, index);
 }
 
+static void add_reached(void *owner, const char *name)
+{
+	line_text(owner, name);
+	line_text(owner, "\n");
+}
+
+/* The names of the checks that mattered to the case, valid until the next. */
+static const char *take_reached(struct session *session)
+{
+	struct engine *engine = session->machine->engine;
+
+	session->reached.size = 0;
+	engine->ops->take_reached(engine, add_reached, &session->reached);
+	line_add(&session->reached, (struct span){"", 1});
+	return session->reached.at;
+}
+
 static int on_ended(void *owner, const struct judge_result *result, const struct suite_cost *cost)
 {
 	struct session *session = owner;
-	struct case_cost spent = {cost->insns, cost->ns};
+	struct case_cost spent = {cost->insns, cost->ns, session->coverage ? take_reached(session) : NULL};
 	int error;
 
 	if (session->tracer->file)
@@ -93,6 +111,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 		.max_insns = options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT,
 		.timeout = options->timeout > 0 ? (uint64_t)(options->timeout * 1e9) : SUITE_TIMEOUT_DEFAULT,
 		.break_check = options->break_check,
+		.coverage = options->coverage,
 		.trace = tracer->file ? &tracer->trace : NULL};
 	struct selection selection;
 	char *again;
@@ -104,6 +123,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 	suite.chosen = selection.chosen;
 	session.tracer = tracer;
 	session.fail_fast = options->fail_fast;
+	session.coverage = options->coverage;
 	suite_init(&session.suite, &opened->list, &suite, &events);
 	session.records = (struct records){.fd = STDOUT_FILENO,
 					   .json = options->json,
@@ -117,6 +137,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 						     .machine = &session.suite.judge.facts}};
 	code = run_session(&session, options, opened);
 	line_free(&session.records.line);
+	line_free(&session.reached);
 	free(again);
 	selection_free(&selection);
 	return code;

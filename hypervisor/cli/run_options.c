@@ -30,6 +30,7 @@ static const char help[] =
 	"  --open-bus            accesses that no device claims read as ones instead of ending the run\n"
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
 	"  --list-breaks         the names that --break takes\n"
+	"  --coverage            with --json: which of these mattered to each case\n"
 	"  --fail-fast           stop behind the first case that fails\n"
 	"  --invert              judge each case against the opposite of its expectation\n"
 	"Exit codes: 0 all as expected, 1 not, 2 wrong command line or file, 3 the harness failed or the "
@@ -51,6 +52,7 @@ enum {
 	OPEN_BUS,
 	BREAK,
 	LIST_BREAKS,
+	COVERAGE,
 	FAIL_FAST,
 	INVERT,
 	HELP
@@ -70,6 +72,7 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"open-bus", no_argument, NULL, OPEN_BUS},
 				      {"break", required_argument, NULL, BREAK},
 				      {"list-breaks", no_argument, NULL, LIST_BREAKS},
+				      {"coverage", no_argument, NULL, COVERAGE},
 				      {"fail-fast", no_argument, NULL, FAIL_FAST},
 				      {"invert", no_argument, NULL, INVERT},
 				      {"help", no_argument, NULL, HELP},
@@ -154,6 +157,7 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case OPEN_BUS: options->open_bus = true; return 0;
 	case BREAK: return parse_break(options, value);
 	case LIST_BREAKS: options->list_breaks = true; return 0;
+	case COVERAGE: options->coverage = true; return 0;
 	case FAIL_FAST: options->fail_fast = true; return 0;
 	case INVERT: options->invert = true; return 0;
 	case HELP: fputs(help, stdout); return -1;
@@ -176,6 +180,8 @@ int run_parse(int argc, char **argv, struct run_options *options)
 		options->cpu = options->engine->cpu_default;
 	if (options->list_breaks)
 		return 0;
+	if (options->coverage && !(options->engine->take_reached && options->json))
+		return cli_fail(EXIT_USAGE, "--coverage: only with --json and an engine that has checks to break");
 	if (options->max_insns && !options->engine->counts)
 		return cli_fail(EXIT_USAGE, "--max-insns: %s does not count instructions; use --timeout",
 				options->engine->name);

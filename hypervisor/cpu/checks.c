@@ -6,6 +6,7 @@
 #include "cpu/pattern.h"
 
 int check_broken = -1;
+bool check_reached[CHECK_COUNT];
 
 static const char *const check_names[] = {
 #define CHECK_NAME(name, what) #name,
@@ -107,4 +108,32 @@ const char *check_name(unsigned index)
 	snprintf(name, sizeof(name), "%s.%s", opcode_table[gates[index].row].mnemonic,
 		 gate_names[gates[index].column]);
 	return name;
+}
+
+/* ---- what was reached ---- */
+
+static void take_row(size_t row, void (*take)(void *owner, const char *name), void *owner)
+{
+	char name[64];
+
+	for (unsigned column = 0; column < GATE_NAMES; column++) {
+		if (!(gates_reached[row] >> column & 1) || !row_has(&opcode_table[row], column))
+			continue;
+		snprintf(name, sizeof(name), "%s.%s", opcode_table[row].mnemonic, gate_names[column]);
+		take(owner, name);
+	}
+}
+
+void check_take_reached(void (*take)(void *owner, const char *name), void *owner)
+{
+	for (unsigned i = 0; i < CHECK_COUNT; i++) {
+		if (check_reached[i] && take)
+			take(owner, check_names[i]);
+		check_reached[i] = false;
+	}
+	for (size_t row = 0; row < opcode_count; row++) {
+		if (gates_reached[row] && take)
+			take_row(row, take, owner);
+		gates_reached[row] = 0;
+	}
 }

@@ -4,6 +4,8 @@
  * A check is an expression that is true where the architecture raises a fault or takes a
  * special path. It is listed once in checks.def and written at its place as
  * `if (CHECK(NAME, expression)) cpu_raise(…)`. Broken, it is never true. Only on slow paths.
+ *
+ * A check whose expression was true is noted as reached: breaking it can change nothing before that.
  */
 #ifndef TRAPLINE_CPU_CHECKS_H
 #define TRAPLINE_CPU_CHECKS_H
@@ -20,8 +22,15 @@ enum check {
 };
 
 extern int check_broken; /* the enum check that is broken, or -1 */
+extern bool check_reached[CHECK_COUNT];
 
-#define CHECK(name, expression) ((expression) && check_broken != (int)CHECK_##name)
+static inline bool check_holds(enum check check)
+{
+	check_reached[check] = true;
+	return check_broken != (int)check;
+}
+
+#define CHECK(name, expression) ((expression) && check_holds(CHECK_##name))
 
 /*
  * Breaks the check or the gate called @name ("SEGMENT_LIMIT", "SGDT.UMIP") from now on; NULL mends
@@ -30,5 +39,10 @@ extern int check_broken; /* the enum check that is broken, or -1 */
 bool check_break(const char *name);
 /* The name of the check or gate with this index (0, 1, …), or NULL past the last. */
 const char *check_name(unsigned index);
+/*
+ * Calls @take with the name of each check and listed gate that was reached since the last call, and forgets
+ * them. A gate of several rows with one mnemonic may come more than once. @take may be NULL.
+ */
+void check_take_reached(void (*take)(void *owner, const char *name), void *owner);
 
 #endif

@@ -157,9 +157,14 @@ static inline bool bytes_fit(const struct decoder *d, const struct pattern *p, u
 
 static inline bool mode_fits(const struct decoder *d, const struct pattern *p)
 {
-	if (p->modes != MODES_ANY && (p->modes == MODES_ONLY_64) != d->long_mode)
+	if (p->modes != MODES_ANY && (p->modes == MODES_ONLY_64) != d->long_mode) {
+		gate_note(p->row, REACHED_MODES);
 		return false;
-	return likely(!p->feature) || !d->profile || profile_has(d->profile, (enum feature)p->feature);
+	}
+	if (likely(!p->feature) || !d->profile || profile_has(d->profile, (enum feature)p->feature))
+		return true;
+	gate_note(p->row, REACHED_FEATURE);
+	return false;
 }
 
 /* The first pattern that fits; NULL with @result where there is none. */
@@ -392,8 +397,11 @@ static enum decode_result decode_pattern(struct decoder *d, const struct pattern
 		insn->disp += insn->length;
 	if (unlikely(p->reg_kind >= REGISTER_SEGMENT) && p->has_modrm && !register_exists(d, p))
 		return DECODE_UNDEFINED;
-	if (unlikely(insn->prefixes & PREFIX_LOCK) && !(p->flags & FLAG_LOCK && memory) && !p->lock_broken)
-		return DECODE_UNDEFINED;
+	if (unlikely(insn->prefixes & PREFIX_LOCK) && !(p->flags & FLAG_LOCK && memory)) {
+		gate_note(p->row, REACHED_LOCK);
+		if (!p->lock_broken)
+			return DECODE_UNDEFINED;
+	}
 	if (unlikely(p->reserved || p->unmodelled))
 		return p->reserved ? DECODE_UNDEFINED : DECODE_UNMODELLED;
 	insn->opcode = p->row;

@@ -79,10 +79,13 @@ void gate_check(struct cpu *cpu, const struct insn *insn)
 	if (cpu->cpl == 0)
 		gates &= ~GATES_OF_USERS;
 	for (; gates; gates &= gates - 1) {
-		int vector = gate_vector(cpu, insn, (enum gate_index)__builtin_ctz(gates));
+		enum gate_index gate = (enum gate_index)__builtin_ctz(gates);
+		int vector = gate_vector(cpu, insn, gate);
 
-		if (unlikely(vector >= 0))
+		if (unlikely(vector >= 0)) {
+			gate_note(insn->opcode, gate);
 			cpu_raise(cpu, (enum vector)vector, 0);
+		}
 	}
 }
 

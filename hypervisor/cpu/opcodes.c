@@ -18,6 +18,7 @@ const struct opcode opcode_table[] = {
 const size_t opcode_count = OPCODE_COUNT;
 
 struct pattern pattern_table[OPCODE_COUNT];
+uint32_t gates_reached[OPCODE_COUNT];
 static const struct pattern *candidates[OPCODE_COUNT * 8 + OPCODE_MAPS * 256];
 static struct {
 	uint16_t first, count;

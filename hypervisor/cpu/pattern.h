@@ -78,6 +78,12 @@ struct pattern_list pattern_candidates(enum opcode_map map, uint8_t opcode);
 extern struct pattern pattern_table[];
 static inline struct pattern *pattern_of(unsigned row) { return &pattern_table[row]; }
 
+/* What of a row has refused something since check_take_reached(): bits of enum gate_index, then these. */
+enum { REACHED_FEATURE = GATE_COUNT, REACHED_MODES, REACHED_LOCK, REACHED_COUNT };
+_Static_assert(REACHED_COUNT <= 32, "gates_reached has a bit for each");
+extern uint32_t gates_reached[];
+static inline void gate_note(unsigned row, unsigned column) { gates_reached[row] |= 1u << column; }
+
 /* insn->run of a row with gates (gate.c). */
 const struct insn *gate_run(struct cpu *cpu, const struct insn *insn);
 

@@ -107,6 +107,9 @@ struct engine_ops {
 	bool (*break_check)(struct engine *engine, const char *name);
 	/* Name of the check with this index (0, 1, …), or NULL past the last. */
 	const char *(*check_name)(unsigned index);
+	/* Calls @take (or nothing) with the name of each check that mattered since the last call, some perhaps
+	 * twice: only breaking one of these could have changed anything. NULL: the engine has no checks. */
+	void (*take_reached)(struct engine *engine, void (*take)(void *owner, const char *name), void *owner);
 };
 
 extern const struct engine_ops engine_soft, engine_kvm;

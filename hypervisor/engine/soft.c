@@ -352,6 +352,13 @@ static bool soft_break_check(struct engine *engine, const char *name)
 	return true;
 }
 
+static void soft_take_reached(struct engine *engine, void (*take)(void *owner, const char *name), void *owner)
+{
+	(void)engine;
+	chip_check_take_reached(take, owner);
+	check_take_reached(take, owner);
+}
+
 const struct engine_ops engine_soft = {
 	.name = "soft",
 	.cpu_default = "amd",
@@ -377,4 +384,5 @@ const struct engine_ops engine_soft = {
 	.statistic = soft_statistic,
 	.break_check = soft_break_check,
 	.check_name = soft_check_name,
+	.take_reached = soft_take_reached,
 };

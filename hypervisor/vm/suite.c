@@ -143,6 +143,8 @@ static enum suite_end run_case(struct suite *suite, unsigned index)
 	machine->control.case_index = index;
 	suite->lines[0].size = suite->lines[1].size = 0;
 	judge_begin(&suite->judge, index);
+	if (suite->options.coverage)
+		ops->take_reached(machine->engine, NULL, NULL);
 	began = machine_now();
 	limits.deadline = began + suite->options.timeout;
 	end = machine_run(machine, &limits);

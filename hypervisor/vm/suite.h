@@ -28,6 +28,7 @@ struct suite_options {
 	uint64_t max_insns;               /* for each case */
 	uint64_t timeout;                 /* nanoseconds, for each case */
 	const char *break_check;          /* armed when the guest is ready; NULL for none */
+	bool coverage;                    /* let take_reached() of the engine tell of each case alone */
 	const struct engine_trace *trace; /* of the cases; NULL for none */
 };
 

@@ -117,6 +117,8 @@ def merge(paths, parent):
     """Writes the runs in @paths as one; its Run. Runs of different guests cannot be merged."""
     runs = [results.Run.read(path) for path in paths]
     digests = {}
+    if len({"mutants" in run.header for run in runs}) > 1:
+        raise UsageError("a run of mutants and one of cases cannot be merged")
     for run in runs:
         for record in run.targets.values():
             digest = record.get("digest")

@@ -10,14 +10,19 @@ import re
 from html import escape as text
 from pathlib import Path
 
-from . import catalog, deviations, summary, verdicts
+from . import catalog, deviations, mutants, summary, verdicts
 from .lint import MODES, cpls
 
 OPEN_FAILURES = 50  # shown at once; the rest unfolds
 HERE = Path(__file__).resolve().parent
+NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("clauses", "Clauses"),
+              ("untested", "Untested"), ("run", "Run"))
 CELL = ("n", "run", "bad", "known", "notsup", "odd")  # counts of a cell of the map
 SIDES_SHOWN = 1000  # kinds of disagreement
 COLUMNS = [(mode, cpl) for mode in MODES for cpl in cpls(mode)]
+MUTANT_STATES = {"survived": "Survived: a test to write", "stale": "Killed, though said to change nothing",
+                 "unreached": "Matter to no case of these suites", "equivalent": "Change nothing, and why",
+                 "killed": "Killed, and by which case"}
 MODE_NAMES = {"real": "real", "vm86": "VM86", "prot16": "16-bit", "prot32": "32-bit", "compat": "compatibility",
               "long": "64-bit"}
 
@@ -38,10 +43,13 @@ def write(run, path):
            f"<title>Trapline {text(run.header['run'])}</title>\n<style>{style}</style>\n<body>\n"]
     out += head(run)
     out += failures(run)
-    out += sides(run)
-    for suite, cases in run.suites.items():
-        out += map_of(run, suite, cases)
-    out += clauses(run)
+    if "mutants" in run.header:
+        out += mutants_of(run)
+    else:
+        out += sides(run)
+        for suite, cases in run.suites.items():
+            out += map_of(run, suite, cases)
+        out += clauses(run)
     out += environment(run)
     out.append(f"<script>{script}</script>\n")
     Path(path).write_text("".join(out), encoding="utf-8", errors="backslashreplace")
@@ -59,8 +67,9 @@ def head(run):
         yield f"<tr><th>{text(suite)}<td>{text(target)}"
         yield "".join(f"<td class='n {name if count[name] else 'zero'}'>{count[name]}" for name in verdicts.VERDICTS)
     yield "</table></div>\n"
-    yield ("<nav><a href=#failures>Failures</a><a href=#sides>Targets</a><a href=#map>Map</a><a href=#clauses>Clauses</a>"
-           "<a href=#untested>Untested</a><a href=#run>Run</a>"
+    links = (("failures", "Failures"), ("mutants", "Mutants"), ("run", "Run")) if "mutants" in run.header else NAVIGATION
+    yield "<nav>" + "".join(f"<a href=#{where}>{words}</a>" for where, words in links)
+    yield (
            "<form id=filter hidden><input type=search id=words placeholder='filter: sgdt long cpl3' "
            "aria-label='filter by words of an id or a citation'>"
            "<label><input type=checkbox id=bad> only not as expected</label>"
@@ -73,7 +82,8 @@ def failures(run):
     bad = summary.failures(run)
     yield f"<section id=failures><h2>Failures <small>{len(bad)}</small></h2>\n"
     if not bad:
-        yield "<p>Every case did what the manuals promise.</p>\n"
+        yield ("<p>Some case noticed every mutant that changes something.</p>\n" if "mutants" in run.header else
+               "<p>Every case did what the manuals promise.</p>\n")
     for number, (target, case_id, end) in enumerate(bad):
         if number == OPEN_FAILURES:
             yield f"<details><summary>and {len(bad) - number} more</summary>\n"
@@ -92,6 +102,25 @@ def failures(run):
     if flaky:
         yield f"<h3>Flaky <small>{len(flaky)}</small></h3><ul>"
         yield "".join(f"<li>{text(case_id)} <small>{text(target)}</small>" for target, case_id in flaky) + "</ul>\n"
+    yield "</section>\n"
+
+
+def mutants_of(run):
+    """What became of each mutant, by state: those that nothing noticed first."""
+    found = mutants.of_run(run)
+    counts = mutants.counts_in_words({state: len(ends) for state, ends in found.items()})
+    yield f"<section id=mutants><h2>Mutants <small>{text(counts)}</small></h2>\n"
+    for state in ("survived", "stale", "unreached", "equivalent", "killed"):
+        if not found[state]:
+            continue
+        is_open = " open" if state in ("survived", "stale") else ""
+        yield (f"<details class=k data-k={state}{is_open}><summary><b>{MUTANT_STATES[state]}</b> "
+               f"<small>{len(found[state])}</small></summary><ul>")
+        for name, end in found[state]:
+            bad = not end["expected"]
+            yield (f"<li class={'b' if bad else 'g'}><span class={end['verdict']}>{text(name)}</span> "
+                   f"<small>{text(summary.clean(end['got']))}</small> {text(end.get('why', ''))}")
+        yield "</ul></details>\n"
     yield "</section>\n"
 
 

@@ -1,6 +1,7 @@
 """The command line."""
 
 import argparse
+import contextlib
 import gc
 import fnmatch
 import os
@@ -103,14 +104,22 @@ def parser():
                                    epilog=EPILOG)
     mutants_.add_argument("mutant", nargs="*", metavar="MUTANT", help="names or patterns of `visor run --list-breaks`; "
                           "default: all that some case could notice")
-    mutants_.add_argument("--gates", action="store_true", help="only the gates of opcodes.def (MNEMONIC.GATE)")
+    kind = mutants_.add_mutually_exclusive_group()
+    kind.add_argument("--gates", action="store_true", help="only the gates of opcodes.def (MNEMONIC.GATE)")
+    kind.add_argument("--checks", action="store_true", help="only the named checks of checks.def")
     mutants_.add_argument("--skip-explained", action="store_true",
                           help="leave out what results/equivalent_mutants explains, instead of showing that it survives")
     mutants_.add_argument("--suite", action="append", metavar="SUITE", help="again for more; default: all")
     mutants_.add_argument("--target", action="append", metavar="T", help="as for run; default: both profiles of soft, and "
                           "both without what processors may lack")
+    mutants_.add_argument("--shard", metavar="I/N", help="only every Nth mutant, from the Ith on; merge makes one run of all")
+    mutants_.add_argument("--resume", metavar="RUN", help="go on with RUN (or `last`) where it was stopped")
+    mutants_.add_argument("--deadline", type=positive, metavar="SECONDS", help="wall clock for the whole run")
+    mutants_.add_argument("--dry-run", action="store_true", help="say which mutants would be judged, and judge none")
+    mutants_.add_argument("-q", "--quiet", action="store_true", help="no progress")
     mutants_.add_argument("-j", type=count, default=os.cpu_count() or 1, metavar="N", dest="jobs",
                           help="processes at once (default: the number of processors)")
+    outputs(mutants_)
 
     commands.add_parser("targets", help="what cases can run on, here")
 
@@ -184,33 +193,103 @@ def command_targets(_options):
     return EXIT_EXPECTED
 
 
+def mutant_options(options):
+    """The run that is resumed (None: a new one), with the options that it takes from there."""
+    if not options.resume:
+        return None
+    if options.mutant or options.suite or options.target or options.shard or options.gates or options.checks:
+        raise UsageError("--resume takes its mutants, suites and targets from the run")
+    previous = results.Run.read(results.find(options.resume, results_folder(options)))
+    what = previous.header.get("mutants")
+    if not what:
+        raise UsageError(f"{options.resume}: not a run of mutants; trapline run --resume goes on with it")
+    options.mutant, options.target, options.shard = (previous.header[key] for key in ("select", "targets", "shard"))
+    options.suite, options.gates, options.checks = what["suites"] if what["chosen"] else None, what["gates"], what["checks"]
+    options.skip_explained = what["skip_explained"]
+    return previous
+
+
+def chosen_mutants(options, hunt):
+    """(those to judge, those that nothing here reaches): by the command line, and by what the suites hold."""
+    chosen = mutants.select(options.mutant, options.gates, options.checks)
+    if options.skip_explained:
+        chosen = [name for name in chosen if not mutants.reason(name, hunt.known)]
+    if options.shard:
+        chosen = shard(chosen, options.shard)
+    chosen = hunt.concerned(chosen)
+    if not options.suite or options.mutant:
+        return chosen, []
+    apart = {name for name in chosen
+             if not (hunt.matters(name) or mutants.is_gate(name) or mutants.reason(name, hunt.known))}
+    return [name for name in chosen if name not in apart], [name for name in chosen if name in apart]
+
+
+def mutants_header(folder, options, hunt, suites, count_):
+    """The first record of a run of mutants."""
+    names = [suite.name for suite in suites]
+    return {"t": "run", "schema": results.SCHEMA, "trapline": VERSION, "run": folder.name, "commit": results.commit(),
+            "command": sys.argv, "select": options.mutant,
+            "targets": list(dict.fromkeys(place.target.name for place in hunt.places)), "shard": options.shard,
+            "selected": count_, "host": results.host(),
+            "reproduce": {mutants.ON: {mutants.SUITE: mutants.reproduction(options)}},
+            "mutants": {"suites": names, "chosen": bool(options.suite), "gates": options.gates,
+                        "checks": options.checks, "skip_explained": options.skip_explained}}
+
+
+def open_mutants(options, previous, hunt, suites, chosen, told):
+    """A new results file with its first records, or the one that is resumed."""
+    if previous:
+        return results.Writer(previous.path.parent, previous)
+    folder = results.new_folder(results_folder(options))
+    writer = results.Writer(folder)
+    writer.record(**mutants_header(folder, options, hunt, suites, len(chosen)))
+    for record in [mutants.case_record(name) for name in chosen] + told:
+        writer.record(**record)
+    return writer
+
+
 def command_mutants(options):
     """trapline mutants"""
+    if options.jobs < 1:
+        raise UsageError("-j 0: expected at least one process")
+    previous = mutant_options(options)
+    mutants.select(options.mutant)  # which refuses wrong words before anything runs
     suites = load_suites(Selection(options.suite or []))
-    chosen = mutants.select(options.mutant, suites, options.gates)
-    if not chosen:
-        raise NothingSelected("no mutant is selected that a case could notice")
-    known, survivors, equivalent, stale = mutants.explained(), [], [], []
-    if options.skip_explained:
-        equivalent = [name for name in chosen if mutants.reason(name, known)]
-        chosen = [name for name in chosen if name not in equivalent]
-    hunt = mutants.Hunt(targets.parse(options.target or mutants.DEFAULT_TARGETS), suites, max(1, options.jobs))
-    progress = Progress(len(chosen), unit="mutants")
-    for name, killer in hunt.run(chosen):
-        progress.add(1, 0)
-        if mutants.reason(name, known):
-            (stale if killer else equivalent).append(name)
-        elif not killer:
-            survivors.append(name)
-    progress.close()
-    for name in stale:
-        print(f"killed, though said to be equivalent: {name}")
-    for name in survivors:
-        print(f"survived {name}")
-    total = len(chosen) + (len(equivalent) if options.skip_explained else 0)
-    print(f"{total} mutants: {total - len(equivalent) - len(survivors)} killed, {len(equivalent)} equivalent, "
-          f"{len(survivors)} survived")
-    return EXIT_UNEXPECTED if survivors or stale else EXIT_EXPECTED
+    suites = suites if options.suite else mutants.suites_of(suites)
+    hunt = mutants.Hunt(targets.parse(options.target or mutants.DEFAULT_TARGETS), suites, options.jobs)
+    with interruptible(hunt) as caught:
+        told = hunt.learn()
+        chosen, unreached = ([], []) if hunt.why_stopped else chosen_mutants(options, hunt)
+        if options.dry_run:
+            print("\n".join(chosen))
+            return EXIT_EXPECTED
+        if hunt.why_stopped:
+            return 128 + caught[0]
+        if not chosen and not previous:
+            raise NothingSelected("no mutant is selected that a case could notice")
+        writer = open_mutants(options, previous, hunt, suites, chosen + unreached, told)
+        judged = {case_id for _, case_id in writer.run.ends}
+        chosen, unreached = ([name for name in part if f"{mutants.SUITE}.{name}" not in judged]
+                             for part in (chosen, unreached))
+        progress = Progress(len(chosen), options.quiet, "mutants")
+
+        def ended(record):
+            writer.record(**record)
+            progress.add(1, not record["expected"])
+
+        try:
+            for name in unreached:
+                writer.record(**hunt.unreached(name))
+            hunt.run(chosen, lambda name: writer.record(t="start", target=mutants.ON, id=f"{mutants.SUITE}.{name}"), ended,
+                     options.deadline)
+            writer.record(t="done", complete=not hunt.why_stopped, why=hunt.why_stopped or "")
+        finally:
+            progress.close()
+            writer.close()
+    if hunt.why_stopped:
+        print(f"trapline: stopped: {hunt.why_stopped}", file=sys.stderr)
+    status = conclude(writer.run, options)
+    return 128 + caught[0] if caught else status
 
 
 def command_report(options):
@@ -260,7 +339,8 @@ def conclude(run, options):
     print("\n".join(summary.lines(run, color)), file=say)
     print(f"report: {paths.shown(page)}", file=say)
     if not run.done:
-        print("the run is incomplete: trapline run --resume " + run.path.parent.name, file=sys.stderr)
+        command = "mutants" if "mutants" in run.header else "run"
+        print(f"the run is incomplete: trapline {command} --resume {run.path.parent.name}", file=sys.stderr)
         return EXIT_HARNESS
     return EXIT_UNEXPECTED if summary.failures(run) else EXIT_EXPECTED
 
@@ -273,6 +353,8 @@ class Plan:
         name = options.resume or options.rerun_failed
         if name:
             self.previous = results.Run.read(results.find(name, results_folder(options)))
+            if "mutants" in self.previous.header:
+                raise UsageError(f"{name}: a run of mutants; trapline mutants --resume goes on with it")
         words = options.select
         if options.resume:
             if words or options.target or options.shard:
@@ -381,6 +463,22 @@ def stale_lines(plan, known, run):
     return found
 
 
+@contextlib.contextmanager
+def interruptible(what):
+    """The first interrupt calls what.stop(), the second ends us at once. Gives the list of signals that came."""
+    caught = []
+
+    def interrupt(number, _frame):
+        if caught:
+            os._exit(128 + number)
+        caught.append(number)
+        what.stop("interrupted")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    yield caught
+
+
 def command_run(options):
     """trapline run"""
     if options.jobs < 1:
@@ -395,24 +493,15 @@ def command_run(options):
     writer = open_results(plan, options)
     progress = Progress(plan.total() * max(1, options.repeat), options.quiet)
     executor = Executor(writer, progress, options.jobs, known, options.fail_fast, options.deadline)
-    caught = []
-
-    def interrupt(number, _frame):
-        if caught:
-            os._exit(128 + number)
-        caught.append(number)
-        executor.stop("interrupted")
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    try:
-        run_with_retries(plan, options, executor)
-        for line in stale_lines(plan, known, writer.run):
-            writer.record(t="stale", where=line.where, line=line.text)
-        writer.record(t="done", complete=not executor.why_stopped, why=executor.why_stopped or "")
-    finally:
-        progress.close()
-        writer.close()
+    with interruptible(executor) as caught:
+        try:
+            run_with_retries(plan, options, executor)
+            for line in stale_lines(plan, known, writer.run):
+                writer.record(t="stale", where=line.where, line=line.text)
+            writer.record(t="done", complete=not executor.why_stopped, why=executor.why_stopped or "")
+        finally:
+            progress.close()
+            writer.close()
     if options.update_deviations:
         count = deviations.update(writer.run.ends)
         print(f"{count} lines proposed in {paths.shown(deviations.folder())}; each needs its reason", file=sys.stderr)

@@ -1,16 +1,23 @@
 """Mutants: the software CPU with one check or gate broken must fail some case that passed before.
 
-A mutant is a name of `visor run --list-breaks`. MNEMONIC.GATE is a gate of a row of opcodes.def, and the cases
-that could notice are those of that instruction; any other name is a check, which all cases may notice.
-Survivors that change nothing the manual promises are written down with their reason
-(results/equivalent_mutants); every other survivor is a test to write.
+A mutant is a name of `visor run --list-breaks`: MNEMONIC.GATE is a gate of a row of opcodes.def, any other name a
+check of checks.def. A clean run with --coverage tells which of them mattered to which case; a case to which one did
+not matter does the same without it, so only the others are run again.
+
+In a run's file a mutant is a case of the suite `mutant`: PASS where some case noticed it, FAIL where none did and
+nothing says why, SKIP where results/equivalent_mutants does. So reports, shards, --resume and merge are those of
+every other run.
 """
 
+import collections
 import fnmatch
 import json
+import shlex
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from . import paths, policy
 from .errors import HarnessError, UsageError
@@ -20,6 +27,10 @@ ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"
            "mov": ("mov_?s_r", "mov_r_?s"), "call": ("call_far",), "jmp": ("jmp_far",), "int": ("int_n",)}
 LIMIT = 300  # seconds for a process: a mutant that makes visor itself loop is not killed by it
 EXPLAINED = "equivalent_mutants"
+SUITE = "mutant"   # what stands before a mutant's name in its id
+SELFTEST = "selftest"
+ON = "soft"        # the target of its records: all profiles together decide
+END = b'{"t":"end"'
 
 # Besides the profiles as they are: without what a listed instruction may lack, so that the gate that asks for its
 # CPUID bit shows.
@@ -27,6 +38,11 @@ WITHOUT = ("pku", "xsaves", "xsavec", "xsaveopt", "xgetbv1", "xsave", "invpcid",
            "sep", "smap", "monitor", "rdrand", "rdseed", "umip")
 BARE = ",-".join(WITHOUT)
 DEFAULT_TARGETS = ("soft", f"soft:amd,-{BARE},-wbnoinvd,-monitorx,-rdpru,-xsaveerptr", f"soft:intel,-{BARE}")
+
+# What becomes of a mutant: the verdict of its record, and whether that is as it should be.
+STATES = {"killed": ("PASS", True), "survived": ("FAIL", False), "equivalent": ("SKIP", True),
+          "stale": ("FAIL", False),      # killed, though said to be equivalent
+          "unreached": ("SKIP", True)}   # a check that matters to no case of the suites that were asked for
 
 
 def names():
@@ -45,10 +61,10 @@ def explained():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            pattern, _, reason = line.partition(" ")
-            if not reason.strip():
+            pattern, _, reason_ = line.partition(" ")
+            if not reason_.strip():
                 raise UsageError(f"{paths.shown(path)}:{number}: {pattern}: no reason")
-            found[pattern] = reason.strip()
+            found[pattern] = reason_.strip()
     return found
 
 
@@ -57,120 +73,273 @@ def reason(name, known):
     return next((why for pattern, why in known.items() if fnmatch.fnmatchcase(name, pattern)), None)
 
 
-_BY_INSTRUCTION = {}
+def is_gate(name):
+    """Whether a mutant is a gate of opcodes.def, not a check of checks.def."""
+    return "." in name
 
 
-def by_instruction(suite):
-    """{instruction: ids of its cases} of a suite, made once."""
-    if id(suite) not in _BY_INSTRUCTION:
-        found = {}
-        for case_id, case in suite.cases.items():
-            found.setdefault(case["insn"], []).append(case_id)
-        _BY_INSTRUCTION[id(suite)] = suite, found  # the suite stays, and with it its id
-    return _BY_INSTRUCTION[id(suite)][1]
-
-
-def concerned(name, suites):
-    """{suite name: ids that could notice this mutant, or None for all of them}"""
-    mnemonic, dot, _ = name.partition(".")
-    if not dot:
-        return {suite.name: None for suite in suites}
-    insn = mnemonic.lower().replace(" ", "_")
+def concerns(name, instructions):
+    """Whether a gate belongs to one of these instructions, by the names that the tables give them."""
+    insn = name.partition(".")[0].lower().replace(" ", "_")
     patterns = (insn,) + ALIASES.get(insn, ())
-    chosen = {}
-    for suite in suites:
-        ids = [case_id for name_, ids_ in by_instruction(suite).items()
-               if any(fnmatch.fnmatchcase(name_, pattern) for pattern in patterns) for case_id in ids_]
-        if ids:
-            chosen[suite.name] = ids
-    return chosen
+    return any(fnmatch.fnmatchcase(one, pattern) for one in instructions for pattern in patterns)
 
 
-def verdicts(target, suite, ids, mutant=None, fail_fast=False):
-    """{id: verdict} of a run of some cases (None: all), with a mutant or without, up to the first that fails if asked."""
-    with tempfile.NamedTemporaryFile("w", prefix="trapline-cases-", suffix=".txt") as file:
-        cases = None
-        if ids is not None:
-            file.write("\n".join(ids) + "\n")
-            file.flush()
-            cases = "@" + file.name
-        command = target.command(suite.image, policy.load(suite.name), cases)
-        command[2:2] = ["--json"] + (["--break", mutant] if mutant else []) + (["--fail-fast"] if fail_fast else [])
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT)
-        except subprocess.TimeoutExpired as error:
-            if mutant:
-                return {}
-            raise HarnessError(f"{target.name}: no end within {LIMIT} seconds") from error
-    if done.returncode == 2:
-        raise UsageError(done.stderr.strip().splitlines()[-1])
-    found = {}
-    for line in done.stdout.splitlines():
-        if line.startswith('{"t":"end"'):
-            record = json.loads(line)
-            found[record["id"]] = record["verdict"]
-    if not found:
-        raise HarnessError(f"{target.name} with {mutant}: no case was run: {done.stderr.strip()[-300:]}")
-    return found
+def suites_of(suites):
+    """The suites that are judged where none is named: the library's own guest tests the library, not the CPU."""
+    return [suite for suite in suites if suite.name != SELFTEST] or suites
+
+
+def select(patterns, gates=False, checks=False):
+    """The mutants that the words of a command line name, in their order."""
+    chosen = [name for name in names() if (not patterns or any(fnmatch.fnmatchcase(name, word) for word in patterns))]
+    for word in patterns:
+        if not any(fnmatch.fnmatchcase(name, word) for name in chosen):
+            raise UsageError(f"{word}: there is no such mutant; visor run --list-breaks names them")
+    return [name for name in chosen if not (gates and not is_gate(name)) and not (checks and is_gate(name))]
+
+
+class Visors:
+    """Processes of visor, from several threads; kill() ends them all, and no more are started."""
+
+    def __init__(self):
+        self.lock, self.running, self.closed = threading.Lock(), set(), False
+
+    def run(self, target, suite, ids, options):
+        """(lines, status) of some cases (None: all) with more options; status None: it took too long."""
+        with tempfile.NamedTemporaryFile("w", prefix="trapline-cases-", suffix=".txt") as file:
+            if ids is not None:
+                file.write("\n".join(ids) + "\n")
+                file.flush()
+            command = target.command(suite.image, policy.load(suite.name), "@" + file.name if ids is not None else None)
+            command[2:2] = ["--json", *options]
+            with self.lock:
+                if self.closed:
+                    return [], None
+                # A session of its own: an interrupt on the terminal is for us, and must not end a case half-way.
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                           stderr=subprocess.PIPE, start_new_session=True)
+                self.running.add(process)
+            try:
+                out, err = process.communicate(timeout=LIMIT)
+                status = process.returncode
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
+                status = None
+            finally:
+                with self.lock:
+                    self.running.discard(process)
+        if status == 2:
+            raise UsageError(err.decode("utf-8", "replace").strip().splitlines()[-1])
+        if status == 3 and not self.closed:
+            raise HarnessError(f"{target.name}: {err.decode('utf-8', 'replace').strip()[-300:]}")
+        return out.splitlines(), status
+
+    def kill(self):
+        """Ends all of them."""
+        with self.lock:
+            self.closed = True
+            for process in self.running:
+                process.kill()
+
+
+class Place:
+    """A suite on a target: what passed there without a mutant, and to which cases each mutant mattered."""
+
+    def __init__(self, target, suite):
+        self.target, self.suite = target, suite
+        self.passed, self.reached, self.record = 0, {}, None
+
+    def learn(self, visors):
+        """The clean run."""
+        lines, status = visors.run(self.target, self.suite, None, ["--coverage"])
+        if status is None and not visors.closed:
+            raise HarnessError(f"{self.target.name}: no end within {LIMIT} seconds")
+        for line in lines:
+            if line.startswith(b'{"t":"run"'):
+                self.record = {**json.loads(line), "t": "target", "target": self.target.name}
+            if not line.startswith(END):
+                continue
+            end = json.loads(line)
+            if end["verdict"] != "PASS":
+                continue
+            self.passed += 1
+            for name in dict.fromkeys(end["reached"]):
+                self.reached.setdefault(name, []).append(end["id"])
+        if not self.record and not visors.closed:
+            raise HarnessError(f"{self.target.name}: no case of {self.suite.name} was run")
 
 
 class Hunt:
-    """Runs mutants, and keeps what killed each."""
+    """Judges mutants, and keeps what noticed each."""
 
     def __init__(self, targets, suites, jobs):
         for target in targets:
             if target.engine != "soft":
                 raise UsageError(f"--target {target.name}: only the software CPU can be broken")
-        self.targets, self.suites, self.jobs = targets, suites, jobs
-        self.clean = {}
+        self.places = [Place(target, suite) for suite in suites for target in targets]
+        self.instructions = {case["insn"].lower() for suite in suites for case in suite.cases.values()}
+        self.jobs, self.visors, self.why_stopped = jobs, Visors(), None
+        self.known = explained()
 
-    def baseline(self):
-        """The verdicts without a mutant, once for each target and suite."""
-        pairs = [(target, suite) for target in self.targets for suite in self.suites]
+    def stop(self, why):
+        """Ends cleanly: what is known already stays, what runs is dropped."""
+        self.why_stopped = self.why_stopped or why
+        self.visors.kill()
+
+    def learn(self):
+        """The clean runs. Returns the records of what ran where."""
         with ThreadPoolExecutor(self.jobs) as pool:
-            for (target, suite), found in zip(pairs, pool.map(lambda p: verdicts(*p, None), pairs)):
-                self.clean[target.name, suite.name] = found
+            for _ in pool.map(lambda place: place.learn(self.visors), self.places):
+                pass
+        return [place.record for place in self.places if place.record]
 
-    def killers(self, name):
-        """The first (target, id) that passed and now fails, or None."""
-        for suite_name, ids in concerned(name, self.suites).items():
-            suite = next(s for s in self.suites if s.name == suite_name)
-            # The gate that asks for a CPUID bit shows where the bit is absent: those targets stand last.
-            for target in reversed(self.targets) if name.endswith(".FEATURE") else self.targets:
-                case_id = self.killer(name, target, suite, ids)
-                if case_id:
-                    return target.name, case_id
-        return None
+    def matters(self, name):
+        """Whether a mutant mattered to any case."""
+        return any(name in place.reached for place in self.places)
 
-    def killer(self, name, target, suite, ids):
-        """The first of some cases (None: all) of one target that passed and now fails, or None.
+    def concerned(self, chosen):
+        """Those of the mutants that some case should notice: gates of what is tested, and all checks."""
+        return [name for name in chosen
+                if not is_gate(name) or self.matters(name) or concerns(name, self.instructions)]
 
-        A mutant with which no case passes at all ruins the guest rather than one promise, and is not killed.
-        """
-        clean = self.clean[target.name, suite.name]
-        if ids is not None or "FAIL" in clean.values():
-            ids = [case_id for case_id in ids or clean if clean.get(case_id) == "PASS"]
+    def judge(self, name):
+        """The end record of a mutant."""
+        counts, tried, broke = collections.Counter(), 0, None
+        for place in self.places:
+            ids = place.reached.get(name)
             if not ids:
-                return None
-        found = verdicts(target, suite, ids, name, fail_fast=True)
-        case_id = next((case_id for case_id, verdict in found.items() if verdict == "FAIL"), None)
-        if case_id and "." not in name and "PASS" not in found.values():
-            found = verdicts(target, suite, ids, name)
-            return case_id if "PASS" in found.values() else None
-        return case_id
+                continue
+            tried += len(ids)
+            killer, found, status = self.attempt(name, place, ids)
+            if killer:
+                return self.record(name, "stale" if reason(name, self.known) else "killed", tried,
+                                   {"target": place.target.name, "id": killer["id"], "got": killer["got"]})
+            counts.update(verdict for verdict in found.values() if verdict != "PASS")
+            broke = broke or (f"visor {ended(status)} on {place.target.name}" if status not in (0, 1) else None)
+        state = "equivalent" if reason(name, self.known) else "survived"
+        return self.record(name, state, tried, None, counts, broke)
 
-    def run(self, chosen):
-        """Yields (name, killer or None) in order."""
-        self.baseline()
-        with ThreadPoolExecutor(self.jobs) as pool:
-            yield from zip(chosen, pool.map(self.killers, chosen))
+    def attempt(self, name, place, ids):
+        """(the end of the first of these cases that fails, {id: verdict}, status) with a mutant on one target.
+
+        A mutant to which no case at all is indifferent, and with which none passes, ruins the guest rather than one
+        promise, and is not killed.
+        """
+        options = ["--break", name]
+        killer, found, status = self.ends(place, ids, options + ["--fail-fast"])
+        if killer and len(ids) == place.passed:
+            killer, found, status = self.ends(place, ids, options)
+            killer = killer if "PASS" in found.values() else None
+        return killer, found, status
+
+    def ends(self, place, ids, options):
+        """(the first end with FAIL or None, {id: verdict}, status) of some cases."""
+        lines, status = self.visors.run(place.target, place.suite, ids, options)
+        found, killer = {}, None
+        for line in lines:
+            if line.startswith(END) and line.endswith(b"}"):
+                end = json.loads(line)
+                found[end["id"]] = end["verdict"]
+                killer = killer or (end if end["verdict"] == "FAIL" else None)
+        return killer, found, status
+
+    def record(self, name, state, tried, killer, counts=None, broke=None):
+        """The end record of a mutant that came to @state."""
+        verdict, expected = STATES[state]
+        why = reason(name, self.known) or ""
+        if killer:
+            got = f"{killer['id']} on {killer['target']}: {killer['got']}"
+            why = why and f"results/{EXPLAINED} says that it changes nothing: {why}"
+        elif not tried:
+            got = "matters to no case"
+        else:
+            others = "".join(f", {count} {verdict_}" for verdict_, count in (counts or {}).items())
+            got = f"matters to {tried} cases, and none fails{others}" + (f"; {broke}" if broke else "")
+        end = {"t": "end", "target": ON, "id": f"{SUITE}.{name}", "verdict": verdict, "expected": expected, "got": got,
+               "want": ["some case fails"], "why": why, "mutant": state, "cases": tried}
+        if killer:
+            end["by"] = {"target": killer["target"], "id": killer["id"]}
+        return end
+
+    def unreached(self, name):
+        """The end record of a check that mattered to no case, where not all suites were asked."""
+        return self.record(name, "unreached", 0, None)
+
+    def run(self, chosen, started, ended_, deadline=None):
+        """Judges mutants, several at once: calls started(name) and ended_(record) as things happen."""
+        waiting, running = collections.deque(chosen), {}
+        ends_at = time.monotonic() + deadline if deadline else None
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
+            while (waiting or running) and not self.why_stopped:
+                while waiting and len(running) < self.jobs:
+                    name = waiting.popleft()
+                    started(name)
+                    running[pool.submit(self.judge, name)] = name
+                done, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del running[future]
+                    if not self.why_stopped:
+                        ended_(future.result())
+                if ends_at and time.monotonic() >= ends_at and (waiting or running):
+                    self.stop("the deadline of the run has passed")
+        finally:
+            self.visors.kill()
+            pool.shutdown()
 
 
-def select(patterns, suites, gates_only):
-    """The mutants to run: those that match a pattern (all without one) and that some case could notice."""
-    chosen = [name for name in names()
-              if (not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
-              and not (gates_only and "." not in name)]
-    if patterns and not chosen:
-        raise UsageError(f"{patterns[0]}: there is no such mutant; visor run --list-breaks names them")
-    return [name for name in chosen if concerned(name, suites)]
+def ended(status):
+    """How a process that should have ended with 0 or 1 did end."""
+    return (f"had no end within {LIMIT} seconds" if status is None else f"died of signal {-status}" if status < 0 else
+            f"ended with status {status}")
+
+
+def case_record(name):
+    """The record that stands for a mutant where a suite has cases."""
+    return {"t": "case", "id": f"{SUITE}.{name}", "insn": name.partition(".")[0] if is_gate(name) else "", "mode": "",
+            "cpl": 0, "class": "", "want": [{"when": "always", "outcome": ["some case fails"]}], "cite": []}
+
+
+def reproduction(options):
+    """A shell line that judges one mutant, {mutant}, again."""
+    words = [word for key in ("suite", "target") for one in getattr(options, key) or () for word in (f"--{key}", one)]
+    return shlex.join([paths.shown(paths.program()), "mutants", *words]) + " {mutant}"
+
+
+def of_run(run):
+    """{state: [(name, end)]} of a run of mutants, in order."""
+    found = {state: [] for state in STATES}
+    for (_, case_id), end in run.ends.items():
+        if "mutant" in end:
+            found[end["mutant"]].append((case_id.partition(".")[2], end))
+    return found
+
+
+def lines(run):
+    """What became of the mutants, for a terminal."""
+    found = of_run(run)
+    for state, words in (("survived", "survived"), ("stale", f"killed, though results/{EXPLAINED} explains it:")):
+        for name, end in found[state]:
+            yield f"{words} {name}: {end['got']}"
+    if found["unreached"]:
+        yield (f"{len(found['unreached'])} checks matter to no case of {', '.join(run.header['mutants']['suites'])}: "
+               + " ".join(name for name, _ in found["unreached"]))
+    for kind, test in (("gates", is_gate), ("checks", lambda name: not is_gate(name))):
+        some = {state: sum(test(name) for name, _ in ends) for state, ends in found.items()}
+        if total(some):
+            yield f"{kind}: {counts_in_words(some)}"
+    yield counts_in_words({state: len(ends) for state, ends in found.items()})
+
+
+def total(counts):
+    """How many mutants were judged."""
+    return sum(counts.values()) - counts["unreached"]
+
+
+def counts_in_words(counts):
+    """How many were killed, and which share of those that change something."""
+    killed, survived = counts["killed"] + counts["stale"], counts["survived"]
+    share = f" ({100 * killed / (killed + survived):.1f}% of what changes something is killed)" if killed else ""
+    return f"{total(counts)} mutants: {killed} killed, {counts['equivalent']} equivalent, {survived} survived{share}"

@@ -1,6 +1,6 @@
 """What a run was, in words for a terminal."""
 
-from . import catalog, verdicts
+from . import catalog, mutants, verdicts
 
 SHOWN = 20  # failures printed in full; the report has all
 
@@ -36,7 +36,7 @@ def failure_lines(run, target, case_id, end):
 def reproduction(run, target, case_id):
     """The shell line that runs one case of the run again."""
     template = run.header.get("reproduce", {}).get(target, {}).get(case_id.split(".")[0], "")
-    return template.replace("{id}", case_id)
+    return template.replace("{id}", case_id).replace("{mutant}", case_id.partition(".")[2])
 
 
 def clean(text):
@@ -78,6 +78,8 @@ def known_by_target(run):
 def lines(run, color=False):
     """The whole summary, a line each."""
     bad = failures(run)
+    if "mutants" in run.header:
+        return [paint(clean(line), color) for line in mutants.lines(run)]
     result = []
     for target, case_id, end in bad[:SHOWN]:
         result += failure_lines(run, target, case_id, end) + [""]
