@@ -18,6 +18,14 @@ from traplib import html, mutants, results  # noqa: E402
 class Hunting(test_runner.Bench):
     """A guest whose lines say which checks matter to a case, and what becomes of it with one broken."""
 
+    def setUp(self):
+        super().setUp()
+        self.environment["TRAPLINE_SUITES"] = self.folder.name
+        self.answers('checks = ["*"]')
+
+    def answers(self, text):
+        (self.path / "s.toml").write_text(f"[mutants]\n{text}\n", encoding="utf-8")
+
     def broken(self, *names):
         (self.path / "broken").write_text("\n".join(names) + "\n", encoding="utf-8")
 
@@ -94,7 +102,8 @@ class Choosing(Hunting):
     def chosen(self, *words, status=0):
         return self.mutants("--dry-run", *words, status=status).stdout.split()
 
-    def test_gates_of_what_is_tested_and_all_checks(self):
+    def test_gates_and_checks_that_the_suite_answers_for(self):
+        self.answers('gates = true\nchecks = ["CHECK", "OTH*"]')
         self.assertEqual(self.chosen(), ["CHECK", "OTHER", "SGDT.UMIP", "HLT.CPL0", "INT.LOCK"])
         self.assertEqual(self.chosen("--gates"), ["SGDT.UMIP", "HLT.CPL0", "INT.LOCK"])
         self.assertEqual(self.chosen("--checks"), ["CHECK", "OTHER"])
@@ -104,14 +113,24 @@ class Choosing(Hunting):
         self.assertIn("NOTHING", self.mutants("NOTHING", status=2).stderr)
         self.assertIn("4/3", self.mutants("--shard", "4/3", status=2).stderr)
         self.mutants("VMRUN.CPL0", status=5)
+        self.answers("gates = true")
+        self.mutants("VMRUN.CPL0", status=5)
+        self.mutants("HLT.CPL0", status=1)
 
-    def test_a_suite_does_not_answer_for_checks_of_another(self):
-        out = self.mutants("--suite", "s", "--checks", status=0).stdout
-        self.assertEqual(self.states(), {"mutant.CHECK": "killed", "mutant.OTHER": "unreached"})
+    def test_a_suite_answers_for_what_matters_to_its_cases(self):
+        self.answers("")
+        out = self.mutants(status=0).stdout
+        self.assertEqual(self.states(), {"mutant.CHECK": "killed", "mutant.OTHER": "unreached",
+                                         "mutant.SGDT.UMIP": "killed"})
         self.assertIn("1 checks matter to no case of s: OTHER\n", out)
-        self.assertIn("1 mutants: 1 killed, 0 equivalent, 0 survived", out)
-        self.mutants("--suite", "s", "OTHER", status=1)
-        self.mutants("--checks", status=1)
+        self.assertIn("2 mutants: 2 killed, 0 equivalent, 0 survived", out)
+        self.mutants("OTHER", status=1)
+        self.mutants("OTH*", status=5)
+
+    def test_wrong_answers(self):
+        for text in ("gates = 1", 'checks = "X"', "chekcs = []", "checks = ["):
+            self.answers(text)
+            self.assertIn("s.toml", self.mutants(status=2).stderr)
 
 
 class Explaining(Hunting):

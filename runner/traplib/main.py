@@ -210,18 +210,16 @@ def mutant_options(options):
 
 
 def chosen_mutants(options, hunt):
-    """(those to judge, those that nothing here reaches): by the command line, and by what the suites hold."""
+    """(those to judge, checks that are nobody's): by the command line, and by what the suites hold."""
     chosen = mutants.select(options.mutant, options.gates, options.checks)
     if options.skip_explained:
         chosen = [name for name in chosen if not mutants.reason(name, hunt.known)]
     if options.shard:
         chosen = shard(chosen, options.shard)
-    chosen = hunt.concerned(chosen)
-    if not options.suite or options.mutant:
-        return chosen, []
-    apart = {name for name in chosen
-             if not (hunt.matters(name) or mutants.is_gate(name) or mutants.reason(name, hunt.known))}
-    return [name for name in chosen if name not in apart], [name for name in chosen if name in apart]
+    mine, nobodys = hunt.concerned(chosen)
+    named = set(options.mutant)  # spelt out: somebody wants to know
+    return (mine + [name for name in nobodys if name in named],
+            [name for name in nobodys if name not in named])
 
 
 def mutants_header(folder, options, hunt, suites, count_):
@@ -255,7 +253,6 @@ def command_mutants(options):
     previous = mutant_options(options)
     mutants.select(options.mutant)  # which refuses wrong words before anything runs
     suites = load_suites(Selection(options.suite or []))
-    suites = suites if options.suite else mutants.suites_of(suites)
     hunt = mutants.Hunt(targets.parse(options.target or mutants.DEFAULT_TARGETS), suites, options.jobs)
     with interruptible(hunt) as caught:
         told = hunt.learn()

@@ -28,7 +28,6 @@ ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"
 LIMIT = 300  # seconds for a process: a mutant that makes visor itself loop is not killed by it
 EXPLAINED = "equivalent_mutants"
 SUITE = "mutant"   # what stands before a mutant's name in its id
-SELFTEST = "selftest"
 ON = "soft"        # the target of its records: all profiles together decide
 END = b'{"t":"end"'
 
@@ -42,7 +41,7 @@ DEFAULT_TARGETS = ("soft", f"soft:amd,-{BARE},-wbnoinvd,-monitorx,-rdpru,-xsavee
 # What becomes of a mutant: the verdict of its record, and whether that is as it should be.
 STATES = {"killed": ("PASS", True), "survived": ("FAIL", False), "equivalent": ("SKIP", True),
           "stale": ("FAIL", False),      # killed, though said to be equivalent
-          "unreached": ("SKIP", True)}   # a check that matters to no case of the suites that were asked for
+          "unreached": ("SKIP", True)}   # a check that matters to no case, and that no suite answers for
 
 
 def names():
@@ -83,11 +82,6 @@ def concerns(name, instructions):
     insn = name.partition(".")[0].lower().replace(" ", "_")
     patterns = (insn,) + ALIASES.get(insn, ())
     return any(fnmatch.fnmatchcase(one, pattern) for one in instructions for pattern in patterns)
-
-
-def suites_of(suites):
-    """The suites that are judged where none is named: the library's own guest tests the library, not the CPU."""
-    return [suite for suite in suites if suite.name != SELFTEST] or suites
 
 
 def select(patterns, gates=False, checks=False):
@@ -179,7 +173,10 @@ class Hunt:
             if target.engine != "soft":
                 raise UsageError(f"--target {target.name}: only the software CPU can be broken")
         self.places = [Place(target, suite) for suite in suites for target in targets]
-        self.instructions = {case["insn"].lower() for suite in suites for case in suite.cases.values()}
+        answers = {suite.name: policy.answers(suite.name) for suite in suites}
+        self.instructions = {case["insn"].lower() for suite in suites if answers[suite.name].gates
+                             for case in suite.cases.values()}
+        self.checks = [pattern for one in answers.values() for pattern in one.checks]
         self.jobs, self.visors, self.why_stopped = jobs, Visors(), None
         self.known = explained()
 
@@ -200,9 +197,18 @@ class Hunt:
         return any(name in place.reached for place in self.places)
 
     def concerned(self, chosen):
-        """Those of the mutants that some case should notice: gates of what is tested, and all checks."""
-        return [name for name in chosen
-                if not is_gate(name) or self.matters(name) or concerns(name, self.instructions)]
+        """(those of the mutants that some case should notice, checks that are nobody's)
+
+        A mutant that matters to a case should be noticed, and one that a suite answers for.
+        """
+        mine = [name for name in chosen if self.matters(name) or self.answered(name)]
+        return mine, [name for name in chosen if not is_gate(name) and name not in set(mine)]
+
+    def answered(self, name):
+        """Whether a suite answers for a mutant (policy.Answers)."""
+        if is_gate(name):
+            return concerns(name, self.instructions)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.checks)
 
     def judge(self, name):
         """The end record of a mutant."""
@@ -264,7 +270,7 @@ class Hunt:
         return end
 
     def unreached(self, name):
-        """The end record of a check that mattered to no case, where not all suites were asked."""
+        """The end record of a check that mattered to no case, and that no suite answers for."""
         return self.record(name, "unreached", 0, None)
 
     def run(self, chosen, started, ended_, deadline=None):

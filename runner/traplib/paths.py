@@ -39,7 +39,7 @@ def guests():
 
 def suites():
     """Folder of the tables and the run policies."""
-    return (TREE or SHARE) / "suites"
+    return Path(os.environ.get("TRAPLINE_SUITES") or (TREE or SHARE) / "suites")
 
 
 def images():

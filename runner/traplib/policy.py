@@ -1,11 +1,12 @@
-"""The run policy of a suite: suites/NAME.toml, overridden by the command line."""
+"""The policy of a suite: suites/NAME.toml, overridden by the command line."""
 
 import tomllib
 
 from . import paths
 from .errors import UsageError
 
-KNOWN = {"timeout": (int, float), "max_insns": int, "targets": list, "foreign_timeout": (int, float)}
+KNOWN = {"run": {"timeout": (int, float), "max_insns": int, "targets": list, "foreign_timeout": (int, float)},
+         "mutants": {"gates": bool, "checks": list}}
 
 
 class Policy:
@@ -19,21 +20,41 @@ class Policy:
         self.foreign_timeout = foreign_timeout or timeout
 
 
+def section(suite, name):
+    """The keys of one section of a suite's file; a suite without a file has none."""
+    path = paths.suites() / f"{suite}.toml"
+    if not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8")).get(name, {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{paths.shown(path)}: {error}") from error
+    known = KNOWN[name]
+    for key, value in values.items():
+        if key not in known or not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] is bool):
+            raise UsageError(f"{paths.shown(path)}: [{name}] {key} = {value!r}: unknown key or wrong type; "
+                             f"known: {', '.join(known)}")
+    return values
+
+
 def load(suite, timeout=None, max_insns=None):
     """Reads the policy of @suite; a suite without a file has the defaults."""
-    path = paths.suites() / f"{suite}.toml"
-    values = {}
-    if path.is_file():
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8")).get("run", {})
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{paths.shown(path)}: {error}") from error
-        for key, value in values.items():
-            if key not in KNOWN or not isinstance(value, KNOWN[key]) or isinstance(value, bool):
-                raise UsageError(f"{paths.shown(path)}: [run] {key} = {value!r}: unknown key or wrong type; "
-                                 f"known: {', '.join(KNOWN)}")
+    values = section(suite, "run")
     if timeout is not None:
         values["timeout"] = values["foreign_timeout"] = timeout
     if max_insns is not None:
         values["max_insns"] = max_insns
     return Policy(**values)
+
+
+class Answers:
+    """Which mutants a suite answers for, whether or not they matter to one of its cases."""
+
+    def __init__(self, gates=False, checks=()):
+        self.gates = gates           # the gates of every instruction that has a case
+        self.checks = tuple(checks)  # patterns of names of checks
+
+
+def answers(suite):
+    """What the [mutants] section of @suite says."""
+    return Answers(**section(suite, "mutants"))
