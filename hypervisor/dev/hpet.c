@@ -24,7 +24,8 @@ enum { TIMER_CONFIG = 0x00, TIMER_COMPARATOR = 0x08 };
 
 static const struct state_field fields[] = {
 	STATE(struct hpet, config), STATE(struct hpet, status), STATE(struct hpet, counter),
-	STATE(struct hpet, since),  STATE(struct hpet, timer),  STATE(struct hpet, lines),
+	STATE(struct hpet, since),  STATE(struct hpet, timer),  STATE(struct hpet, edges),
+	STATE(struct hpet, lines),
 };
 
 static bool enabled(const struct hpet *hpet) { return hpet->config & ENABLE; }
@@ -65,7 +66,7 @@ static void update_lines(struct hpet *hpet)
 	uint32_t wanted = 0, changed;
 
 	for (unsigned i = 0; i < HPET_TIMERS; i++)
-		if ((hpet->status >> i & 1) && (hpet->timer[i].config & TN_LEVEL) &&
+		if (((hpet->timer[i].config & TN_LEVEL ? hpet->status : hpet->edges) >> i & 1) &&
 		    (hpet->timer[i].config & TN_ENABLE) && enabled(hpet) && input_valid(hpet, i))
 			wanted |= 1u << input_of(hpet, i);
 	changed = wanted ^ hpet->lines;
@@ -77,16 +78,14 @@ static void update_lines(struct hpet *hpet)
 
 static void raise(struct hpet *hpet, unsigned index)
 {
-	const struct hpet_timer *timer = &hpet->timer[index];
-
-	if (timer->config & TN_LEVEL) {
+	if (hpet->timer[index].config & TN_LEVEL) {
 		hpet->status |= 1u << index;
+	} else {
+		hpet->edges &= (uint8_t) ~(1u << index);
 		update_lines(hpet);
-	} else if ((timer->config & TN_ENABLE) && input_valid(hpet, index) &&
-		   !(hpet->lines >> input_of(hpet, index) & 1)) {
-		tell(hpet, input_of(hpet, index), true);
-		tell(hpet, input_of(hpet, index), false);
+		hpet->edges |= (uint8_t)(1u << index);
 	}
+	update_lines(hpet);
 }
 
 /* ---- comparators ---- */
@@ -187,6 +186,8 @@ static void write_config(struct hpet *hpet, uint64_t value)
 {
 	hpet->counter = counter_now(hpet);
 	hpet->since = clock_now(hpet->clock);
+	if ((hpet->config ^ value) & CONFIG_DEFINED)
+		hpet->edges = 0;
 	hpet->config = value & CONFIG_DEFINED;
 	update_lines(hpet);
 	arm_all(hpet);
@@ -196,6 +197,9 @@ static void write_timer_config(struct hpet *hpet, unsigned index, uint64_t value
 {
 	struct hpet_timer *timer = &hpet->timer[index];
 
+	/* What is raised for the old setting is not raised for the new one. */
+	if ((timer->config ^ value) & TN_WRITABLE & ~TN_VAL_SET)
+		hpet->edges &= (uint8_t) ~(1u << index);
 	timer->config = value & TN_WRITABLE;
 	if (!(value & TN_PERIODIC))
 		timer->config &= ~(uint64_t)TN_VAL_SET;
@@ -295,6 +299,7 @@ bool hpet_init(struct hpet *hpet, struct clock *clock)
 void hpet_reset(struct hpet *hpet)
 {
 	hpet->config = hpet->status = hpet->counter = 0;
+	hpet->edges = 0;
 	hpet->since = clock_now(hpet->clock);
 	for (unsigned i = 0; i < HPET_TIMERS; i++)
 		hpet->timer[i] = (struct hpet_timer){.comparator = UINT64_MAX};

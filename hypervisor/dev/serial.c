@@ -19,6 +19,10 @@ enum { RBR = 0, THR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, M
 #define FCR_ENABLE    0x01
 #define FCR_CLEAR_RX  0x02
 #define FCR_TRIGGER   0xc0
+#define LCR_DATA      0x03
+#define LCR_STOP      0x04
+#define LCR_PARITY    0x08
+#define LCR_BREAK     0x40
 #define LCR_DLAB      0x80
 #define MCR_DTR       0x01
 #define MCR_RTS       0x02
@@ -29,6 +33,9 @@ enum { RBR = 0, THR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, M
 #define LSR_DR        0x01
 #define LSR_OE        0x02
 #define LSR_ERRORS    0x1e
+#define LSR_FE        0x08
+#define LSR_BI        0x10
+#define LSR_FIFO      0x80
 #define LSR_THRE      0x20
 #define LSR_TEMT      0x40
 #define MSR_DELTAS    0x0f
@@ -42,11 +49,77 @@ static const struct state_field fields[] = {
 	STATE(struct serial, lcr),        STATE(struct serial, mcr),
 	STATE(struct serial, lsr),        STATE(struct serial, msr),
 	STATE(struct serial, scr),        STATE(struct serial, divisor),
-	STATE(struct serial, fifo),       STATE(struct serial, fifo_first),
-	STATE(struct serial, fifo_count), STATE(struct serial, thr_empty_pending),
-	STATE(struct serial, line),
+	STATE(struct serial, fifo),       STATE(struct serial, fifo_error),
+	STATE(struct serial, fifo_first), STATE(struct serial, fifo_count),
+	STATE(struct serial, timed_out),  STATE(struct serial, times_out_at),
+	STATE(struct serial, line),       STATE(struct serial, thr_empty_pending),
 };
-STATE_TABLE(serial_state, "serial", 1, fields);
+
+static void loaded(void *device)
+{
+	struct serial *serial = device;
+
+	if (serial->clock)
+		clock_arm(&serial->timer, serial->times_out_at);
+}
+STATE_TABLE(serial_state, "serial", 2, fields, loaded);
+
+/* ---- the character time-out ---- */
+
+/* Start bit, data, parity and stop bits, of 16 * divisor clocks of 1.8432 MHz each; four of these. */
+static uint64_t timeout_ns(const struct serial *serial)
+{
+	uint64_t half_bits = 2 * (1u + 5u + (serial->lcr & LCR_DATA) + (serial->lcr & LCR_PARITY ? 1u : 0u) + 1u);
+
+	if (serial->lcr & LCR_STOP)
+		half_bits += serial->lcr & LCR_DATA ? 2u : 1u;
+	/* A divisor of 0 counts as 65536. */
+	return 4 * half_bits * 8 * (serial->divisor ? serial->divisor : 65536u) * 1000000000u / 1843200u;
+}
+
+static void set_timeout(struct serial *serial, uint64_t at)
+{
+	serial->times_out_at = at;
+	if (serial->clock)
+		clock_arm(&serial->timer, at);
+}
+
+/* Something came or was read: the waiting begins anew. */
+static void restart_timeout(struct serial *serial)
+{
+	bool waiting = (serial->fcr & FCR_ENABLE) && serial->fifo_count;
+
+	serial->timed_out = waiting && !serial->clock;
+	set_timeout(serial, waiting && serial->clock ? clock_now(serial->clock) + timeout_ns(serial) : CLOCK_NEVER);
+}
+
+static void empty_fifo(struct serial *serial)
+{
+	serial->fifo_first = serial->fifo_count = 0;
+	memset(serial->fifo_error, 0, sizeof(serial->fifo_error));
+	serial->lsr &= (uint8_t)~LSR_DR;
+	restart_timeout(serial);
+}
+
+static void update_line(struct serial *serial);
+
+static void fired(void *owner, uint64_t due)
+{
+	struct serial *serial = owner;
+
+	(void)due;
+	serial->times_out_at = CLOCK_NEVER;
+	serial->timed_out = 1;
+	update_line(serial);
+}
+
+bool serial_use_clock(struct serial *serial, struct clock *clock)
+{
+	if (!clock_add(clock, &serial->timer, fired, serial))
+		return false;
+	serial->clock = clock;
+	return true;
+}
 
 void serial_reset(struct serial *serial)
 {
@@ -54,7 +127,7 @@ void serial_reset(struct serial *serial)
 	serial->lsr = LSR_THRE | LSR_TEMT;
 	serial->msr = MSR_CTS | MSR_DSR | MSR_DCD; /* someone is at the other end */
 	serial->divisor = 12;                      /* 9600 baud, as a PC's firmware leaves it */
-	serial->fifo_first = serial->fifo_count = 0;
+	empty_fifo(serial);
 	serial->thr_empty_pending = 0;
 	serial->line = 0;
 }
@@ -75,8 +148,7 @@ static uint8_t identify(const struct serial *serial)
 		return IIR_LINE;
 	if ((serial->ier & IER_RECEIVED) && serial->fifo_count >= trigger_level(serial))
 		return IIR_RECEIVED;
-	/* Below the trigger level, time passes and the timeout speaks. */
-	if ((serial->ier & IER_RECEIVED) && serial->fifo_count)
+	if ((serial->ier & IER_RECEIVED) && serial->timed_out)
 		return IIR_TIMEOUT;
 	if ((serial->ier & IER_THR_EMPTY) && serial->thr_empty_pending)
 		return IIR_THR_EMPTY;
@@ -106,17 +178,33 @@ unsigned serial_room(const struct serial *serial)
 	return serial->fifo_count < size ? size - serial->fifo_count : 0;
 }
 
-static void take_in(struct serial *serial, uint8_t byte)
+/* The byte at the top shows its errors. */
+static void show_errors(struct serial *serial)
 {
+	uint8_t *errors = &serial->fifo_error[serial->fifo_first];
+
+	if (serial->fifo_count)
+		serial->lsr |= *errors;
+	*errors = 0;
+}
+
+static void take_in(struct serial *serial, uint8_t byte, uint8_t errors)
+{
+	unsigned at = (serial->fifo_first + serial->fifo_count) % SERIAL_FIFO;
+
 	if (serial_room(serial) == 0) {
 		serial->lsr |= LSR_OE;
 		/* Without FIFOs, the new byte replaces the old one. */
 		if (!(serial->fcr & FCR_ENABLE))
 			serial->fifo[serial->fifo_first] = byte;
 	} else {
-		serial->fifo[(serial->fifo_first + serial->fifo_count) % SERIAL_FIFO] = byte;
+		serial->fifo[at] = byte;
+		serial->fifo_error[at] = errors;
 		serial->fifo_count++;
 		serial->lsr |= LSR_DR;
+		if (serial->fifo_count == 1)
+			show_errors(serial);
+		restart_timeout(serial);
 	}
 	update_line(serial);
 }
@@ -124,7 +212,7 @@ static void take_in(struct serial *serial, uint8_t byte)
 void serial_receive(struct serial *serial, uint8_t byte)
 {
 	if (!(serial->mcr & MCR_LOOP))
-		take_in(serial, byte);
+		take_in(serial, byte, 0);
 }
 
 static uint8_t read_rbr(struct serial *serial)
@@ -134,16 +222,18 @@ static uint8_t read_rbr(struct serial *serial)
 	if (serial->fifo_count) {
 		serial->fifo_first = (uint8_t)((serial->fifo_first + 1) % SERIAL_FIFO);
 		serial->fifo_count--;
+		show_errors(serial);
 	}
 	if (!serial->fifo_count)
 		serial->lsr &= (uint8_t)~LSR_DR;
+	restart_timeout(serial);
 	return byte;
 }
 
 static void write_thr(struct serial *serial, uint8_t byte)
 {
 	if (serial->mcr & MCR_LOOP)
-		take_in(serial, byte);
+		take_in(serial, byte, 0);
 	else if (serial->sent)
 		serial->sent(serial->owner, byte);
 	serial->thr_empty_pending = 1;
@@ -163,11 +253,11 @@ static uint8_t read_iir(struct serial *serial)
 static void write_fcr(struct serial *serial, uint8_t value)
 {
 	/* Turning FIFOs on or off clears them. */
-	if ((value & FCR_CLEAR_RX) || (value & FCR_ENABLE) != (serial->fcr & FCR_ENABLE)) {
-		serial->fifo_first = serial->fifo_count = 0;
-		serial->lsr &= (uint8_t)~LSR_DR;
-	}
+	bool clear = (value & FCR_CLEAR_RX) || (value & FCR_ENABLE) != (serial->fcr & FCR_ENABLE);
+
 	serial->fcr = value & FCR_ENABLE ? value & (FCR_ENABLE | FCR_TRIGGER) : 0;
+	if (clear)
+		empty_fifo(serial);
 }
 
 static void write_mcr(struct serial *serial, uint8_t value)
@@ -186,6 +276,26 @@ static void write_mcr(struct serial *serial, uint8_t value)
 	serial->msr = (uint8_t)(lines | (serial->msr & MSR_DELTAS) | deltas);
 }
 
+/* LSR bit 7: a parity, framing or break error is in the FIFO, the byte at its top included. */
+static bool fifo_has_error(const struct serial *serial)
+{
+	bool found = serial->lsr & (LSR_ERRORS & ~LSR_OE);
+
+	for (unsigned i = 0; i < SERIAL_FIFO; i++)
+		found = found || serial->fifo_error[i];
+	return found && (serial->fcr & FCR_ENABLE);
+}
+
+/* Breaking the line, in loopback one's own, sends one NUL with a framing error. */
+static void write_lcr(struct serial *serial, uint8_t value)
+{
+	bool begins = (value & LCR_BREAK) && !(serial->lcr & LCR_BREAK);
+
+	serial->lcr = value;
+	if (begins && (serial->mcr & MCR_LOOP))
+		take_in(serial, 0, LSR_BI | LSR_FE);
+}
+
 static uint8_t read_register(struct serial *serial, unsigned offset)
 {
 	uint8_t value;
@@ -197,7 +307,7 @@ static uint8_t read_register(struct serial *serial, unsigned offset)
 	case LCR: return serial->lcr;
 	case MCR: return serial->mcr;
 	case LSR:
-		value = serial->lsr;
+		value = (uint8_t)(serial->lsr | (fifo_has_error(serial) ? LSR_FIFO : 0));
 		serial->lsr &= (uint8_t)~LSR_ERRORS;
 		return value;
 	case MSR:
@@ -228,7 +338,7 @@ static void write_register(struct serial *serial, unsigned offset, uint8_t value
 		serial->ier = value & IER_DEFINED;
 		break;
 	case FCR: write_fcr(serial, value); break;
-	case LCR: serial->lcr = value; break;
+	case LCR: write_lcr(serial, value); break;
 	case MCR: write_mcr(serial, value); break;
 	case LSR: /* read-only outside the factory */
 	case MSR: break;

@@ -175,6 +175,76 @@ static void interrupts(void **state)
 	assert_int_equal(in(s, 1), 0x0f);
 }
 
+static uint64_t time_now(void *owner) { return *(uint64_t *)owner; }
+
+static void character_timeout(void **state)
+{
+	struct session *s = *state;
+	struct clock clock;
+	uint64_t time = 1000;
+
+	clock_init(&clock);
+	clock.owner = &time;
+	clock.now = time_now;
+	assert_true(serial_use_clock(&s->serial, &clock));
+	out(s, 3, 0x80);
+	out(s, 0, 1);
+	out(s, 1, 0);
+	out(s, 3, 0x03); /* 115200 8n1: a character takes 86806 ns */
+	out(s, 2, 0xc1);
+	out(s, 1, 0x01);
+	out(s, 4, 0x08);
+	serial_receive(&s->serial, 'a');
+	assert_int_equal(in(s, 2), 0xc1);
+	assert_int_equal(clock.next, 1000 + 347222);
+	time = 300000;
+	serial_receive(&s->serial, 'b');
+	assert_int_equal(clock.next, 300000 + 347222);
+	time = clock.next;
+	clock_run(&clock);
+	assert_int_equal(s->line, 1);
+	assert_int_equal(in(s, 2), 0xcc);
+	/* A read takes it away, and starts it again for what is left. */
+	assert_int_equal(in(s, 0), 'a');
+	assert_int_equal(s->line, 0);
+	assert_int_equal(clock.next, time + 347222);
+	assert_int_equal(in(s, 0), 'b');
+	assert_int_equal(clock.next, CLOCK_NEVER);
+	/* 14 bytes are the trigger. */
+	for (unsigned i = 0; i < 13; i++)
+		serial_receive(&s->serial, 'x');
+	assert_int_equal(s->line, 0);
+	serial_receive(&s->serial, 'x');
+	assert_int_equal(in(s, 2), 0xc4);
+	/* 5 bits, parity, one and a half stop bits at a divisor of 65536. */
+	out(s, 2, 0x03);
+	out(s, 3, 0x80);
+	out(s, 0, 0);
+	out(s, 3, 0x0c);
+	serial_receive(&s->serial, 'y');
+	assert_int_equal(clock.next, time + 4ull * 17 * 8 * 65536 * 1000000000 / 1843200);
+}
+
+static void breaks(void **state)
+{
+	struct session *s = *state;
+
+	out(s, 2, 0x01);
+	out(s, 4, 0x10);
+	out(s, 1, 0x04);
+	out(s, 0, 'a');
+	out(s, 3, 0x43);
+	out(s, 3, 0x03);
+	assert_int_equal(in(s, 5), 0xe1); /* an error is behind the byte at the top */
+	assert_int_equal(in(s, 0), 'a');
+	assert_int_equal(in(s, 2), 0xc6);
+	assert_int_equal(in(s, 5), 0xf9);
+	assert_int_equal(in(s, 5), 0x61);
+	assert_int_equal(in(s, 2), 0xc1);
+	assert_int_equal(in(s, 0), 0);
+	assert_int_equal(in(s, 5), 0x60);
+}
+
 static void its_state_is_all_of_it(void **state)
 {
 	struct session *s = *state;
@@ -195,7 +265,7 @@ static void its_state_is_all_of_it(void **state)
 	other.owner = s->serial.owner;
 	other.sent = s->serial.sent;
 	other.interrupt = s->serial.interrupt;
-	assert_memory_equal(&other, &s->serial, offsetof(struct serial, owner));
+	assert_memory_equal(&other, &s->serial, offsetof(struct serial, clock));
 	free(saved);
 }
 
@@ -210,6 +280,8 @@ int main(void)
 		TEST(overrun_without_fifo),
 		TEST(loopback),
 		TEST(interrupts),
+		TEST(character_timeout),
+		TEST(breaks),
 		TEST(its_state_is_all_of_it),
 	};
 
