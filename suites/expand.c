@@ -125,20 +125,9 @@ static bool row_covers(const struct insn *insn, unsigned where, unsigned mode, u
 
 static void cell_begin(struct cell *x)
 {
-	struct cell fresh = {.suite = x->suite,
-			     .file = x->file,
-			     .line = x->line,
-			     .insns = x->insns,
-			     .where = x->where,
-			     .insn_index = x->insn_index,
-			     .mode = x->mode,
-			     .cpl = x->cpl,
-			     .made = x->made,
-			     .active = true,
-			     .insn = x->insn,
-			     .operand = CASE_OPERAND};
-
-	*x = fresh;
+	memset(&x->active, 0, offsetof(struct cell, wants) - offsetof(struct cell, active));
+	x->active = true;
+	x->operand = CASE_OPERAND;
 	baseline(&x->state, x->mode, x->cpl);
 }
 
@@ -340,6 +329,11 @@ void given_needs(struct cell *x, const char *feature, bool present)
 					     .field = (uint16_t)bit->reg,
 					     .address = bit->leaf,
 					     .value = bit->subleaf});
+}
+
+void given_physical_bits(struct cell *x, unsigned most)
+{
+	setting_add(x, (struct case_setting){.kind = SETTING_PHYSICAL_BITS, .value = most});
 }
 
 /* CR4 bits are reserved where their feature is absent (SDM 3A 2.5). */

@@ -91,8 +91,8 @@ const struct feature_bit *feature_find(const char *name);
 #define EFFECTS_MAX  40
 #define WANTS_MAX    6
 #define SETTINGS_MAX 96
-#define CITES_MAX    6
-#define TAGS_MAX     8
+#define CITES_MAX    10
+#define TAGS_MAX     12
 
 #define EFFECT_EVENT STATE_COUNT /* not a field: the vector of an interrupt */
 
@@ -124,11 +124,12 @@ struct cell {
 	const enum insn_key *insns;
 	unsigned where;
 	unsigned insn_index, mode, cpl; /* the cursor of row_next() */
+	const struct insn *insn;
 	unsigned made;
+	/* From here to the outcomes, each of which begins empty, all is zero in a new cell. */
 	bool active;
 	bool skip; /* a condition that cannot matter here was given */
 
-	const struct insn *insn;
 	struct machine_state state; /* as the settings so far make it */
 	struct case_setting settings[SETTINGS_MAX];
 	unsigned setting_count;
@@ -138,7 +139,7 @@ struct cell {
 	bool base_bp;       /* the memory operand is [RBP], of the stack segment */
 	unsigned address_size, operand_size; /* bits; 0: the mode's own */
 	uint32_t operand;   /* linear address of the memory operand */
-	uint8_t tail[16]; /* bytes after the instruction */
+	uint8_t tail[48]; /* bytes after the instruction */
 	unsigned tail_count;
 	uint8_t bytes[CASE_BYTES_MAX];
 	unsigned length;
@@ -149,12 +150,12 @@ struct cell {
 	const char *variant[TAGS_MAX];
 	char numbered[TAGS_MAX][24]; /* those that were made from numbers */
 	unsigned variant_count;
-	struct want wants[WANTS_MAX];
 	unsigned want_count;
 	const struct manual *cites[CITES_MAX];
 	unsigned cite_count;
 	struct case_watch watch[CASE_WATCH_MAX];
 	unsigned watch_count;
+	struct want wants[WANTS_MAX];
 };
 
 /* A finished case. */

@@ -98,6 +98,7 @@
 	given_descriptor(x, (selector), (base), (limit), (attributes))
 #define NEEDS(feature) given_needs(x, #feature, true)
 #define LACKS(feature) given_needs(x, #feature, false)
+#define PHYSICAL_BITS(most) given_physical_bits(x, (most)) /* of a physical address, at most (CPUID 80000008H) */
 
 /* How the instruction is written. */
 #define PREFIX(byte)       given_prefix(x, byte)
@@ -191,6 +192,7 @@ void given_clear(struct cell *x, enum state_field field, uint64_t value);
 void given_poke(struct cell *x, enum setting_kind kind, uint32_t address, uint64_t value);
 void given_descriptor(struct cell *x, unsigned selector, uint64_t base, uint32_t limit, uint32_t attributes);
 void given_needs(struct cell *x, const char *feature, bool present);
+void given_physical_bits(struct cell *x, unsigned most);
 void given_prefix(struct cell *x, unsigned byte);
 void given_tail(struct cell *x, const uint8_t *bytes, size_t count);
 void given_operand(struct cell *x, enum operand_kind kind);

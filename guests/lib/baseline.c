@@ -92,6 +92,18 @@ static bool needs(const struct case_setting *setting)
 	return false;
 }
 
+static bool has_physical_bits(uint64_t most)
+{
+	uint32_t r[4];
+
+	machine_cpuid(0x80000008, 0, r);
+	if ((r[0] & 0xff) <= most)
+		return true;
+	report_text("NOTSUP cpuid.80000008.0.eax=0x");
+	report_hex(r[0]);
+	return false;
+}
+
 /* CPUID faulting is announced by an MSR (SDM 4, MSR_PLATFORM_INFO bit 31), not by CPUID. */
 static bool has_misc_features(void)
 {
@@ -119,6 +131,10 @@ bool baseline_apply(const struct case_spec *spec, struct machine_state *state)
 		case SETTING_POKE2: world_poke(setting->address, &setting->value, 2); break;
 		case SETTING_POKE4: world_poke(setting->address, &setting->value, 4); break;
 		case SETTING_POKE8: world_poke(setting->address, &setting->value, 8); break;
+		case SETTING_PHYSICAL_BITS:
+			if (!has_physical_bits(setting->value))
+				return false;
+			break;
 		case SETTING_NEEDS:
 			if (!needs(setting))
 				return false;

@@ -34,6 +34,7 @@ enum setting_kind {
 	SETTING_POKE2,
 	SETTING_POKE4,
 	SETTING_POKE8,
+	SETTING_PHYSICAL_BITS, /* precondition: CPUID 80000008H tells at most @value, else NOTSUP */
 	SETTING_NEEDS  /* precondition: CPUID leaf/subleaf/register/bit has this value, else NOTSUP */
 };
 

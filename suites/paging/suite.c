@@ -1,0 +1,45 @@
+/* suite.c: the rows of the paging suite, family by family. */
+#include "product.h"
+#include "words.h"
+
+const char suite_name[] = "paging";
+
+#define FAMILY(name) static void name(struct cell *x)
+
+FAMILY(product)
+{
+#include "product.def"
+}
+
+FAMILY(unusable)
+{
+#include "unusable.def"
+}
+
+FAMILY(pairs)
+{
+#include "pairs.def"
+}
+
+FAMILY(sampled)
+{
+#include "sampled.def"
+}
+
+FAMILY(elsewhere)
+{
+#include "elsewhere.def"
+}
+
+void suite_rows(struct suite *suite)
+{
+	static struct cell cell;
+
+	cell.suite = suite;
+	product(&cell);
+	unusable(&cell);
+	pairs(&cell);
+	sampled(&cell);
+	elsewhere(&cell);
+	product_inventory(suite);
+}
