@@ -32,8 +32,9 @@ void ioapic_reset(struct ioapic *ioapic);
  * and writes there do nothing. */
 void ioapic_mmio_read(struct ioapic *ioapic, unsigned offset, void *to, unsigned size);
 void ioapic_mmio_write(struct ioapic *ioapic, unsigned offset, const void *from, unsigned size);
-/* The level of an input, after polarity: true is asserted. */
-void ioapic_line(struct ioapic *ioapic, unsigned input, bool asserted);
+/* The level of an input's pin. The board's wires are active high: what is asserted is high, and an entry that
+ * says active low turns it around. Input 0 has the 8259As' INT, 2 the timer. */
+void ioapic_line(struct ioapic *ioapic, unsigned input, bool high);
 /* An EOI message: ends every level-triggered entry with this vector (SDM 3A 11.8.5). */
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector);
 /* Sends again what nobody has accepted. */

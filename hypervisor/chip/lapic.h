@@ -77,6 +77,7 @@ struct apic_bus {
 struct lapic_model {
 	bool x2apic, tsc_deadline, amd;
 	bool extended;          /* AMD's extended APIC space, 400H to 530H */
+	bool no_lowest_ipi;     /* refuses to send IPIs of lowest priority, with an error in ESR */
 	bool cmci;              /* there is an LVT entry for corrected machine checks */
 	uint32_t physical_bits; /* width of what IA32_APIC_BASE may hold */
 	uint32_t timer_ns;      /* period of the timer's input, before the divider; not 0 */
@@ -97,7 +98,7 @@ enum lapic_lvt {
 
 struct lapic {
 	uint32_t id; /* initial, as CPUID tells it */
-	bool bsp;
+	bool bsp;    /* the first on its bus */
 	/* State; lapic_state lists it. Registers by the manual's names. */
 	uint64_t base; /* IA32_APIC_BASE */
 	uint32_t apic_id, tpr, ldr, dfr, svr, esr, esr_pending, remote_read;
@@ -123,7 +124,8 @@ struct lapic {
  */
 extern const struct state_table lapic_state;
 
-/* Joins the bus (false: it is full) and resets. @lapic was zero; all else is borrowed. */
+/* Joins the bus (false: it or the clock is full) and resets. @lapic was zero; the bus and the clock are
+ * borrowed. */
 bool lapic_init(struct lapic *lapic, uint32_t id, const struct lapic_model *model,
 		const struct lapic_cpu *cpu, struct apic_bus *bus, struct clock *clock);
 /* RESET, or INIT, which keeps IA32_APIC_BASE and the APIC id (SDM 3A 11.4.7). */

@@ -80,6 +80,7 @@
 #define MSR_VM_CR                0xc0010114u
 #define MSR_VM_HSAVE_PA          0xc0010117u
 
+#define APIC_DEFAULT_BASE 0xfee00000u
 #define APIC_BASE_BSP    (1u << 8)
 #define APIC_BASE_EXTD   (1u << 10)
 #define APIC_BASE_ENABLE (1u << 11)
