@@ -47,9 +47,14 @@ static const struct bus_range *find_mmio(const struct bus *bus, uint64_t address
 	return NULL;
 }
 
-static const struct bus_range *find(const struct bus *bus, const struct bus_access *access)
+static const struct bus_range *find(struct bus *bus, const struct bus_access *access)
 {
-	return access->port ? find_port(bus, (unsigned)access->address) : find_mmio(bus, access->address);
+	const struct bus_range *range =
+		access->port ? find_port(bus, (unsigned)access->address) : find_mmio(bus, access->address);
+
+	if (range || !bus->decode || !bus->decode(bus->decode_owner, access, &bus->decoded))
+		return range;
+	return &bus->decoded;
 }
 
 static uint64_t ones(unsigned size) { return ~0ull >> (64 - 8 * size); }

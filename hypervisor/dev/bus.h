@@ -40,6 +40,10 @@ struct bus {
 	void (*unclaimed)(void *owner, const struct bus_access *access);
 	void (*traced)(void *trace_owner, const struct bus_access *access); /* each access, when not NULL */
 	void *trace_owner;
+	/* Asked where no claimed range answers: whether one that moves (PCI) does, and which. May be NULL. */
+	bool (*decode)(void *decode_owner, const struct bus_access *access, struct bus_range *range);
+	void *decode_owner;
+	struct bus_range decoded; /* what it has said last */
 	bool open_bus;
 	unsigned port_count, mmio_count;
 	struct bus_range port[BUS_RANGES_MAX], mmio[BUS_RANGES_MAX];
