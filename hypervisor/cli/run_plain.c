@@ -95,7 +95,7 @@ static int start_trace(struct plain *plain, struct tracer *tracer)
 		return 0;
 	plain->machine->bus.traced = tracer_access;
 	plain->machine->bus.trace_owner = tracer->file;
-	return ops->trace(plain->machine->vcpu, &tracer->trace);
+	return ops->trace(plain->machine->engine, &tracer->trace);
 }
 
 int run_plain(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer)

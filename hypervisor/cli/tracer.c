@@ -3,14 +3,27 @@
 #include <errno.h>
 #include <inttypes.h>
 
-static void insn(void *owner, uint64_t rip, const char *text)
+/* The vCPU's number stands first where there are several. */
+static void number(const struct tracer *tracer, unsigned vcpu)
 {
-	fprintf(owner, "%016" PRIx64 "  %s\n", rip, text);
+	if (tracer->several)
+		fprintf(tracer->file, "%u: ", vcpu);
 }
 
-static void event(void *owner, uint64_t rip, const char *text)
+static void insn(void *owner, unsigned vcpu, uint64_t rip, const char *text)
 {
-	fprintf(owner, "%016" PRIx64 "  -- %s\n", rip, text);
+	const struct tracer *tracer = owner;
+
+	number(tracer, vcpu);
+	fprintf(tracer->file, "%016" PRIx64 "  %s\n", rip, text);
+}
+
+static void event(void *owner, unsigned vcpu, uint64_t rip, const char *text)
+{
+	const struct tracer *tracer = owner;
+
+	number(tracer, vcpu);
+	fprintf(tracer->file, "%016" PRIx64 "  -- %s\n", rip, text);
 }
 
 void tracer_access(void *file, const struct bus_access *access)
@@ -26,7 +39,7 @@ int tracer_open(struct tracer *tracer, const char *path)
 	tracer->file = fopen(path, "we");
 	if (!tracer->file)
 		return -errno;
-	tracer->trace = (struct engine_trace){.owner = tracer->file, .insn = insn, .event = event};
+	tracer->trace = (struct engine_trace){.owner = tracer, .insn = insn, .event = event};
 	return 0;
 }
 

@@ -10,7 +10,8 @@
 #include "engine/engine.h"
 
 struct tracer {
-	FILE *file; /* NULL: no trace is wanted */
+	FILE *file;   /* NULL: no trace is wanted */
+	bool several; /* vCPUs: each line says whose it is */
 	struct engine_trace trace;
 };
 

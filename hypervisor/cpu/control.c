@@ -280,7 +280,7 @@ void control_write_dr(struct cpu *cpu, unsigned number, uint64_t value)
 
 /* ---- time ---- */
 
-uint64_t control_tsc(const struct cpu *cpu) { return cpu_retired(cpu) + cpu->tsc_offset; }
+uint64_t control_tsc(const struct cpu *cpu) { return cpu_ticks(cpu) + cpu->tsc_offset; }
 
 /* ---- RFLAGS ---- */
 

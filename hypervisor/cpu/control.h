@@ -30,6 +30,8 @@ uint32_t xsave_mxcsr_mask(const struct cpu *cpu);
 bool cpuid_monitor_enabled(const struct cpu *cpu);
 /* What RESET makes of cpu->msr (SDM 3A table 9-1, APM 2 table 14-2). APIC_BASE is the bus's. */
 void msr_reset(struct cpu *cpu);
+/* Adds @by to the counters of @msr that follow cpu->retired: in struct vcpu_state they are less the TSC. */
+void msr_counters_move(struct vcpu_state *msr, uint64_t by);
 /* RDPMC's counter. False: there is none of that index. */
 bool msr_read_counter(struct cpu *cpu, uint32_t index, uint64_t *value);
 

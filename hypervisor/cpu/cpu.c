@@ -138,22 +138,23 @@ static void reset_power_up(struct cpu *cpu)
 	cpu->xcr0 = XCR0_X87;
 	cpu->pkru = 0;
 	cpu->cr0 = CR0_CD | CR0_NW;
-	cpu->tsc_offset = 0;
-	cpu->retired = 0;
+	cpu->tsc_offset = -cpu_ticks(cpu);
 	msr_reset(cpu);
 }
 
 void cpu_reset(struct cpu *cpu, bool init)
 {
-	if (!init)
+	cpu->insn = NULL;
+	if (!init) {
 		reset_power_up(cpu);
+		cpu->init_pending = cpu->smi_pending = false;
+	}
 	for (unsigned i = 0; i < REG_SLOTS; i++)
 		cpu->reg[i] = 0;
 	cpu->reg[RDX] = cpu->profile->signature;
 	flags_set(&cpu->lazy, 0);
 	cpu->rflags = RFLAGS_FIXED;
 	cpu->rip = 0xfff0;
-	cpu->insn = NULL;
 	reset_segments(cpu);
 	cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
 	cpu->cr2 = cpu->cr3 = cpu->cr4 = cpu->cr8 = cpu->efer = 0;
@@ -165,7 +166,8 @@ void cpu_reset(struct cpu *cpu, bool init)
 	cpu->shadow = SHADOW_NONE;
 	cpu->nmi_blocked = cpu->nmi_pending = cpu->smm = false;
 	cpu->dr6_pending = 0;
-	cpu->pending = 0;
+	cpu->pending &= PENDING_STOP | PENDING_STEP;
+	cpu->wait = (struct cpu_wait){0};
 	cpu->delivering_depth = 0;
 	cpu->step_tf = false;
 	segment_derive_all(cpu);
@@ -201,6 +203,7 @@ void cpu_save(struct cpu *cpu, struct vcpu_state *to)
 	COPY_ARRAY(to->st, cpu->st);
 	COPY_ARRAY(to->vector, cpu->vector);
 	to->tsc = control_tsc(cpu);
+	msr_counters_move(to, cpu->retired - to->tsc);
 	to->activity = cpu->activity;
 	to->shadow = cpu->shadow;
 	vcpu_state_clear_padding(to);
@@ -225,6 +228,9 @@ void cpu_load(struct cpu *cpu, const struct vcpu_state *from)
 	COPY_ARRAY(cpu->st, from->st);
 	COPY_ARRAY(cpu->vector, from->vector);
 	cpu->tsc_offset += from->tsc - control_tsc(cpu);
+	msr_counters_move(&cpu->msr, from->tsc - cpu->retired);
+	cpu->init_pending = cpu->smi_pending = false;
+	cpu->wait = (struct cpu_wait){0};
 	cpu->activity = (enum activity)from->activity;
 	cpu->shadow = (enum shadow)from->shadow;
 	cpu->dr6_pending = 0;

@@ -105,7 +105,8 @@ struct event {
 enum cpu_stop {
 	CPU_STOP_BUDGET,     /* cpu->stop_at instructions have retired */
 	CPU_STOP_REQUESTED,  /* the bus called cpu_request_stop(), or event_at was reached before stop_at */
-	CPU_STOP_HALT,       /* HLT, and nothing that is pending can end it */
+	CPU_STOP_YIELD,      /* PAUSE, where cpu->shares */
+	CPU_STOP_HALT,       /* HLT, MWAIT or wait-for-SIPI, and nothing that is pending can end it */
 	CPU_STOP_SHUTDOWN,   /* triple fault: SDM 3A 6.15 (#DF) */
 	CPU_STOP_UNMODELLED  /* an instruction or feature that is not modelled; cpu->unmodelled says which */
 };
@@ -124,6 +125,10 @@ struct cpu_bus {
 	/* The local APIC: takes the highest-priority vector, or returns -1. */
 	int (*interrupt_acknowledge)(void *owner);
 	void (*cr8_written)(void *owner, uint64_t cr8);
+	/* INIT was taken, after cpu_reset(): the local APIC's part of it, and what the CPU does next. */
+	void (*init_taken)(void *owner);
+	/* The TSC was written: deadlines lie elsewhere now. May be NULL. */
+	void (*tsc_moved)(void *owner);
 	/* MSRs that belong to the APIC (x2APIC range, IA32_APIC_BASE, IA32_TSC_DEADLINE). False: #GP(0). */
 	bool (*msr_read)(void *owner, uint32_t index, uint64_t *value);
 	bool (*msr_write)(void *owner, uint32_t index, uint64_t value);
@@ -142,7 +147,7 @@ enum {
 	PENDING_SHADOW = 32,   /* cpu->shadow is set: step one instruction, then clear it */
 	PENDING_STEP = 64,     /* RFLAGS.TF, an enabled code breakpoint, or tracing: one instruction at a time */
 	PENDING_DEBUG = 128,   /* cpu->dr6_pending holds a data or I/O breakpoint to report after this instruction */
-	PENDING_EVENT_TIME = 256 /* cpu->retired has come to cpu->event_at */
+	PENDING_YIELD = 256    /* PAUSE, where cpu->shares */
 };
 
 /* An answer of profile_cpuid() that is kept. */
@@ -151,6 +156,15 @@ struct cpuid_answer {
 	bool known;
 	uint32_t leaf, subleaf;
 	struct cpuid_registers registers;
+};
+
+/* MONITOR and its kin, and how the wait behind it ends (SDM 2B MWAIT, 2D UMWAIT; APM 3 MWAITX). */
+struct cpu_wait {
+	bool armed;          /* a store to the line at @line disarms, and ends ACTIVITY_MWAIT */
+	bool masked;         /* interrupts end it even where IF = 0 */
+	bool carry;          /* CF = 1 when @until is what ends it */
+	uint64_t line;       /* physical */
+	uint64_t until;      /* of cpu_ticks(); UINT64_MAX: no limit of time */
 };
 
 struct cpu {
@@ -190,9 +204,12 @@ struct cpu {
 	enum activity activity;
 	enum shadow shadow;
 	bool nmi_blocked, nmi_pending, smm;
+	bool init_pending, smi_pending; /* with their PENDING_ bits */
 	bool interrupt_line;       /* INTR; PENDING_INTERRUPT is set while it is raised and IF = 1 */
 	uint64_t dr6_pending;      /* DR6 bits of breakpoints hit by the running instruction */
-	uint64_t tsc_offset;       /* TSC = retired * ticks per instruction + offset */
+	uint64_t clock_offset;     /* cpu_ticks() = retired + clock_offset; the engine's */
+	uint64_t tsc_offset;       /* TSC = cpu_ticks() + tsc_offset */
+	struct cpu_wait wait;
 
 	/* The model's own. */
 	const struct profile *profile; /* what CPUID says */
@@ -204,6 +221,7 @@ struct cpu {
 	uint32_t apic_id;          /* initial APIC id, as CPUID tells it; set by the engine, 0 after cpu_new() */
 	uint64_t physical_mask;    /* bits of a physical address, from the profile */
 	bool tracing;
+	bool shares;               /* other CPUs wait for their turn: PAUSE ends this one's */
 	struct event delivering;   /* while delivering_depth > 0: for #DF and for EXT */
 	int delivering_depth;
 	/* trace.c's: what a jump needs, and the handler put aside to leave a running trace. */
@@ -246,7 +264,7 @@ void cpu_step_changed(struct cpu *cpu);
 /* ---- running (run.c) ---- */
 
 /*
- * Runs until something stops it. cpu->stop_at must be set; event_at where it lies between now
+ * Runs until something stops it. cpu->stop_at and clock_offset must be set; event_at where it lies between now
  * and stop_at ends the run as well (CPU_STOP_REQUESTED), elsewhere it is ignored. On return RIP and retired are
  * exact. A CPU that stopped for HALT or SHUTDOWN stays so until an event or a reset.
  */
@@ -256,8 +274,20 @@ void cpu_request_stop(struct cpu *cpu);
 /* The level of the interrupt line (INTR); delivered by bus.interrupt_acknowledge. */
 void cpu_set_interrupt_line(struct cpu *cpu, bool raised);
 void cpu_raise_nmi(struct cpu *cpu);
+void cpu_raise_smi(struct cpu *cpu);
+/* Latches INIT; a CPU that is not in cpu_run() takes it at once (but in SMM), else before its next instruction. */
+void cpu_raise_init(struct cpu *cpu, bool running);
+/* A start-up IPI: without effect where the CPU does not wait for one (SDM 3A 9.4.4.1). Not in cpu_run(). */
+void cpu_start(struct cpu *cpu, uint8_t vector);
+/* Whether cpu_run() would do anything: the CPU is active, or what is pending ends its wait. */
+bool cpu_runnable(const struct cpu *cpu);
+/* A PAUSE: comes back from cpu_run() after it. */
+void cpu_yield(struct cpu *cpu);
 /* Moves event_at, from a bus call too; past stop_at, it is stop_at. */
 void cpu_set_event_at(struct cpu *cpu, uint64_t retired);
+
+/* The clock that all CPUs of a machine share, in ticks, one an instruction; exact in a handler too. */
+uint64_t cpu_ticks(const struct cpu *cpu);
 
 /* RIP of the instruction being executed, and of the one after it. */
 uint64_t cpu_rip(const struct cpu *cpu);

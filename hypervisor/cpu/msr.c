@@ -61,14 +61,23 @@ static bool write_bus(struct cpu *cpu, const struct msr_rule *rule, uint32_t ind
 
 static bool select_counts(uint64_t select) { return select & PERFEVTSEL_ENABLE; }
 
-/* What counts with the TSC is kept as the difference to it, which must grow as the TSC falls. */
+/*
+ * MPERF, APERF and the counters that count follow the instructions of this CPU alone, one a cycle: they stand still
+ * while it waits (SDM 3B 15.2, 20.2). In cpu->msr they are kept as the difference to cpu->retired.
+ */
+void msr_counters_move(struct vcpu_state *msr, uint64_t by)
+{
+	msr->mperf += by;
+	msr->aperf += by;
+	for (unsigned i = 0; i < 4; i++)
+		msr->perf_counter[i] += select_counts(msr->perf_select[i]) ? by : 0;
+}
+
 static void tsc_move(struct cpu *cpu, uint64_t by)
 {
 	cpu->tsc_offset += by;
-	cpu->msr.mperf -= by;
-	cpu->msr.aperf -= by;
-	for (unsigned i = 0; i < 4; i++)
-		cpu->msr.perf_counter[i] -= select_counts(cpu->msr.perf_select[i]) ? by : 0;
+	if (cpu->bus.tsc_moved)
+		cpu->bus.tsc_moved(cpu->bus.owner);
 }
 
 static bool read_tsc(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
@@ -101,15 +110,15 @@ static bool write_tsc_adjust(struct cpu *cpu, const struct msr_rule *rule, uint3
 	return true;
 }
 
-static bool read_tsc_based(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
+static bool read_cycles(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
 {
-	*value = *field_of(cpu, rule, index) + control_tsc(cpu);
+	*value = *field_of(cpu, rule, index) + cpu_retired(cpu);
 	return true;
 }
 
-static bool write_tsc_based(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+static bool write_cycles(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
 {
-	*field_of(cpu, rule, index) = value - control_tsc(cpu);
+	*field_of(cpu, rule, index) = value - cpu_retired(cpu);
 	return true;
 }
 
@@ -117,14 +126,14 @@ static bool write_tsc_based(struct cpu *cpu, const struct msr_rule *rule, uint32
 
 static uint64_t counter_read(struct cpu *cpu, unsigned n)
 {
-	uint64_t base = select_counts(cpu->msr.perf_select[n]) ? control_tsc(cpu) : 0;
+	uint64_t base = select_counts(cpu->msr.perf_select[n]) ? cpu_retired(cpu) : 0;
 
 	return (cpu->msr.perf_counter[n] + base) & COUNTER_MASK;
 }
 
 static void counter_write(struct cpu *cpu, unsigned n, uint64_t value)
 {
-	uint64_t base = select_counts(cpu->msr.perf_select[n]) ? control_tsc(cpu) : 0;
+	uint64_t base = select_counts(cpu->msr.perf_select[n]) ? cpu_retired(cpu) : 0;
 
 	cpu->msr.perf_counter[n] = value - base;
 }
@@ -144,7 +153,7 @@ static bool write_pmc(struct cpu *cpu, const struct msr_rule *rule, uint32_t ind
 	return true;
 }
 
-/* Instructions retired and unhalted cycles, at every privilege level: both are the TSC here. */
+/* Instructions retired and unhalted cycles, at every privilege level: both are cpu_retired() here. */
 static bool event_modelled(const struct cpu *cpu, uint64_t select)
 {
 	uint64_t cycles = cpu->profile->vendor == VENDOR_AMD ? 0x76 : 0x3c;
@@ -492,5 +501,5 @@ void msr_reset(struct cpu *cpu)
 		msr->hwcr = 1u << 24;
 	msr->apic_base = 0xfee00000u | APIC_BASE_ENABLE | APIC_BASE_BSP;
 	msr->smbase = 0x30000;
-	msr->mperf = msr->aperf = -(cpu->retired + cpu->tsc_offset);
+	msr->mperf = msr->aperf = -cpu->retired;
 }

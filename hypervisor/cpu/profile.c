@@ -203,13 +203,36 @@ static struct cpuid_registers leaf_vendor(const struct profile *profile, uint32_
 
 #define LINE_SIZE 64
 
-/* CLFLUSH size in units of 8 bytes, one logical processor, APIC id 0 (filled in by the CPU). */
+static unsigned processors(const struct profile *profile)
+{
+	return profile->processors ? profile->processors : 1;
+}
+
+/* Bits of the APIC id that tell the processors of the package apart. */
+static unsigned id_bits(const struct profile *profile)
+{
+	unsigned bits = 0;
+
+	while (1u << bits < processors(profile))
+		bits++;
+	return bits;
+}
+
+#define LEAF1_EDX_HTT (1u << 28)
+
+/*
+ * CLFLUSH size in units of 8 bytes, ids in the package (on AMD processors: how many there are, APM 3 E.3.2), APIC id 0
+ * (filled in by the CPU).
+ */
 static struct cpuid_registers leaf_1(const struct profile *profile)
 {
+	unsigned count = profile->vendor == VENDOR_AMD ? processors(profile) : 1u << id_bits(profile);
 	struct cpuid_registers r = leaf_features(profile, 1, 0);
 
 	r.eax = profile->signature;
-	r.ebx = (profile_has(profile, FEATURE_clfsh) ? LINE_SIZE / 8 << 8 : 0) | 1u << 16;
+	r.ebx = (profile_has(profile, FEATURE_clfsh) ? LINE_SIZE / 8 << 8 : 0) | count << 16;
+	if (processors(profile) > 1)
+		r.edx |= LEAF1_EDX_HTT;
 	return r;
 }
 
@@ -218,13 +241,23 @@ struct cache {
 	unsigned type, level, ways, sets; /* type 1 data, 2 instruction, 3 unified */
 };
 
-static struct cpuid_registers cache_leaf(const struct cache *caches, size_t count, uint32_t subleaf)
+/*
+ * The third level is shared by all processors. Intel tells ids, of cores and of those that share a cache; AMD how many
+ * share it.
+ */
+static struct cpuid_registers cache_leaf(const struct profile *profile, const struct cache *caches, size_t count,
+					 uint32_t subleaf)
 {
+	bool intel = profile->vendor == VENDOR_INTEL;
+	uint32_t ids = (1u << id_bits(profile)) - 1;
+	uint32_t all = intel ? ids : processors(profile) - 1;
+
 	if (subleaf >= count)
 		return (struct cpuid_registers){0};
 	const struct cache *cache = &caches[subleaf];
 	return (struct cpuid_registers){
-		.eax = cache->type | cache->level << 5 | 1u << 8, /* self-initializing */
+		.eax = cache->type | cache->level << 5 | 1u << 8 /* self-initializing */ |
+		       (cache->level == 3 ? all << 14 : 0) | (intel ? ids << 26 : 0),
 		.ebx = (LINE_SIZE - 1) | (cache->ways - 1) << 22,
 		.ecx = cache->sets - 1,
 		.edx = 0,
@@ -235,12 +268,12 @@ static const struct cache intel_caches[] = {
 	{1, 1, 12, 64}, {2, 1, 8, 64}, {3, 2, 16, 2048}, {3, 3, 15, 32768}};
 static const struct cache amd_caches[] = {{1, 1, 8, 64}, {2, 1, 8, 64}, {3, 2, 8, 1024}, {3, 3, 16, 32768}};
 
-/* One thread in one core: two levels, no bits of the APIC id. */
-static struct cpuid_registers leaf_topology(uint32_t subleaf)
+/* One thread in each core, all cores in one package: no bits of the x2APIC id below the core's. */
+static struct cpuid_registers leaf_topology(const struct profile *profile, uint32_t subleaf)
 {
 	return (struct cpuid_registers){
-		.eax = 0,
-		.ebx = subleaf < 2 ? 1 : 0,
+		.eax = subleaf == 1 ? id_bits(profile) : 0,
+		.ebx = subleaf == 1 ? processors(profile) : subleaf == 0,
 		.ecx = subleaf < 2 ? (subleaf + 1) << 8 | subleaf : (subleaf & 0xff),
 		.edx = 0,
 	};
@@ -322,10 +355,11 @@ static struct cpuid_registers intel_basic(const struct profile *profile, uint32_
 {
 	switch (leaf) {
 	case 2: return (struct cpuid_registers){.eax = 0x00feff01};
-	case 4: return cache_leaf(intel_caches, sizeof(intel_caches) / sizeof(intel_caches[0]), subleaf);
+	case 4: return cache_leaf(profile, intel_caches, sizeof(intel_caches) / sizeof(intel_caches[0]), subleaf);
 	case 0xa: return leaf_performance();
-	case 0x15: return (struct cpuid_registers){1, 40, 25000000, 0}; /* TSC: 25 MHz * 40 */
-	case 0x16: return (struct cpuid_registers){1000, 1000, 100, 0};
+	/* The TSC as a ratio to the crystal; MHz: base, highest, bus. */
+	case 0x15: return (struct cpuid_registers){PROFILE_TICK_NS, PROFILE_CRYSTAL_NS, PROFILE_CRYSTAL_HZ, 0};
+	case 0x16: return (struct cpuid_registers){PROFILE_TSC_MHZ, PROFILE_TSC_MHZ, 100, 0};
 	default: return leaf_features(profile, leaf, subleaf);
 	}
 }
@@ -338,7 +372,7 @@ static struct cpuid_registers basic(const struct profile *profile, uint32_t leaf
 	case 5: return leaf_monitor(profile);
 	case 6: return leaf_features(profile, 6, 0);
 	case 7: return leaf_features(profile, 7, subleaf);
-	case 0xb: return leaf_topology(subleaf);
+	case 0xb: return leaf_topology(profile, subleaf);
 	case 0xd: return leaf_xsave(profile, subleaf);
 	default:
 		return profile->vendor == VENDOR_INTEL ? intel_basic(profile, leaf, subleaf)
@@ -357,10 +391,16 @@ static const struct base *profile_base(const struct profile *profile)
 
 static struct cpuid_registers leaf_brand(const struct profile *profile, uint32_t leaf)
 {
-	const char *part = profile_base(profile)->brand + 16 * (leaf - 0x80000002);
+	char brand[49] = {0};
+	const char *part = brand + 16 * (leaf - 0x80000002);
+
+	snprintf(brand, sizeof(brand), profile->vendor == VENDOR_INTEL ? "%s @ %u.%02uGHz" : "%s",
+		 profile_base(profile)->brand, PROFILE_TSC_MHZ / 1000, PROFILE_TSC_MHZ % 1000 / 10);
 
 	return (struct cpuid_registers){text4(part), text4(part + 4), text4(part + 8), text4(part + 12)};
 }
+
+#define EXTENDED1_ECX_CMP_LEGACY 2u
 
 /* AMD repeats in 80000001H:EDX what leaf 1 says, except SEP's bit and those above FXSR. */
 #define AMD_REPEATED_EDX 0x0183f3ffu
@@ -371,6 +411,8 @@ static struct cpuid_registers leaf_80000001(const struct profile *profile)
 
 	if (profile->vendor == VENDOR_AMD) {
 		r.eax = profile->signature;
+		if (processors(profile) > 1)
+			r.ecx |= EXTENDED1_ECX_CMP_LEGACY;
 		r.edx |= leaf_features(profile, 1, 0).edx & AMD_REPEATED_EDX;
 	}
 	return r;
@@ -382,6 +424,8 @@ static struct cpuid_registers leaf_80000008(const struct profile *profile)
 	struct cpuid_registers r = leaf_features(profile, 0x80000008, 0);
 
 	r.eax = profile->physical_bits | (uint32_t)profile->linear_bits << 8;
+	if (profile->vendor == VENDOR_AMD)
+		r.ecx = id_bits(profile) << 12 | (processors(profile) - 1);
 	if (profile_has(profile, FEATURE_rdpru))
 		r.edx = 1u << 16;
 	return r;
@@ -397,7 +441,7 @@ static struct cpuid_registers amd_extended(const struct profile *profile, uint32
 	case 0x80000006: return (struct cpuid_registers){0x48002200, 0x68004200, 0x02006140, 0x01009140};
 	case 0x80000019: return (struct cpuid_registers){.eax = 0xf040f040};
 	case 0x8000001d:
-		return topology ? cache_leaf(amd_caches, sizeof(amd_caches) / sizeof(amd_caches[0]), subleaf)
+		return topology ? cache_leaf(profile, amd_caches, sizeof(amd_caches) / sizeof(amd_caches[0]), subleaf)
 				: (struct cpuid_registers){0};
 	case 0x8000001e: return (struct cpuid_registers){0}; /* APIC id 0, one thread, node 0 */
 	default: return leaf_features(profile, leaf, 0);

@@ -31,8 +31,20 @@ struct profile {
 	enum vendor vendor;
 	uint8_t physical_bits, linear_bits; /* CPUID.80000008H */
 	uint32_t signature;                 /* CPUID.1:EAX: family, model, stepping */
+	unsigned processors;                /* of the machine: cores of one package, one thread each; 0 is 1 */
 	uint64_t features[(FEATURE_COUNT + 63) / 64];
 };
+
+/*
+ * How long a tick of the TSC lasts, in nanoseconds; an instruction takes one tick. All that says how fast the
+ * processor is (CPUID leaves 15H and 16H, MSR_PLATFORM_INFO, the brand) and all that makes time of instructions
+ * follows this. A divisor of 1000.
+ */
+#define PROFILE_TICK_NS 1u
+#define PROFILE_TSC_MHZ (1000u / PROFILE_TICK_NS)
+/* The core crystal clock, which is the local APIC timer's as well (SDM 3A 11.5.4). */
+#define PROFILE_CRYSTAL_NS 1u
+#define PROFILE_CRYSTAL_HZ (1000000000u / PROFILE_CRYSTAL_NS)
 
 static inline bool profile_has(const struct profile *profile, enum feature feature)
 {

@@ -5,7 +5,9 @@
 #include "cpu/checks.h"
 #include "cpu/decode.h"
 #include "cpu/events.h"
+#include "cpu/insn.h"
 #include "cpu/mem/mem.h"
+#include "cpu/segment.h"
 #include "cpu/trace.h"
 #include "cpu/simd.h"
 
@@ -98,6 +100,10 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 	longjmp(cpu->unwind, UNWIND_PAUSE);
 }
 
+/* ---- time ---- */
+
+uint64_t cpu_ticks(const struct cpu *cpu) { return cpu_retired(cpu) + cpu->clock_offset; }
+
 /* ---- signals from outside ---- */
 
 static void pending_set(struct cpu *cpu, uint32_t bits)
@@ -129,6 +135,46 @@ void cpu_raise_nmi(struct cpu *cpu)
 		pending_set(cpu, PENDING_NMI);
 }
 
+void cpu_raise_smi(struct cpu *cpu)
+{
+	cpu->smi_pending = true;
+	pending_set(cpu, PENDING_SMI);
+}
+
+/* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM 3C 31.3). */
+static bool take_init(struct cpu *cpu)
+{
+	if (!cpu->init_pending || cpu->smm)
+		return false;
+	cpu->init_pending = false;
+	pending_clear(cpu, PENDING_INIT);
+	cpu_reset(cpu, true);
+	if (cpu->bus.init_taken)
+		cpu->bus.init_taken(cpu->bus.owner);
+	return true;
+}
+
+void cpu_raise_init(struct cpu *cpu, bool running)
+{
+	cpu->init_pending = true;
+	if (running || !take_init(cpu))
+		pending_set(cpu, PENDING_INIT);
+}
+
+void cpu_start(struct cpu *cpu, uint8_t vector)
+{
+	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI)
+		return;
+	cpu->activity = ACTIVITY_ACTIVE;
+	cpu->segment[CS].s.selector = (uint16_t)(vector << 8);
+	cpu->segment[CS].s.base = (uint64_t)vector << 12;
+	segment_derive(cpu, CS);
+	cpu->rip = 0;
+	cpu_mode_changed(cpu);
+}
+
+void cpu_yield(struct cpu *cpu) { pending_set(cpu, PENDING_YIELD); }
+
 void cpu_set_event_at(struct cpu *cpu, uint64_t retired)
 {
 	cpu->event_at = retired < cpu->stop_at ? retired : cpu->stop_at;
@@ -144,6 +190,7 @@ static void deliver(struct cpu *cpu, const struct event *event)
 	cpu->delivering = copy;
 	cpu->delivering_depth++;
 	cpu->activity = ACTIVITY_ACTIVE;
+	cpu->wait.armed = false;
 	cpu->shadow = SHADOW_NONE;
 	cpu->step_tf = false;
 	cpu->retired++;
@@ -232,8 +279,9 @@ static bool take_interrupt(struct cpu *cpu)
 
 	if (!(cpu->pending & PENDING_INTERRUPT) || CHECK(INTERRUPT_SHADOW, cpu->shadow != SHADOW_NONE))
 		return false;
-	vector = cpu->bus.interrupt_acknowledge(cpu->bus.owner);
+	vector = cpu->bus.interrupt_acknowledge ? cpu->bus.interrupt_acknowledge(cpu->bus.owner) : -1;
 	if (vector < 0) {
+		cpu->interrupt_line = false;
 		pending_clear(cpu, PENDING_INTERRUPT);
 		return false;
 	}
@@ -281,6 +329,51 @@ static void step(struct cpu *cpu)
 	deliver_traps(cpu);
 }
 
+static bool unmasked_event(const struct cpu *cpu)
+{
+	return (cpu->nmi_pending && !CHECK(NMI_BLOCKING, cpu->nmi_blocked)) ||
+	       (cpu->interrupt_line && cpu->rflags & RFLAGS_IF);
+}
+
+static bool wait_is_over(const struct cpu *cpu)
+{
+	return cpu->activity == ACTIVITY_MWAIT &&
+	       ((cpu->wait.masked && cpu->interrupt_line) || cpu_ticks(cpu) >= cpu->wait.until);
+}
+
+/* MWAIT and its kin: whether the wait ends without an event. */
+static bool end_wait(struct cpu *cpu)
+{
+	if (!wait_is_over(cpu))
+		return false;
+	if (cpu->wait.carry && cpu_ticks(cpu) >= cpu->wait.until)
+		flags_set_cf(&cpu->lazy, true);
+	cpu->wait.armed = false;
+	cpu->activity = ACTIVITY_ACTIVE;
+	return true;
+}
+
+bool cpu_runnable(const struct cpu *cpu)
+{
+	if (cpu->init_pending && !cpu->smm)
+		return true;
+	switch (cpu->activity) {
+	case ACTIVITY_WAIT_FOR_SIPI: return false;
+	case ACTIVITY_HLT:
+	case ACTIVITY_MWAIT:
+		return (cpu->smi_pending && !cpu->smm) || unmasked_event(cpu) || wait_is_over(cpu);
+	default: return true;
+	}
+}
+
+/* SMI and INIT, which come before all but RESET. Answers whether there was one. */
+static bool take_intervention(struct cpu *cpu)
+{
+	if (cpu->pending & PENDING_SMI && cpu->activity != ACTIVITY_WAIT_FOR_SIPI && !cpu->smm)
+		cpu_unmodelled(cpu, "SMI: system-management mode");
+	return cpu->pending & PENDING_INIT && take_init(cpu);
+}
+
 /*
  * What stands before the next instruction, in the order of SDM 3A table 6-2. Answers whether
  * cpu_run() returns, with why in @stop; events are delivered on the way.
@@ -288,6 +381,8 @@ static void step(struct cpu *cpu)
 static bool look(struct cpu *cpu, enum cpu_stop *stop)
 {
 	pending_refresh(cpu);
+	if (cpu->pending & (PENDING_SMI | PENDING_INIT) && take_intervention(cpu))
+		return false;
 	if (cpu->activity == ACTIVITY_SHUTDOWN) {
 		*stop = CPU_STOP_SHUTDOWN;
 		return true;
@@ -302,9 +397,14 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 		*stop = cpu->retired >= cpu->stop_at ? CPU_STOP_BUDGET : CPU_STOP_REQUESTED;
 		return true;
 	}
+	if (cpu->pending & PENDING_YIELD) {
+		pending_clear(cpu, PENDING_YIELD);
+		*stop = CPU_STOP_YIELD;
+		return true;
+	}
 	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI && (take_nmi(cpu) || take_interrupt(cpu)))
 		return false;
-	if (cpu->activity != ACTIVITY_ACTIVE) {
+	if (cpu->activity != ACTIVITY_ACTIVE && !end_wait(cpu)) {
 		*stop = CPU_STOP_HALT;
 		return true;
 	}
@@ -386,6 +486,7 @@ enum cpu_stop cpu_run(struct cpu *cpu)
 {
 	enum cpu_stop stop;
 
+	pending_clear(cpu, PENDING_YIELD); /* of a turn that has ended otherwise */
 	mxcsr_load(cpu);
 	stop = run(cpu);
 	mxcsr_unload(cpu);

@@ -172,6 +172,7 @@ static void start_real(struct machine *m, const void *code, size_t size)
 	}
 	assert_true(phys_write(m->memory, CODE, code, size));
 	cpu_reset(m->cpu, false);
+	m->cpu->retired = 0;
 	cpu_save(m->cpu, &s);
 	s.segment[CS].base = s.segment[CS].selector = 0;
 	s.idtr.limit = 0x3ff;

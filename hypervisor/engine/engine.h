@@ -1,11 +1,13 @@
 /*
  * engine.h: what executes vCPUs, as the machine around them sees it.
  *
- * An engine knows guest memory (slots of host memory that the caller owns) and vCPUs; ports and
- * physical addresses that no slot holds are the caller's, through struct engine_bus. Bus calls come
- * on the thread that is in run(). The guest's faults are data: an error is the host's.
+ * An engine knows guest memory (slots of host memory that the caller owns), vCPUs, their interrupt chips
+ * (local APICs, I/O APIC, 8259As) and the time. Ports and physical addresses that neither a slot nor a chip
+ * holds are the caller's, through struct engine_bus. The guest's faults are data: an error is the host's.
  *
- * An engine and its vCPUs belong to one thread, but for request_stop().
+ * An engine belongs to one thread, but for request_stop(). Bus calls and timers come one at a time; an engine
+ * that runs vCPUs on threads of its own holds its lock around each, and calls from outside of run() need
+ * none.
  */
 #ifndef TRAPLINE_ENGINE_ENGINE_H
 #define TRAPLINE_ENGINE_ENGINE_H
@@ -14,15 +16,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "x86/state_table.h"
 #include "x86/vcpu_state.h"
+
+#define ENGINE_VCPUS_MAX 64u
+
+struct clock; /* chip/clock.h */
 
 /* Why run() came back. */
 enum engine_exit {
 	ENGINE_BUDGET,   /* as many instructions as were allowed */
 	ENGINE_PAUSED,   /* some milliseconds have passed; only of an engine that does not count */
 	ENGINE_STOPPED,  /* request_stop() */
-	ENGINE_HALTED,   /* HLT, and nothing that is pending can end it */
-	ENGINE_SHUTDOWN, /* triple fault */
+	ENGINE_HALTED,   /* every vCPU waits, no timer is armed, and nothing that is pending can end it */
+	ENGINE_SHUTDOWN, /* triple fault of a vCPU */
 	ENGINE_FAILED    /* the engine cannot go on: failure() says why */
 };
 
@@ -34,21 +41,26 @@ struct engine_bus {
 	/* Sizes 1 to 16. */
 	void (*mmio_read)(void *owner, uint64_t address, void *to, unsigned size);
 	void (*mmio_write)(void *owner, uint64_t address, const void *from, unsigned size);
-	/* Takes the interrupt controller's highest-priority vector, or -1. NULL: there is none. */
-	int (*interrupt_acknowledge)(void *owner);
 };
 
-/* What a trace is told; @text is one line, the callee's for the time of the call. */
+/* What a trace is told, with the vCPU's number; @text is one line, the callee's for the time of the call. */
 struct engine_trace {
 	void *owner;
-	void (*insn)(void *owner, uint64_t rip, const char *text);  /* about to run */
-	void (*event)(void *owner, uint64_t rip, const char *text); /* about to be delivered */
+	void (*insn)(void *owner, unsigned vcpu, uint64_t rip, const char *text);  /* about to run */
+	void (*event)(void *owner, unsigned vcpu, uint64_t rip, const char *text); /* about to be delivered */
 };
 
 struct engine_config {
 	const char *cpu;    /* profile, as on the command line */
 	const char *device; /* kvm: path; NULL for its default */
 	struct engine_bus bus;
+	/* The machine's, borrowed. The engine sets now() and changed(), adds the timers of its chips, and
+	 * calls clock_run(). NULL: the engine makes one of its own, for callers without devices. */
+	struct clock *clock;
+	unsigned vcpus; /* how many vcpu_new() will make, 0 being 1: CPUID tells it, so it is needed before */
+	/* An engine that counts lets vCPUs take turns: of 1 to @slice instructions (0: its default), of which
+	 * the seed's generator chooses. */
+	uint64_t seed, slice;
 };
 
 struct engine {
@@ -56,13 +68,14 @@ struct engine {
 };
 struct engine_vcpu {
 	struct engine *engine;
+	unsigned number; /* 0, 1, …: the local APIC's id, and the bootstrap processor is 0 */
 };
 
 struct engine_ops {
 	const char *name;
 	const char *cpu_default; /* profile, where the user names none */
 	bool takes_device;       /* config.device means something */
-	bool counts;             /* run() keeps to its budget, and retired() counts */
+	bool counts; /* run() keeps to its budget, retired() counts, and time follows instructions */
 	/* One line for `visor info`: what this is, or why it is missing. Returns whether it can be opened.
 	 * @device as in struct engine_config. */
 	bool (*describe)(const char *device, char *text, size_t size);
@@ -83,24 +96,45 @@ struct engine_ops {
 	 * they were. */
 	void (*dirty_restore)(struct engine *engine, const uint8_t *image, uint64_t size);
 
-	/* A vCPU in its reset state. 0, -ENOMEM, -ENOSPC where the engine has no more. */
+	/* The next vCPU, in its reset state: the first is the bootstrap processor, all others wait for a
+	 * SIPI. 0, -ENOMEM, -ENOSPC where the engine has no more, or config.vcpus are made. */
 	int (*vcpu_new)(struct engine *engine, struct engine_vcpu **vcpu);
 	void (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *to);
 	/* 0, or -EINVAL where this engine cannot take the state. */
 	int (*vcpu_load)(struct engine_vcpu *vcpu, const struct vcpu_state *from);
-	/* At most @budget instructions; UINT64_MAX for no limit. An engine that does not count takes any
-	 * but 0 for no limit, and comes back with ENGINE_PAUSED now and then. */
-	enum engine_exit (*run)(struct engine_vcpu *vcpu, uint64_t budget);
-	void (*request_stop)(struct engine_vcpu *vcpu); /* from a bus call */
-	const char *(*failure)(const struct engine_vcpu *vcpu);
-	/* Instructions since the vCPU was made; the machine's clock. Exact when run() is over; 0 of an
+	/* RESET of all vCPUs and chips; memory and time stay as they are. */
+	void (*reset)(struct engine *engine);
+	/* Runs all vCPUs, at most @budget instructions in all; UINT64_MAX for no limit. A wait of all of them
+	 * for a timer counts as one. An engine that does not count takes any but 0 for no limit, and comes
+	 * back with ENGINE_PAUSED now and then. */
+	enum engine_exit (*run)(struct engine *engine, uint64_t budget);
+	void (*request_stop)(struct engine *engine); /* from a bus call or a timer */
+	const char *(*failure)(const struct engine *engine);
+	/* Instructions of all vCPUs since the engine was opened, and waits. Exact when run() is over; 0 of an
 	 * engine that does not count. */
-	uint64_t (*retired)(const struct engine_vcpu *vcpu);
+	uint64_t (*retired)(const struct engine *engine);
 	uint64_t (*rip)(const struct engine_vcpu *vcpu);
-	void (*interrupt_line)(struct engine_vcpu *vcpu, bool raised);
+
+	/* The level of an interrupt line with the PC's wiring: 0 to 15 lead to the 8259As and to the I/O APIC
+	 * (0 to its input 2), 16 to 23 to the I/O APIC alone. */
+	void (*interrupt_input)(struct engine *engine, unsigned gsi, bool raised);
+	/* A message-signalled interrupt: a device's write to 0xfeexxxxx. */
+	void (*msi)(struct engine *engine, uint64_t address, uint32_t data);
+	void (*nmi)(struct engine *engine, unsigned vcpu);
+
+	/*
+	 * What the engine has beyond memory and struct vcpu_state, with its table: NULL past the last. 0 is
+	 * the time, which is loaded before the vCPUs; all others are loaded behind them. chips_fetch() comes
+	 * before they are read, chips_store() behind their loading. chips_changed(): whether any of them but
+	 * the time may have changed since chips_store() or chips_fetch() was called last.
+	 */
+	void *(*chip)(struct engine *engine, unsigned index, const struct state_table **table);
+	int (*chips_fetch)(struct engine *engine);
+	int (*chips_store)(struct engine *engine);
+	bool (*chips_changed)(const struct engine *engine);
 
 	/* Told of each instruction and event from now on; NULL: no more. -ENOTSUP where the engine cannot. */
-	int (*trace)(struct engine_vcpu *vcpu, const struct engine_trace *trace);
+	int (*trace)(struct engine *engine, const struct engine_trace *trace);
 	/* A count that the engine keeps of the vCPU, by index (0, 1, …), as @name. False: past the last. */
 	bool (*statistic)(struct engine_vcpu *vcpu, unsigned index, char *name, size_t size, uint64_t *value);
 	/* Breaks a named check (mutants); NULL mends it. False: none is called that. */

@@ -154,31 +154,6 @@ static enum engine_exit internal_error(struct kvm_vcpu *vcpu)
 	}
 }
 
-/* ---- interrupts: the machine's own controller, through KVM_INTERRUPT ---- */
-
-static bool may_interrupt(const struct kvm_vcpu *vcpu)
-{
-	return vcpu->line && kvm_engine_of(vcpu)->bus.interrupt_acknowledge && vcpu->run->if_flag;
-}
-
-static void offer_interrupt(struct kvm_vcpu *vcpu)
-{
-	const struct engine_bus *bus = &kvm_engine_of(vcpu)->bus;
-	int vector = -1;
-
-	vcpu->run->request_interrupt_window = 0;
-	if (!vcpu->line || !bus->interrupt_acknowledge)
-		return;
-	if (vcpu->run->ready_for_interrupt_injection && vcpu->run->if_flag)
-		vector = bus->interrupt_acknowledge(bus->owner);
-	if (vector >= 0) {
-		struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
-
-		ioctl(vcpu->fd, KVM_INTERRUPT, &interrupt);
-	}
-	vcpu->run->request_interrupt_window = vcpu->line && vector < 0;
-}
-
 static bool nmi_waits(const struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_events events = {0};
@@ -192,7 +167,7 @@ static bool nmi_waits(const struct kvm_vcpu *vcpu)
 
 static int halt(struct kvm_vcpu *vcpu)
 {
-	if (may_interrupt(vcpu) || nmi_waits(vcpu))
+	if (nmi_waits(vcpu))
 		return GO_ON;
 	vcpu->activity = ACTIVITY_HLT;
 	return ENGINE_HALTED;
@@ -238,7 +213,6 @@ static void finish_access(struct kvm_vcpu *vcpu)
 
 static int enter(struct kvm_vcpu *vcpu)
 {
-	offer_interrupt(vcpu);
 	if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
 		return take_exit(vcpu);
 	if (errno == EINTR || errno == EAGAIN) {
@@ -248,16 +222,16 @@ static int enter(struct kvm_vcpu *vcpu)
 	return (int)fail(vcpu, "KVM_RUN: %s", strerror(errno));
 }
 
-static enum engine_exit kvm_run_vcpu(struct engine_vcpu *engine_vcpu, uint64_t budget)
+static enum engine_exit kvm_run_vcpu(struct engine *engine, uint64_t budget)
 {
-	struct kvm_vcpu *vcpu = kvm_vcpu_of(engine_vcpu);
+	struct kvm_vcpu *vcpu = &kvm_of(engine)->one;
 	int end = GO_ON;
 
 	if (budget == 0)
 		return ENGINE_BUDGET;
 	if (vcpu->activity == ACTIVITY_SHUTDOWN)
 		return ENGINE_SHUTDOWN;
-	if (vcpu->activity == ACTIVITY_HLT && !may_interrupt(vcpu) && !nmi_waits(vcpu))
+	if (vcpu->activity == ACTIVITY_HLT && !nmi_waits(vcpu))
 		return ENGINE_HALTED;
 	vcpu->activity = ACTIVITY_ACTIVE;
 	vcpu->stop = false;
@@ -271,17 +245,17 @@ static enum engine_exit kvm_run_vcpu(struct engine_vcpu *engine_vcpu, uint64_t b
 	return ENGINE_STOPPED;
 }
 
-static void kvm_request_stop(struct engine_vcpu *vcpu) { kvm_vcpu_of(vcpu)->stop = true; }
+static void kvm_request_stop(struct engine *engine) { kvm_of(engine)->one.stop = true; }
 
-static const char *kvm_failure(const struct engine_vcpu *vcpu)
+static const char *kvm_failure(const struct engine *engine)
 {
-	return ((const struct kvm_vcpu *)vcpu)->failure;
+	return ((const struct kvm_engine *)engine)->one.failure;
 }
 
 /* No instruction is counted. */
-static uint64_t kvm_retired(const struct engine_vcpu *vcpu)
+static uint64_t kvm_retired(const struct engine *engine)
 {
-	(void)vcpu;
+	(void)engine;
 	return 0;
 }
 
@@ -293,9 +267,36 @@ static uint64_t kvm_rip(const struct engine_vcpu *vcpu)
 	return regs.rip;
 }
 
-static void kvm_interrupt_line(struct engine_vcpu *vcpu, bool raised) { kvm_vcpu_of(vcpu)->line = raised; }
+static void kvm_nmi(struct engine *engine, unsigned vcpu)
+{
+	(void)vcpu;
+	ioctl(kvm_of(engine)->one.fd, KVM_NMI);
+}
+
+/* ---- chips: there are none, in the kernel or beside it ---- */
+
+static void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table)
+{
+	(void)engine;
+	(void)index;
+	(void)table;
+	return NULL;
+}
+
+static int kvm_chips(struct engine *engine)
+{
+	(void)engine;
+	return 0;
+}
+
+static bool kvm_chips_changed(const struct engine *engine)
+{
+	(void)engine;
+	return false;
+}
 
 /* ---- life ---- */
+
 
 static int map_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 {
@@ -320,7 +321,6 @@ static int kvm_vcpu_new(struct engine *engine, struct engine_vcpu **made)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
 	struct kvm_vcpu *vcpu = &kvm->one;
-	struct vcpu_state reset;
 	int error;
 
 	if (vcpu->run)
@@ -331,10 +331,17 @@ static int kvm_vcpu_new(struct engine *engine, struct engine_vcpu **made)
 		error = kvm_state_open(vcpu);
 	if (error)
 		return error;
-	kvm_vcpu_save(&vcpu->vcpu,
-		      &reset); /* what load() keeps is the reset state's until another is saved */
+	/* What load() keeps is the reset state's until another is saved. */
+	kvm_vcpu_save(&vcpu->vcpu, &kvm->reset);
 	*made = &vcpu->vcpu;
 	return 0;
+}
+
+static void kvm_reset(struct engine *engine)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+
+	kvm_vcpu_load(&kvm->one.vcpu, &kvm->reset);
 }
 
 static void free_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
@@ -371,6 +378,10 @@ static int kvm_open(struct engine **engine, const struct engine_config *config, 
 	struct kvm_engine *kvm;
 	int error;
 
+	if (config->vcpus > 1) {
+		snprintf(why, size, "under kvm there is one vCPU");
+		return -EINVAL;
+	}
 	if (strcmp(config->cpu, "host") != 0) {
 		snprintf(why, size, "under kvm the processor is the host's: only host can be asked for");
 		return -EINVAL;
@@ -424,7 +435,12 @@ const struct engine_ops engine_kvm = {
 	.failure = kvm_failure,
 	.retired = kvm_retired,
 	.rip = kvm_rip,
-	.interrupt_line = kvm_interrupt_line,
+	.reset = kvm_reset,
+	.nmi = kvm_nmi,
+	.chip = kvm_chip,
+	.chips_fetch = kvm_chips,
+	.chips_store = kvm_chips,
+	.chips_changed = kvm_chips_changed,
 	.trace = kvm_trace,
 	.statistic = kvm_statistic,
 	.break_check = kvm_break_check,

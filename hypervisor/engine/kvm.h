@@ -42,7 +42,6 @@ struct kvm_vcpu {
 	struct engine_vcpu vcpu;
 	int fd;
 	struct kvm_run *run;
-	bool line;         /* the interrupt line is raised */
 	bool stop;         /* request_stop() */
 	uint32_t activity; /* enum activity: what the kernel leaves to us */
 	timer_t timer;
@@ -75,6 +74,7 @@ struct kvm_engine {
 	size_t page_room;
 	bool shadows; /* the kernel may keep shadows of the guest's page tables, which we restore */
 	struct kvm_vcpu one;
+	struct vcpu_state reset; /* as the device made it */
 };
 
 static inline struct kvm_engine *kvm_of(struct engine *engine) { return (struct kvm_engine *)engine; }
@@ -116,7 +116,7 @@ int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from);
 
 /* ---- kvm_trace.c ---- */
 
-int kvm_trace(struct engine_vcpu *vcpu, const struct engine_trace *trace);
+int kvm_trace(struct engine *engine, const struct engine_trace *trace);
 /* The vCPU stands before an instruction, having taken a step. Whether that step was a HLT: some devices
  * tell of the step instead. */
 bool kvm_trace_step(struct kvm_vcpu *vcpu);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "engine/kvm.h"
+#include "x86/vectors.h"
 #include "vm/snapshot.h"
 #include "vm/suite.h"
 #include "vm/test_machine.h"
@@ -337,24 +338,15 @@ static void each_end(void **state)
 
 /* ---- interrupts and traces, on the engine alone ---- */
 
-/* Real mode at 0x1000: a STI, a wait, and at vector 0x21 an OUT and an IRET; then a CLI and a HLT. */
+/* Real mode at 0x1000: a STI, a wait, and at NMI's vector an OUT and an IRET; then a CLI and a HLT. */
 static const uint8_t interrupted[] = {0xfb, 0xf4, 0xe6, 0x11, 0xfa, 0xf4};
 static const uint8_t handler[] = {0xe6, 0x10, 0xcf};
 
 struct probe {
 	struct engine_vcpu *vcpu;
-	unsigned acknowledged, ports[4], port_count, steps;
+	unsigned ports[4], port_count, steps;
 	uint64_t rip[8];
 };
-
-static int acknowledge(void *owner)
-{
-	struct probe *probe = owner;
-
-	probe->acknowledged++;
-	engine_kvm.interrupt_line(probe->vcpu, false);
-	return 0x21;
-}
 
 static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
 {
@@ -366,10 +358,11 @@ static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
 		probe->ports[probe->port_count++] = port;
 }
 
-static void step(void *owner, uint64_t rip, const char *text)
+static void step(void *owner, unsigned vcpu, uint64_t rip, const char *text)
 {
 	struct probe *probe = owner;
 
+	assert_int_equal(vcpu, 0);
 	if (probe->steps < 8)
 		probe->rip[probe->steps] = rip;
 	if (rip == 0x1002)
@@ -381,7 +374,7 @@ static struct engine *real_mode(struct probe *probe, uint8_t *ram)
 {
 	struct engine_config config = {
 		.cpu = "host",
-		.bus = {.owner = probe, .port_out = port_out, .interrupt_acknowledge = acknowledge}};
+		.bus = {.owner = probe, .port_out = port_out}};
 	struct engine *engine;
 	struct vcpu_state s;
 	char why[256];
@@ -392,7 +385,7 @@ static struct engine *real_mode(struct probe *probe, uint8_t *ram)
 	memset(ram, 0, 0x10000);
 	memcpy(ram + 0x1000, interrupted, sizeof(interrupted));
 	memcpy(ram + 0x1100, handler, sizeof(handler));
-	memcpy(ram + 0x21 * 4, (uint16_t[]){0x1100, 0}, 4);
+	memcpy(ram + VECTOR_NMI * 4, (uint16_t[]){0x1100, 0}, 4);
 	engine_kvm.vcpu_save(probe->vcpu, &s);
 	s.segment[CS].base = s.segment[CS].selector = 0;
 	s.rip = 0x1000;
@@ -401,19 +394,19 @@ static struct engine *real_mode(struct probe *probe, uint8_t *ram)
 	return engine;
 }
 
-static enum engine_exit go(struct engine_vcpu *vcpu)
+static enum engine_exit go(struct engine *engine)
 {
 	enum engine_exit exit = ENGINE_PAUSED;
 
 	for (unsigned slices = 0; slices < 100; slices++) {
-		exit = engine_kvm.run(vcpu, UINT64_MAX);
+		exit = engine_kvm.run(engine, UINT64_MAX);
 		if (exit != ENGINE_PAUSED)
 			break;
 	}
 	return exit;
 }
 
-static void interrupt_ends_a_halt(void **state)
+static void nmi_ends_a_halt(void **state)
 {
 	struct probe probe = {0};
 	uint8_t *ram = aligned_alloc(4096, 0x10000);
@@ -421,11 +414,10 @@ static void interrupt_ends_a_halt(void **state)
 
 	NEEDS_DEVICE;
 	engine = real_mode(&probe, ram);
-	assert_int_equal(go(probe.vcpu), ENGINE_HALTED);
+	assert_int_equal(go(engine), ENGINE_HALTED);
 	assert_int_equal(engine_kvm.rip(probe.vcpu), 0x1002);
-	engine_kvm.interrupt_line(probe.vcpu, true);
-	assert_int_equal(go(probe.vcpu), ENGINE_HALTED);
-	assert_int_equal(probe.acknowledged, 1);
+	engine_kvm.nmi(engine, 0);
+	assert_int_equal(go(engine), ENGINE_HALTED);
 	assert_int_equal(probe.port_count, 2);
 	assert_int_equal(probe.ports[0], 0x10);
 	assert_int_equal(probe.ports[1], 0x11);
@@ -447,8 +439,8 @@ static void steps(void **state)
 	engine = real_mode(&probe, ram);
 	if (kvm_of(engine)->can.guest_debug) {
 		ram[0x1001] = 0x90;
-		assert_int_equal(engine_kvm.trace(probe.vcpu, &trace), 0);
-		assert_int_equal(go(probe.vcpu), ENGINE_HALTED);
+		assert_int_equal(engine_kvm.trace(engine, &trace), 0);
+		assert_int_equal(go(engine), ENGINE_HALTED);
 		assert_in_range(probe.steps, 3, 6);
 		assert_int_equal(probe.rip[1], 0x1002);
 		assert_int_equal(engine_kvm.rip(probe.vcpu), 0x1006);
@@ -547,7 +539,7 @@ int main(void)
 		cmocka_unit_test(state_goes_round),
 		cmocka_unit_test(every_run_is_the_first),
 		cmocka_unit_test(each_end),
-		cmocka_unit_test(interrupt_ends_a_halt),
+		cmocka_unit_test(nmi_ends_a_halt),
 		cmocka_unit_test(steps),
 		cmocka_unit_test(sample_of_the_suite),
 	};

@@ -113,13 +113,13 @@ bool kvm_trace_step(struct kvm_vcpu *vcpu)
 		kvm_trace_text(vcpu, bytes, count, rip, text, sizeof(text));
 	}
 	if (vcpu->trace.insn)
-		vcpu->trace.insn(vcpu->trace.owner, rip, text);
+		vcpu->trace.insn(vcpu->trace.owner, vcpu->vcpu.number, rip, text);
 	return halted;
 }
 
-int kvm_trace(struct engine_vcpu *engine_vcpu, const struct engine_trace *trace)
+int kvm_trace(struct engine *engine, const struct engine_trace *trace)
 {
-	struct kvm_vcpu *vcpu = kvm_vcpu_of(engine_vcpu);
+	struct kvm_vcpu *vcpu = &kvm_of(engine)->one;
 	struct kvm_guest_debug debug = {0};
 
 	if (trace)

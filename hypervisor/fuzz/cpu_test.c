@@ -66,8 +66,9 @@ static struct {
 	bool rewritten;
 } last;
 
-static void traced(void *owner, uint64_t rip, const char *text)
+static void traced(void *owner, unsigned vcpu, uint64_t rip, const char *text)
 {
+	(void)vcpu;
 	if (getenv("FUZZ_ROUND") || getenv("FUZZ_FROM"))
 		fprintf(stderr, "%llx %s\n", (unsigned long long)rip, text);
 	if (rip == last.rip && strcmp(text, last.text) != 0 && strstr(last.text, "rep"))
@@ -336,16 +337,16 @@ static void run(const struct vcpu_state *state, const struct engine_trace *trace
 		struct result *result)
 {
 	const struct engine_ops *ops = one.engine->ops;
-	uint64_t began = ops->retired(one.vcpu);
+	uint64_t began = ops->retired(one.engine);
 
 	assert_true(ops->memory_write(one.engine, 0, image, RAM));
-	ops->trace(one.vcpu, trace);
+	ops->trace(one.engine, trace);
 	assert_int_equal(ops->vcpu_load(one.vcpu, state), 0);
 	memset(result, 0, sizeof(*result));
-	result->exit = ops->run(one.vcpu, budget);
-	result->retired = ops->retired(one.vcpu) - began;
+	result->exit = ops->run(one.engine, budget);
+	result->retired = ops->retired(one.engine) - began;
 	if (result->exit == ENGINE_FAILED)
-		snprintf(result->failure, sizeof(result->failure), "%s", ops->failure(one.vcpu));
+		snprintf(result->failure, sizeof(result->failure), "%s", ops->failure(one.engine));
 	ops->vcpu_save(one.vcpu, &result->state);
 	clear_padding(&result->state);
 }

@@ -73,7 +73,7 @@ static int on_started(void *owner, unsigned index)
 		complain(s, index, "begins with memory changed", "");
 	memset(&vcpu, 0, sizeof(vcpu));
 	s->machine->engine->ops->vcpu_save(s->machine->vcpu, &vcpu);
-	if (memcmp(&vcpu, &snapshot->vcpu, sizeof(vcpu)) != 0)
+	if (memcmp(&vcpu, &snapshot->vcpus[0], sizeof(vcpu)) != 0)
 		complain(s, index, "begins with the vCPU changed", "");
 	compare_devices(s, index);
 	return 0;

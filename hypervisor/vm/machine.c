@@ -30,7 +30,7 @@ static void end_with(struct machine *machine, enum machine_event event, uint32_t
 		return;
 	machine->ended = true;
 	machine->end = (struct machine_end){.event = event, .value = value};
-	machine->engine->ops->request_stop(machine->vcpu);
+	machine->engine->ops->request_stop(machine->engine);
 }
 
 static void unclaimed(void *owner, const struct bus_access *access)
@@ -212,6 +212,10 @@ static int open_engine(struct machine *machine, char *why, size_t size)
 	const struct machine_config *config = &machine->config;
 	struct engine_config engine = {.cpu = config->cpu,
 				       .device = config->device,
+				       .clock = &machine->clock,
+				       .vcpus = config->vcpus,
+				       .seed = config->seed,
+				       .slice = config->slice,
 				       .bus = {.owner = machine,
 					       .port_in = port_in,
 					       .port_out = port_out,
@@ -221,8 +225,10 @@ static int open_engine(struct machine *machine, char *why, size_t size)
 
 	if (!error)
 		error = add_memory(machine);
-	if (!error)
-		error = config->engine->vcpu_new(machine->engine, &machine->vcpu);
+	machine->vcpu_count = config->vcpus ? config->vcpus : 1;
+	for (unsigned i = 0; i < machine->vcpu_count && !error; i++)
+		error = config->engine->vcpu_new(machine->engine, &machine->vcpus[i]);
+	machine->vcpu = machine->vcpus[0];
 	return error;
 }
 
@@ -234,6 +240,7 @@ int machine_new(struct machine **made, const struct machine_config *config, char
 	why[0] = 0;
 	if (machine) {
 		machine->config = *config;
+		clock_init(&machine->clock);
 		machine->ram = mmap(NULL, config->memory, PROT_READ | PROT_WRITE,
 				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (machine->ram == MAP_FAILED)
@@ -318,24 +325,24 @@ static bool exit_ends(struct machine *machine, enum engine_exit exit, bool last)
 	}
 	machine->end = (struct machine_end){.event = MACHINE_FAILED};
 	snprintf(machine->end.why, sizeof(machine->end.why), "%s",
-		 machine->engine->ops->failure(machine->vcpu));
+		 machine->engine->ops->failure(machine->engine));
 	return true;
 }
 
 const struct machine_end *machine_run(struct machine *machine, const struct machine_limits *limits)
 {
 	const struct engine_ops *ops = machine->engine->ops;
-	uint64_t began = ops->retired(machine->vcpu);
+	uint64_t began = ops->retired(machine->engine);
 
 	machine->ended = false;
 	machine->printed = 0;
 	machine->output_limit = limits->output;
 	for (;;) {
-		uint64_t spent = ops->retired(machine->vcpu) - began;
+		uint64_t spent = ops->retired(machine->engine) - began;
 		uint64_t left = spent < limits->insns ? limits->insns - spent : 0;
 		uint64_t slice = left < SLICE ? left : SLICE;
 
-		if (exit_ends(machine, ops->run(machine->vcpu, slice), slice == left))
+		if (exit_ends(machine, ops->run(machine->engine, slice), slice == left))
 			return &machine->end;
 		if (machine->config.idle)
 			machine->config.idle(machine->config.owner);

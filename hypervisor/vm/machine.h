@@ -8,6 +8,7 @@
 
 #include <signal.h>
 
+#include "chip/clock.h"
 #include "chip/pic.h"
 #include "dev/bus.h"
 #include "dev/control.h"
@@ -55,6 +56,8 @@ struct machine_config {
 	const struct engine_ops *engine;
 	const char *device, *cpu;
 	uint64_t memory; /* bytes */
+	unsigned vcpus;  /* 0: one */
+	uint64_t seed, slice; /* of the vCPUs' turns, as in struct engine_config */
 	bool open_bus, control;
 	/* Where the guest's output goes. */
 	void *owner;
@@ -68,7 +71,10 @@ struct machine_config {
 struct machine {
 	struct machine_config config;
 	struct engine *engine;
-	struct engine_vcpu *vcpu;
+	unsigned vcpu_count;
+	struct engine_vcpu *vcpus[ENGINE_VCPUS_MAX];
+	struct engine_vcpu *vcpu; /* the bootstrap processor, vcpus[0] */
+	struct clock clock;       /* devices arm their timers here; the engine runs it */
 	uint8_t *ram; /* all of it in one piece; machine_ram() finds an address in it */
 	uint8_t *rom;
 	uint64_t rom_size;

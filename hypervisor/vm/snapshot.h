@@ -13,13 +13,13 @@ struct snapshot {
 	uint8_t *image; /* of RAM; only pages that are not zero have been touched */
 	uint64_t size;
 	uint8_t *devices; /* each saved device, one after the other */
-	size_t device_size;
-	struct vcpu_state vcpu;
+	uint8_t *chips;   /* likewise those of the engine, its time among them */
+	struct vcpu_state *vcpus;
 };
 
 /* Takes it; from here on the engine logs dirty pages for snapshot_restore(). 0, -ENOMEM. */
 int snapshot_take(struct snapshot *snapshot, struct machine *machine);
-/* 0, or -EINVAL where the engine or a device refuses its state. */
+/* 0, or a negative errno: -EINVAL where the engine or a device refuses its state. */
 int snapshot_restore(const struct snapshot *snapshot, struct machine *machine);
 void snapshot_free(struct snapshot *snapshot);
 

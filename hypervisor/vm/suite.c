@@ -103,7 +103,7 @@ static enum suite_end prepare(struct suite *suite)
 		return fail(suite, SUITE_FAILED, "no memory for the snapshot");
 	if (options->break_check && !ops->break_check(suite->machine->engine, options->break_check))
 		return fail(suite, SUITE_FAILED, "no check is called that");
-	if (options->trace && ops->trace(suite->machine->vcpu, options->trace))
+	if (options->trace && ops->trace(suite->machine->engine, options->trace))
 		return fail(suite, SUITE_FAILED, "this engine cannot trace");
 	return suite->events.ready(suite->events.owner) ? SUITE_STOPPED : SUITE_COMPLETE;
 }
@@ -134,7 +134,7 @@ static enum suite_end run_case(struct suite *suite, unsigned index)
 {
 	struct machine *machine = suite->machine;
 	const struct engine_ops *ops = machine->engine->ops;
-	uint64_t insns = ops->retired(machine->vcpu), began;
+	uint64_t insns = ops->retired(machine->engine), began;
 	struct machine_limits limits = {.insns = suite->options.max_insns, .output = CASE_OUTPUT};
 	const struct machine_end *end;
 
@@ -149,7 +149,7 @@ static enum suite_end run_case(struct suite *suite, unsigned index)
 	limits.deadline = began + suite->options.timeout;
 	end = machine_run(machine, &limits);
 	suite->cost.ns = machine_now() - began;
-	suite->cost.insns = ops->retired(machine->vcpu) - insns;
+	suite->cost.insns = ops->retired(machine->engine) - insns;
 	if (end->event == MACHINE_SIGNAL)
 		return SUITE_SIGNAL;
 	end_case(suite, end);

@@ -95,8 +95,10 @@ static struct cpuid_registers cpuid_now(struct cpu *cpu, uint32_t leaf, uint32_t
 	case 0xd: leaf_xsave(cpu, subleaf, &r); break;
 	case 0x80000001: leaf_extended_1(cpu, &r); break;
 	case 0x8000001e:
-		if (cpu_has(cpu, FEATURE_topoext))
+		if (cpu_has(cpu, FEATURE_topoext)) {
 			r.eax = cpu->apic_id;
+			r.ebx = cpu->apic_id & 0xff; /* the core's id; one thread in each */
+		}
 		break;
 	default: break;
 	}

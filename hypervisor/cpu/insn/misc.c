@@ -92,6 +92,15 @@ static inline void nop(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(nop)
 
+/* A spin: where others wait for their turn, they get it. */
+static inline void pause(struct cpu *cpu, const struct insn *insn)
+{
+	(void)insn;
+	if (cpu->shares)
+		cpu_yield(cpu);
+}
+DEFINE_INSN(pause)
+
 /* 0F 0Dh with a register: #UD for AMD (APM 3 PREFETCH), a reserved NOP for Intel (SDM 2D A.3). */
 static inline void prefetch_register(struct cpu *cpu, const struct insn *insn)
 {
@@ -132,12 +141,12 @@ DEFINE_INSN(clzero)
 /* ---- random numbers ---- */
 
 /*
- * The same run gives the same numbers: a function of the count of retired instructions and of the
- * register, through SplitMix64's finalizer.
+ * The same run gives the same numbers: a function of the time, of the processor and of the instruction, through
+ * SplitMix64's finalizer.
  */
 static uint64_t random_number(const struct cpu *cpu, unsigned salt)
 {
-	uint64_t z = (cpu_retired(cpu) * 2 + salt + 1) * 0x9e3779b97f4a7c15ull;
+	uint64_t z = ((cpu_ticks(cpu) * 2 + salt + 1) ^ (uint64_t)cpu->apic_id << 56) * 0x9e3779b97f4a7c15ull;
 
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ z >> 27) * 0x94d049bb133111ebull;

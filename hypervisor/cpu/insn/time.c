@@ -48,7 +48,7 @@ static inline void rdpru(struct cpu *cpu, const struct insn *insn)
 
 	(void)insn;
 	if (index < 2)
-		value = control_tsc(cpu) + (index ? cpu->msr.aperf : cpu->msr.mperf);
+		value = cpu_retired(cpu) + (index ? cpu->msr.aperf : cpu->msr.mperf);
 	write_edx_eax(cpu, value);
 }
 DEFINE_INSN(rdpru)

@@ -1,0 +1,74 @@
+/*
+ * soft.h: the parts of the soft engine among themselves.
+ *
+ * soft.c is the engine's life, memory and vCPUs; soft_run.c lets vCPUs take turns and makes time of
+ * instructions; soft_chips.c joins vCPUs with their interrupt chips. No other file of engine/ sees cpu/, but
+ * kvm_trace.c its decoder.
+ */
+#ifndef TRAPLINE_ENGINE_SOFT_H
+#define TRAPLINE_ENGINE_SOFT_H
+
+#include "chip/clock.h"
+#include "cpu/cpu.h"
+#include "engine/engine.h"
+
+struct soft_vcpu {
+	struct engine_vcpu vcpu;
+	struct soft *soft;
+	struct cpu *cpu;
+};
+
+/* The engine's own state; soft_time_state lists it. */
+struct soft_time {
+	uint64_t ticks;  /* of the shared clock, while no vCPU runs */
+	uint64_t random; /* state of the generator of slices */
+	uint64_t left;   /* instructions of the turn that are left */
+	uint32_t turn;   /* whose it is */
+};
+
+struct soft {
+	struct engine engine;
+	struct profile profile;
+	struct engine_bus bus;
+	struct phys_memory *memory;
+	struct clock *clock, own_clock;
+	uint64_t slice;
+	unsigned wanted, count; /* vCPUs */
+	struct soft_vcpu vcpu[ENGINE_VCPUS_MAX];
+
+	struct soft_time time;
+	struct soft_vcpu *running; /* in cpu_run() */
+	uint64_t retired;          /* of all vCPUs, but for what the running one has done in this turn */
+	bool stop;                 /* request_stop() */
+	const char *failure;
+	struct engine_trace trace;
+};
+
+static inline struct soft *soft_of(struct engine *engine) { return (struct soft *)engine; }
+static inline struct soft_vcpu *soft_vcpu_of(struct engine_vcpu *vcpu) { return (struct soft_vcpu *)vcpu; }
+
+/* ---- soft_run.c ---- */
+
+extern const struct state_table soft_time_state;
+
+/* Sets the clock's callbacks, and the first turn. */
+void soft_time_open(struct soft *soft, uint64_t seed, uint64_t slice);
+uint64_t soft_ticks(const struct soft *soft);
+/* Makes @cpu's time the shared one; before anything asks it while it does not run. */
+void soft_time_set(const struct soft *soft, struct cpu *cpu);
+enum engine_exit soft_run(struct engine *engine, uint64_t budget);
+void soft_request_stop(struct engine *engine);
+uint64_t soft_retired(const struct engine *engine);
+
+/* ---- soft_chips.c ---- */
+
+struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu);
+/* What the CPU is behind RESET: bootstrap processor or waiting. */
+void soft_vcpu_reset(struct soft_vcpu *vcpu);
+void soft_nmi(struct engine *engine, unsigned vcpu);
+void *soft_chip(struct engine *engine, unsigned index, const struct state_table **table);
+int soft_chips_fetch(struct engine *engine);
+int soft_chips_store(struct engine *engine);
+bool soft_chips_changed(const struct engine *engine);
+
+#endif

@@ -1,0 +1,201 @@
+/*
+ * soft_run.c: turns and time.
+ *
+ * One thread runs all vCPUs, in turns of a number of instructions that a seeded generator chooses. So memory
+ * is sequentially consistent, and a run is a function of the guest, the seed and the longest slice. There is
+ * one clock, in ticks: each instruction of any vCPU is one, and while all of them wait it jumps to what comes
+ * next.
+ */
+#include "engine/soft.h"
+
+#include "cpu/control.h"
+
+/* Most instructions of a turn, where the user says nothing: some microseconds of ours. */
+#define SLICE_DEFAULT 4096u
+
+/* Times that no run reaches: a timer so far away is none. */
+#define TICKS_MAX (UINT64_MAX / 4)
+
+static const struct state_field fields[] = {
+	STATE(struct soft_time, ticks),
+	STATE(struct soft_time, random),
+	STATE(struct soft_time, left),
+	STATE(struct soft_time, turn),
+};
+STATE_TABLE(soft_time_state, "time", 1, fields);
+
+/* ---- time ---- */
+
+uint64_t soft_ticks(const struct soft *soft)
+{
+	return soft->running ? cpu_ticks(soft->running->cpu) : soft->time.ticks;
+}
+
+void soft_time_set(const struct soft *soft, struct cpu *cpu)
+{
+	if (!soft->running || soft->running->cpu != cpu)
+		cpu->clock_offset = soft_ticks(soft) - cpu->retired;
+}
+
+static uint64_t now(void *owner) { return soft_ticks(owner) * PROFILE_TICK_NS; }
+
+/* The tick at which the next timer is due. */
+static uint64_t timer_ticks(const struct soft *soft)
+{
+	uint64_t due = soft->clock->next / PROFILE_TICK_NS + (soft->clock->next % PROFILE_TICK_NS != 0);
+
+	return due < TICKS_MAX ? due : UINT64_MAX;
+}
+
+/* @cpu->retired when the shared clock comes to @ticks. */
+static uint64_t retired_at(const struct cpu *cpu, uint64_t ticks)
+{
+	return ticks == UINT64_MAX ? UINT64_MAX : ticks - cpu->clock_offset;
+}
+
+static void timer_changed(void *owner)
+{
+	struct soft *soft = owner;
+
+	if (soft->running)
+		cpu_set_event_at(soft->running->cpu, retired_at(soft->running->cpu, timer_ticks(soft)));
+}
+
+void soft_time_open(struct soft *soft, uint64_t seed, uint64_t slice)
+{
+	soft->slice = slice ? slice : SLICE_DEFAULT;
+	soft->time = (struct soft_time){.random = seed};
+	soft->clock->owner = soft;
+	soft->clock->now = now;
+	soft->clock->changed = timer_changed;
+}
+
+/* Every vCPU waits: on to what comes first. False: nothing will come. */
+static bool jump(struct soft *soft)
+{
+	uint64_t next = timer_ticks(soft);
+
+	for (unsigned i = 0; i < soft->count; i++) {
+		const struct cpu *cpu = soft->vcpu[i].cpu;
+
+		if (cpu->activity == ACTIVITY_MWAIT && cpu->wait.until < next)
+			next = cpu->wait.until;
+	}
+	if (next >= TICKS_MAX)
+		return false;
+	if (next > soft->time.ticks)
+		soft->time.ticks = next;
+	soft->retired++; /* so that the budget ends a guest that only waits */
+	return true;
+}
+
+/* ---- turns ---- */
+
+/* SplitMix64. */
+static uint64_t random_next(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+static bool runnable(const struct soft *soft, unsigned number)
+{
+	struct cpu *cpu = soft->vcpu[number].cpu;
+
+	if (cpu->activity == ACTIVITY_ACTIVE)
+		return true;
+	soft_time_set(soft, cpu);
+	return cpu_runnable(cpu);
+}
+
+/* Whose turn it is: who has it, or the next that can run. NULL: all wait. */
+static struct soft_vcpu *next_turn(struct soft *soft)
+{
+	struct soft_time *time = &soft->time;
+
+	if (time->left && runnable(soft, time->turn))
+		return &soft->vcpu[time->turn];
+	for (unsigned i = 1; i <= soft->count; i++) {
+		unsigned number = (time->turn + i) % soft->count;
+
+		if (!runnable(soft, number))
+			continue;
+		time->turn = number;
+		time->left = soft->count == 1 ? UINT64_MAX : 1 + random_next(&time->random) % soft->slice;
+		return &soft->vcpu[number];
+	}
+	return NULL;
+}
+
+static enum cpu_stop run_turn(struct soft *soft, struct soft_vcpu *vcpu, uint64_t budget)
+{
+	struct cpu *cpu = vcpu->cpu;
+	uint64_t began = cpu->retired, left = soft->time.left < budget ? soft->time.left : budget;
+	enum cpu_stop stop;
+
+	soft_time_set(soft, cpu);
+	if (__builtin_add_overflow(began, left, &cpu->stop_at))
+		cpu->stop_at = UINT64_MAX;
+	cpu->event_at = retired_at(cpu, timer_ticks(soft));
+	soft->running = vcpu;
+	stop = cpu_run(cpu);
+	soft->running = NULL;
+	soft->time.ticks = cpu_ticks(cpu);
+	soft->retired += cpu->retired - began;
+	if (soft->count > 1)
+		soft->time.left -=
+			cpu->retired - began < soft->time.left ? cpu->retired - began : soft->time.left;
+	return stop;
+}
+
+enum engine_exit soft_run(struct engine *engine, uint64_t budget)
+{
+	struct soft *soft = soft_of(engine);
+	uint64_t end = soft->retired + budget < budget ? UINT64_MAX : soft->retired + budget;
+
+	for (;;) {
+		struct soft_vcpu *vcpu;
+
+		if (timer_ticks(soft) <= soft->time.ticks)
+			clock_run(soft->clock);
+		if (soft->stop) {
+			soft->stop = false;
+			return ENGINE_STOPPED;
+		}
+		if (soft->retired >= end)
+			return ENGINE_BUDGET;
+		vcpu = next_turn(soft);
+		if (!vcpu) {
+			if (!jump(soft))
+				return ENGINE_HALTED;
+			continue;
+		}
+		switch (run_turn(soft, vcpu, end - soft->retired)) {
+		case CPU_STOP_SHUTDOWN: return ENGINE_SHUTDOWN;
+		case CPU_STOP_UNMODELLED: soft->failure = vcpu->cpu->unmodelled; return ENGINE_FAILED;
+		case CPU_STOP_YIELD: soft->time.left = 0; break;
+		case CPU_STOP_BUDGET:
+		case CPU_STOP_REQUESTED:
+		case CPU_STOP_HALT: break;
+		}
+	}
+}
+
+void soft_request_stop(struct engine *engine)
+{
+	struct soft *soft = soft_of(engine);
+
+	soft->stop = true;
+	if (soft->running)
+		cpu_request_stop(soft->running->cpu);
+}
+
+uint64_t soft_retired(const struct engine *engine)
+{
+	const struct soft *soft = (const struct soft *)engine;
+
+	return soft->retired + (soft->running ? soft_ticks(soft) - soft->time.ticks : 0);
+}
