@@ -88,7 +88,7 @@ static void perform(struct bus *bus, struct bus_access *access)
 		access->value = value;
 		return;
 	}
-	if (!range || offset + access->size > range->count) {
+	if (!range || (offset + access->size > range->count && !range->ops->reaches)) {
 		if (!access->write)
 			access->value = ones(access->size);
 		bus_refuse(bus, access);

@@ -16,6 +16,7 @@
 struct bus_ops {
 	const char *name;
 	unsigned width; /* widest access that the device takes; wider ones come as several, lowest first */
+	bool reaches;   /* an access that begins in the range is the device's even where it ends behind it */
 	uint64_t (*read)(void *device, uint64_t offset, unsigned size);
 	void (*write)(void *device, uint64_t offset, unsigned size, uint64_t value);
 };
