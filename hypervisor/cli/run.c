@@ -23,7 +23,7 @@ static void catch_signals(void)
 
 static int load(struct machine *machine, const struct run_options *options, const struct cli_image *opened)
 {
-	struct boot_options boot = {.append = options->append};
+	struct boot_options boot = {.append = options->append, .seed = options->seed};
 	uint8_t *initrd = NULL;
 	char why[256];
 	int error;
@@ -43,20 +43,61 @@ static int load(struct machine *machine, const struct run_options *options, cons
 	return 0;
 }
 
+static struct disk *disks[DISKS_MAX]; /* of the one machine that there is */
+
+static void close_disks(void)
+{
+	for (unsigned i = 0; i < DISKS_MAX; i++) {
+		disk_close(disks[i]);
+		disks[i] = NULL;
+	}
+}
+
+void run_free(struct machine *machine)
+{
+	machine_free(machine);
+	close_disks();
+}
+
+/* 0, or an exit code after a message. */
+static int open_disks(const struct run_options *options)
+{
+	char why[256];
+
+	for (unsigned i = 0; i < options->disks; i++)
+		if (disk_open(&disks[i], options->disk[i].name, options->disk[i].read_only, why,
+			      sizeof(why))) {
+			close_disks();
+			return cli_fail(EXIT_USAGE, "%s: %s", options->disk[i].name, why);
+		}
+	return 0;
+}
+
 int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
 		const struct machine_config *partial)
 {
 	struct machine_config config = *partial;
 	char why[512];
-	int error, code;
+	int error, code = open_disks(options);
 
+	if (code)
+		return code;
 	config.engine = options->engine;
 	config.device = options->device;
 	config.cpu = options->cpu;
 	config.memory = options->memory;
+	config.vcpus = options->vcpus;
+	config.seed = options->seed;
 	config.open_bus = options->open_bus;
+	config.peripherals.entropy = options->entropy;
+	config.peripherals.console = options->virtio_console;
+	config.peripherals.seed = options->seed;
+	memcpy(config.peripherals.disk, disks, sizeof(disks));
+	config.peripherals.disks = options->disks;
 	config.signal = &run_signal;
 	error = machine_new(machine, &config, why, sizeof(why));
+	if (error)
+		close_disks();
 	if (error == -EINVAL)
 		return cli_fail(EXIT_USAGE, "--cpu %s: %s", options->cpu, why);
 	if (error == -ENODEV)
@@ -65,7 +106,7 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 		return cli_fail(EXIT_HARNESS, "no machine: %s", why);
 	code = load(*machine, options, opened);
 	if (code)
-		machine_free(*machine);
+		run_free(*machine);
 	return code;
 }
 

@@ -17,6 +17,14 @@ struct run_options {
 	const char *engine_text; /* as given */
 	const char *device, *cpu, *append, *initrd, *trace, *break_check, *image;
 	uint64_t memory;
+	unsigned vcpus;
+	uint64_t seed; /* of the vCPUs' turns, and of random numbers for the guest */
+	struct {
+		const char *name;
+		bool read_only;
+	} disk[DISKS_MAX];
+	unsigned disks;
+	bool entropy, virtio_console;
 	uint64_t max_insns; /* 0: not given */
 	double timeout;     /* seconds; 0: not given */
 	bool json, invert, fail_fast, open_bus, list_breaks, statistics, coverage;
@@ -33,6 +41,8 @@ extern volatile sig_atomic_t run_signal; /* the signal that asked us to stop, or
 /* Makes a machine of @options with the image in it. 0, or an exit code after a message. */
 int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
 		const struct machine_config *config);
+/* Frees it, and closes the disks that it had. */
+void run_free(struct machine *machine);
 
 /* --statistics: what the engine counted, a line each on standard error. */
 void run_statistics(const struct run_options *options, const struct machine *machine);

@@ -97,7 +97,7 @@ static int run_session(struct session *session, const struct run_options *option
 	code = finish(session, suite_run(&session->suite, session->machine));
 	run_statistics(options, session->machine);
 	suite_free(&session->suite);
-	machine_free(session->machine);
+	run_free(session->machine);
 	return code;
 }
 

@@ -18,8 +18,16 @@ static const char help[] =
 	"                        the processor is the host's: host (default)\n"
 	"  --mem SIZE            memory: bytes, or with K, M or G (default 128M); what is above 3G lies\n"
 	"                        behind 4 GiB\n"
+	"  --smp N               vCPUs, 1 to 64 (default 1)\n"
+	"  --seed N              under soft, how vCPUs take turns, and random numbers that the guest gets:\n"
+	"                        the same run for the same N (default 0)\n"
 	"  --append STRING       command line for the guest\n"
-	"  --initrd FILE         first module\n"
+	"  --initrd FILE         Linux's initrd, or the first module of multiboot and PVH\n"
+	"  --disk FILE           virtio disk, raw or qcow2 by its first bytes, or raw:FILE, qcow2:FILE;\n"
+	"                        the guest writes to it. Repeatable. qcow2 needs qemu-nbd\n"
+	"  --disk-ro FILE        the same, read-only\n"
+	"  --entropy             virtio entropy device; its numbers follow from --seed\n"
+	"  --virtio-console      virtio console on standard output and, once the guest listens, input\n"
 	"  --cases WORDS         ids and globs separated by commas, or @FILE with one a line; repeatable\n"
 	"  --json                JSON lines instead of text\n"
 	"  --trace FILE          instructions, events and device accesses\n"
@@ -43,6 +51,12 @@ enum {
 	MEM,
 	APPEND,
 	INITRD,
+	SMP,
+	SEED,
+	DISK,
+	DISK_RO,
+	ENTROPY,
+	VIRTIO_CONSOLE,
 	CASES,
 	JSON,
 	TRACE,
@@ -63,6 +77,12 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"mem", required_argument, NULL, MEM},
 				      {"append", required_argument, NULL, APPEND},
 				      {"initrd", required_argument, NULL, INITRD},
+				      {"smp", required_argument, NULL, SMP},
+				      {"seed", required_argument, NULL, SEED},
+				      {"disk", required_argument, NULL, DISK},
+				      {"disk-ro", required_argument, NULL, DISK_RO},
+				      {"entropy", no_argument, NULL, ENTROPY},
+				      {"virtio-console", no_argument, NULL, VIRTIO_CONSOLE},
 				      {"cases", required_argument, NULL, CASES},
 				      {"json", no_argument, NULL, JSON},
 				      {"trace", required_argument, NULL, TRACE},
@@ -114,6 +134,32 @@ static int parse_memory(struct run_options *options, const char *text)
 	return 0;
 }
 
+static int parse_vcpus(struct run_options *options, const char *text)
+{
+	uint64_t vcpus;
+
+	if (!span_number(span_of(text), &vcpus) || vcpus == 0 || vcpus > ENGINE_VCPUS_MAX)
+		return cli_fail(EXIT_USAGE, "--smp %s: not a number from 1 to %u", text, ENGINE_VCPUS_MAX);
+	options->vcpus = (unsigned)vcpus;
+	return 0;
+}
+
+static int parse_seed(struct run_options *options, const char *text)
+{
+	if (!span_number(span_of(text), &options->seed))
+		return cli_fail(EXIT_USAGE, "--seed %s: not a number", text);
+	return 0;
+}
+
+static int add_disk(struct run_options *options, const char *name, bool read_only)
+{
+	if (options->disks == DISKS_MAX)
+		return cli_fail(EXIT_USAGE, "--disk %s: more than %u disks", name, DISKS_MAX);
+	options->disk[options->disks].name = name;
+	options->disk[options->disks++].read_only = read_only;
+	return 0;
+}
+
 static int parse_insns(struct run_options *options, const char *text)
 {
 	if (!span_number(span_of(text), &options->max_insns) || options->max_insns == 0)
@@ -148,6 +194,12 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case MEM: return parse_memory(options, value);
 	case APPEND: options->append = value; return 0;
 	case INITRD: options->initrd = value; return 0;
+	case SMP: return parse_vcpus(options, value);
+	case SEED: return parse_seed(options, value);
+	case DISK: return add_disk(options, value, false);
+	case DISK_RO: return add_disk(options, value, true);
+	case ENTROPY: options->entropy = true; return 0;
+	case VIRTIO_CONSOLE: options->virtio_console = true; return 0;
 	case CASES: return patterns_add(&options->patterns, value);
 	case JSON: options->json = true; return 0;
 	case TRACE: options->trace = value; return 0;
@@ -169,8 +221,10 @@ int run_parse(int argc, char **argv, struct run_options *options)
 {
 	int option, code;
 
-	*options = (struct run_options){
-		.engine = &engine_soft, .engine_text = engine_soft.name, .memory = MEMORY_DEFAULT};
+	*options = (struct run_options){.engine = &engine_soft,
+					.engine_text = engine_soft.name,
+					.memory = MEMORY_DEFAULT,
+					.vcpus = 1};
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
 		code = parse_option(options, option, optarg);
 		if (code)
@@ -181,7 +235,8 @@ int run_parse(int argc, char **argv, struct run_options *options)
 	if (options->list_breaks)
 		return 0;
 	if (options->coverage && !(options->engine->take_reached && options->json))
-		return cli_fail(EXIT_USAGE, "--coverage: only with --json and an engine that has checks to break");
+		return cli_fail(EXIT_USAGE,
+				"--coverage: only with --json and an engine that has checks to break");
 	if (options->max_insns && !options->engine->counts)
 		return cli_fail(EXIT_USAGE, "--max-insns: %s does not count instructions; use --timeout",
 				options->engine->name);
@@ -213,6 +268,14 @@ char *run_again(const struct run_options *options)
 
 	if (options->memory != MEMORY_DEFAULT)
 		line_format(&line, " --mem %" PRIu64, options->memory);
+	if (options->vcpus > 1)
+		line_format(&line, " --smp %u", options->vcpus);
+	if (options->seed)
+		line_format(&line, " --seed %" PRIu64, options->seed);
+	for (unsigned i = 0; i < options->disks; i++)
+		quoted(&line, options->disk[i].read_only ? "disk-ro" : "disk", options->disk[i].name);
+	line_text(&line, options->entropy ? " --entropy" : "");
+	line_text(&line, options->virtio_console ? " --virtio-console" : "");
 	quoted(&line, "append", options->append);
 	quoted(&line, "initrd", options->initrd);
 	quoted(&line, "break", options->break_check);

@@ -46,6 +46,19 @@ static void put(struct stream *stream, uint8_t byte)
 static void on_serial(void *owner, uint8_t byte) { put(&((struct plain *)owner)->serial, byte); }
 static void on_console(void *owner, uint8_t byte) { put(&((struct plain *)owner)->console, byte); }
 
+/* A virtio console takes input once the guest has given it room; until then, the serial port does. */
+static void receive(struct machine *machine, const uint8_t *bytes, size_t size)
+{
+	struct virtio_console *console = &machine->peripherals.console;
+
+	if (machine->peripherals.has_console && virtio_console_live(console)) {
+		virtio_console_receive(console, bytes, size);
+		return;
+	}
+	for (size_t i = 0; i < size; i++)
+		serial_receive(&machine->serial, bytes[i]);
+}
+
 /* What has come on standard input goes to the serial port, as far as it has room. */
 static void on_idle(void *owner)
 {
@@ -62,8 +75,8 @@ static void on_idle(void *owner)
 	got = read(STDIN_FILENO, bytes, room);
 	if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
 		plain->input_over = true;
-	for (ssize_t i = 0; i < got; i++)
-		serial_receive(&plain->machine->serial, bytes[i]);
+	if (got > 0)
+		receive(plain->machine, bytes, (size_t)got);
 }
 
 static int finish(struct plain *plain, const struct machine_end *end)
@@ -101,8 +114,11 @@ static int start_trace(struct plain *plain, struct tracer *tracer)
 int run_plain(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer)
 {
 	static struct plain plain = {.serial.fd = STDOUT_FILENO, .console.fd = STDERR_FILENO};
-	struct machine_config config = {
-		.owner = &plain, .console = on_console, .serial = on_serial, .idle = on_idle};
+	struct machine_config config = {.owner = &plain,
+					.console = on_console,
+					.serial = on_serial,
+					.virtio = on_serial,
+					.idle = on_idle};
 	struct machine_limits limits = {.insns = options->max_insns ? options->max_insns : UINT64_MAX,
 					.deadline = UINT64_MAX,
 					.output = UINT64_MAX};
@@ -120,6 +136,6 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 	else
 		code = finish(&plain, machine_run(plain.machine, &limits));
 	run_statistics(options, plain.machine);
-	machine_free(plain.machine);
+	run_free(plain.machine);
 	return code;
 }

@@ -30,9 +30,10 @@ struct disk {
 #define DISK_SECTOR 512u
 
 /*
- * Opens @name: a path, which is a qcow2 image where its first bytes say so, or raw:PATH or qcow2:PATH. Nobody else
- * may have it open for writing. 0, or a negative errno with @why, one line without the name: -EINVAL for what is
- * in the file, -ENOENT, -EACCES and others for what the system said, -ENOSYS where a program is missing.
+ * Opens @name: a path, which is a qcow2 image where its first bytes say so, or raw:PATH or qcow2:PATH. Nobody
+ * else may have it open for writing. 0, or a negative errno with @why, one line without the name: -EINVAL for
+ * what is in the file, -ENOENT, -EACCES and others for what the system said, -ENOSYS where a program is
+ * missing.
  */
 int disk_open(struct disk **disk, const char *name, bool read_only, char *why, size_t size);
 void disk_close(struct disk *disk); /* NULL is fine */

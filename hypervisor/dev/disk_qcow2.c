@@ -106,7 +106,8 @@ static bool on_path(const char *program)
 	return false;
 }
 
-/* Standard error goes to a file in memory while the program starts, which says there what it does not like. */
+/* Standard error goes to a file in memory while the program starts, which says there what it does not like.
+ */
 static int connect_quietly(struct nbd_handle *nbd, char **command, int report)
 {
 	int kept = dup(STDERR_FILENO), result;
@@ -141,8 +142,13 @@ static void explain(int report, char *why, size_t size)
 static int start(struct qcow2 *qcow2, const char *path, char *why, size_t size)
 {
 	char file[4200];
-	char *command[] = {(char *)PROGRAM, (char *)"--format=qcow2", (char *)"--discard=unmap",
-			   (char *)"--cache=writeback", NULL, NULL, NULL};
+	char *command[] = {(char *)PROGRAM,
+			   (char *)"--format=qcow2",
+			   (char *)"--discard=unmap",
+			   (char *)"--cache=writeback",
+			   NULL,
+			   NULL,
+			   NULL};
 	int report, error = 0;
 	int64_t bytes;
 

@@ -47,7 +47,8 @@ static void send_pending(struct msix *msix)
 
 void msix_config_written(struct msix *msix) { send_pending(msix); }
 
-/* Reads of the table and of pending bits; what lies behind them in the page is reserved and reads as zeros. */
+/* Reads of the table and of pending bits; what lies behind them in the page is reserved and reads as zeros.
+ */
 static uint64_t table_read(void *device, uint64_t offset, unsigned size)
 {
 	const struct msix *msix = device;
@@ -76,7 +77,8 @@ static void table_write(void *device, uint64_t offset, unsigned size, uint64_t v
 	send_pending(msix);
 }
 
-static const struct bus_ops ops = {.name = "MSI-X table", .width = 4, .read = table_read, .write = table_write};
+static const struct bus_ops ops = {
+	.name = "MSI-X table", .width = 4, .read = table_read, .write = table_write};
 
 void msix_init(struct msix *msix, struct pci_function *function, unsigned bar, unsigned count)
 {

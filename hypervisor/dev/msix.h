@@ -1,6 +1,6 @@
 /*
- * msix.h: the MSI-X capability of a PCI function (PCI 3.0, 6.8.2): table and pending bits in one page of a base
- * address register of their own.
+ * msix.h: the MSI-X capability of a PCI function (PCI 3.0, 6.8.2): table and pending bits in one page of a
+ * base address register of their own.
  */
 #ifndef TRAPLINE_DEV_MSIX_H
 #define TRAPLINE_DEV_MSIX_H

@@ -100,8 +100,8 @@ void pci_function_reset(struct pci_function *function)
 /* Several functions share a line: it is asserted while one of them does. */
 static void update_line(struct pci_function *function)
 {
-	bool asserted = function->asserted &&
-			!(pci_config16(function, PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE);
+	bool asserted =
+		function->asserted && !(pci_config16(function, PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE);
 	struct pci *pci = function->pci;
 	unsigned irq = PCI_IRQ(function->slot, 0);
 
@@ -239,17 +239,17 @@ static bool decode(void *owner, const struct bus_access *access, struct bus_rang
 
 /* ---- the PC's bridges ---- */
 
-#define INTEL        0x8086
-#define I440FX       0x1237
-#define PIIX3        0x7000
-#define PAM_FIRST    0x59
-#define PAM_COUNT    7
-#define RED_HAT      0x1af4
-#define QEMU_PC      0x1100
-#define CLASS_HOST   0x060000
-#define CLASS_ISA    0x060100
-#define PIIX3_PIRQ   0x60
-#define PIIX3_PIRQS  4
+#define INTEL       0x8086
+#define I440FX      0x1237
+#define PIIX3       0x7000
+#define PAM_FIRST   0x59
+#define PAM_COUNT   7
+#define RED_HAT     0x1af4
+#define QEMU_PC     0x1100
+#define CLASS_HOST  0x060000
+#define CLASS_ISA   0x060100
+#define PIIX3_PIRQ  0x60
+#define PIIX3_PIRQS 4
 
 /* Memory below 1 MiB is RAM, to read and to write, whatever a chipset of this number could do with it. */
 static void make_bridges(struct pci *pci)

@@ -2,9 +2,9 @@
  * pci.h: PCI bus 0 behind configuration mechanism 1 (0xcf8, 0xcfc; PCI 3.0, 3.2.2.3.2), the decoding of base
  * address registers, INTx lines, and the reset control register (0xcf9).
  *
- * A device embeds a struct pci_function, says what its configuration space holds and what of it can be written,
- * and is called for accesses to its base address registers wherever the guest puts them. What is not there reads
- * as ones (a master abort).
+ * A device embeds a struct pci_function, says what its configuration space holds and what of it can be
+ * written, and is called for accesses to its base address registers wherever the guest puts them. What is not
+ * there reads as ones (a master abort).
  *
  * Interrupt lines: INTA to INTD of slot N lead to the PC's interrupts 10 and 11, which are level triggered,
  * by PCI_IRQ(). ACPI's routing tables say the same.
@@ -50,7 +50,8 @@ enum {
 
 struct pci;
 
-/* A base address register: a power of two of bytes, 16 and more in memory, 4 to 256 of ports. 0: there is none. */
+/* A base address register: a power of two of bytes, 16 and more in memory, 4 to 256 of ports. 0: there is
+ * none. */
 struct pci_bar {
 	uint32_t size;
 	bool port;
@@ -95,8 +96,8 @@ struct pci {
 
 extern const struct state_table pci_state, pci_host_bridge_state, pci_isa_bridge_state;
 
-/* Claims the ports, becomes what the bus asks for addresses that no fixed range holds, and adds the two bridges
- * that a PC has. As bus_claim_ports(). */
+/* Claims the ports, becomes what the bus asks for addresses that no fixed range holds, and adds the two
+ * bridges that a PC has. As bus_claim_ports(). */
 int pci_attach(struct pci *pci, struct bus *bus);
 /* As after RESET: bridges and CONFIG_ADDRESS; devices reset themselves with pci_function_reset(). */
 void pci_reset(struct pci *pci);

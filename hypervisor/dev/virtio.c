@@ -166,8 +166,8 @@ static void write_status(struct virtio *virtio, uint8_t value)
 	/* Without features there is no driver. */
 	if (!(value & VIRTIO_FEATURES_OK))
 		value &= (uint8_t)~VIRTIO_DRIVER_OK;
-	virtio->status |= value & (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK |
-				   VIRTIO_FAILED);
+	virtio->status |= value & (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK |
+				   VIRTIO_FEATURES_OK | VIRTIO_FAILED);
 	/* What was made available before counts as told. */
 	for (unsigned i = 0; (value & VIRTIO_DRIVER_OK) && i < virtio->type->queues; i++)
 		if (virtio_live(virtio, i))
@@ -234,12 +234,21 @@ static void write_queue(struct virtio *virtio, unsigned offset, unsigned size, u
 /* Fields are written whole, those of 64 bits also by halves (4.1.3.1). */
 static void common_write(struct virtio *virtio, unsigned offset, unsigned size, uint64_t value)
 {
-	static const uint8_t sizes[COMMON_END] = {
-		[DEVICE_FEATURE_SELECT] = 4, [DRIVER_FEATURE_SELECT] = 4, [DRIVER_FEATURE] = 4,
-		[CONFIG_VECTOR] = 2,         [DEVICE_STATUS] = 1,         [QUEUE_SELECT] = 2,
-		[QUEUE_SIZE] = 2,            [QUEUE_VECTOR] = 2,          [QUEUE_ENABLE] = 2,
-		[QUEUE_DESC] = 4,            [QUEUE_DESC + 4] = 4,        [QUEUE_DRIVER] = 4,
-		[QUEUE_DRIVER + 4] = 4,      [QUEUE_DEVICE] = 4,          [QUEUE_DEVICE + 4] = 4};
+	static const uint8_t sizes[COMMON_END] = {[DEVICE_FEATURE_SELECT] = 4,
+						  [DRIVER_FEATURE_SELECT] = 4,
+						  [DRIVER_FEATURE] = 4,
+						  [CONFIG_VECTOR] = 2,
+						  [DEVICE_STATUS] = 1,
+						  [QUEUE_SELECT] = 2,
+						  [QUEUE_SIZE] = 2,
+						  [QUEUE_VECTOR] = 2,
+						  [QUEUE_ENABLE] = 2,
+						  [QUEUE_DESC] = 4,
+						  [QUEUE_DESC + 4] = 4,
+						  [QUEUE_DRIVER] = 4,
+						  [QUEUE_DRIVER + 4] = 4,
+						  [QUEUE_DEVICE] = 4,
+						  [QUEUE_DEVICE + 4] = 4};
 
 	if (offset >= COMMON_END || size != sizes[offset])
 		return;
@@ -272,7 +281,8 @@ static uint64_t common_read(const struct virtio *virtio, unsigned offset, unsign
 		put(bytes, DEVICE_FEATURE, 4, virtio->features >> (32 * virtio->device_feature_select));
 	put(bytes, DRIVER_FEATURE_SELECT, 4, virtio->driver_feature_select);
 	if (virtio->driver_feature_select < 2)
-		put(bytes, DRIVER_FEATURE, 4, virtio->driver_features >> (32 * virtio->driver_feature_select));
+		put(bytes, DRIVER_FEATURE, 4,
+		    virtio->driver_features >> (32 * virtio->driver_feature_select));
 	put(bytes, CONFIG_VECTOR, 2, virtio->config_vector);
 	put(bytes, NUM_QUEUES, 2, virtio->type->queues);
 	bytes[DEVICE_STATUS] = virtio->status;
@@ -378,7 +388,8 @@ static void on_config_read(void *owner, unsigned offset, unsigned size)
 	unsigned at = pci_capability(virtio), where, length;
 	uint32_t value;
 
-	if (offset + size <= at + CAP_DATA || offset >= at + CAP_DATA + 4 || !window(virtio, at, &where, &length))
+	if (offset + size <= at + CAP_DATA || offset >= at + CAP_DATA + 4 ||
+	    !window(virtio, at, &where, &length))
 		return;
 	value = (uint32_t)region_read(virtio, where, length);
 	memcpy(virtio->function.config + at + CAP_DATA, &value, length);
@@ -391,13 +402,15 @@ static void on_config_written(void *owner, unsigned offset, unsigned size)
 	uint32_t value = 0;
 
 	msix_config_written(&virtio->msix);
-	if (offset + size <= at + CAP_DATA || offset >= at + CAP_DATA + 4 || !window(virtio, at, &where, &length))
+	if (offset + size <= at + CAP_DATA || offset >= at + CAP_DATA + 4 ||
+	    !window(virtio, at, &where, &length))
 		return;
 	memcpy(&value, virtio->function.config + at + CAP_DATA, length);
 	region_write(virtio, where, length, value);
 }
 
-static void add_capability(struct virtio *virtio, uint8_t type, uint32_t offset, uint32_t size, unsigned extra)
+static void add_capability(struct virtio *virtio, uint8_t type, uint32_t offset, uint32_t size,
+			   unsigned extra)
 {
 	unsigned at = pci_function_capability(&virtio->function, CAPABILITY_VENDOR, 16 + extra);
 	uint8_t *config = virtio->function.config + at;
@@ -439,8 +452,8 @@ static void make_function(struct virtio *virtio)
 	msix_init(&virtio->msix, function, MSIX_BAR, type->queues + 1);
 }
 
-int virtio_init(struct virtio *virtio, const struct virtio_type *type, uint64_t features, const struct dma *dma,
-		struct pci *pci)
+int virtio_init(struct virtio *virtio, const struct virtio_type *type, uint64_t features,
+		const struct dma *dma, struct pci *pci)
 {
 	virtio->type = type;
 	virtio->features = features | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1;

@@ -1,8 +1,8 @@
 /*
  * virtio.h: a virtio 1.2 device on PCI ("modern": no legacy registers): what all such devices have.
  *
- * A device embeds struct virtio first, fills its struct virtio_type, and is called when a queue has work. All of
- * it happens on the bus call that asks for it, so that a run is the same every time.
+ * A device embeds struct virtio first, fills its struct virtio_type, and is called when a queue has work. All
+ * of it happens on the bus call that asks for it, so that a run is the same every time.
  */
 #ifndef TRAPLINE_DEV_VIRTIO_H
 #define TRAPLINE_DEV_VIRTIO_H
@@ -30,16 +30,17 @@ struct virtio;
 
 struct virtio_type {
 	const char *name;
-	uint16_t id;     /* 5 */
-	uint32_t class;  /* of PCI */
+	uint16_t id;    /* 5 */
+	uint32_t class; /* of PCI */
 	unsigned queues;
-	/* Size of the device's configuration, its bytes (little-endian, at @offset), and writes to it (NULL: it
-	 * is read-only). */
+	/* Size of the device's configuration, its bytes (little-endian, at @offset), and writes to it (NULL:
+	 * it is read-only). */
 	unsigned config_size;
 	void (*config)(struct virtio *virtio, uint8_t *bytes);
 	/* The driver says that queue @index has work; virtio_work() goes through it. */
 	void (*notified)(struct virtio *virtio, unsigned index);
-	/* Does what one chain asks for. Returns how many bytes it wrote, or -EIO where the chain is no request. */
+	/* Does what one chain asks for. Returns how many bytes it wrote, or -EIO where the chain is no
+	 * request. */
 	int64_t (*request)(struct virtio *virtio, unsigned index, const struct virtqueue_chain *chain);
 };
 
@@ -67,8 +68,8 @@ struct virtio {
 
 /* Makes the device and puts it on the bus. @features are the type's own; those of the rings are added. As
  * pci_add(). */
-int virtio_init(struct virtio *virtio, const struct virtio_type *type, uint64_t features, const struct dma *dma,
-		struct pci *pci);
+int virtio_init(struct virtio *virtio, const struct virtio_type *type, uint64_t features,
+		const struct dma *dma, struct pci *pci);
 /* RESET of the machine. */
 void virtio_reset(struct virtio *virtio);
 /* For the state table's loaded(): what is derived from the state. */

@@ -11,7 +11,14 @@
 #define F_WRITE_ZEROES (1ull << 14)
 
 /* Requests (5.2.6). */
-enum { TYPE_IN = 0, TYPE_OUT = 1, TYPE_FLUSH = 4, TYPE_GET_ID = 8, TYPE_DISCARD = 11, TYPE_WRITE_ZEROES = 13 };
+enum {
+	TYPE_IN = 0,
+	TYPE_OUT = 1,
+	TYPE_FLUSH = 4,
+	TYPE_GET_ID = 8,
+	TYPE_DISCARD = 11,
+	TYPE_WRITE_ZEROES = 13
+};
 enum { STATUS_OK, STATUS_IOERR, STATUS_UNSUPP };
 struct request {
 	uint32_t type, reserved;
@@ -104,7 +111,8 @@ static uint8_t write_sectors(struct virtio_blk *blk, const struct virtqueue_chai
 	for (uint64_t done = 0; done < size;) {
 		size_t part = size - done < BOUNCE_SIZE ? (size_t)(size - done) : BOUNCE_SIZE;
 
-		if (!virtqueue_read(&blk->virtio.queue[0], chain, sizeof(struct request) + done, bounce, part) ||
+		if (!virtqueue_read(&blk->virtio.queue[0], chain, sizeof(struct request) + done, bounce,
+				    part) ||
 		    blk->disk->ops->write(blk->disk, sector * DISK_SECTOR + done, bounce, part))
 			return STATUS_IOERR;
 		done += part;
@@ -119,7 +127,8 @@ static uint8_t flush(struct virtio_blk *blk)
 	return blk->disk->ops->flush(blk->disk) ? STATUS_IOERR : STATUS_OK;
 }
 
-static uint8_t get_id(struct virtio_blk *blk, const struct virtqueue_chain *chain, uint64_t size, uint32_t *written)
+static uint8_t get_id(struct virtio_blk *blk, const struct virtqueue_chain *chain, uint64_t size,
+		      uint32_t *written)
 {
 	uint32_t part = size < VIRTIO_BLK_ID_SIZE ? (uint32_t)size : VIRTIO_BLK_ID_SIZE;
 
@@ -130,7 +139,8 @@ static uint8_t get_id(struct virtio_blk *blk, const struct virtqueue_chain *chai
 }
 
 /* One range, as the configuration says (5.2.6.2). */
-static uint8_t clear(struct virtio_blk *blk, const struct virtqueue_chain *chain, uint32_t type, uint64_t size)
+static uint8_t clear(struct virtio_blk *blk, const struct virtqueue_chain *chain, uint32_t type,
+		     uint64_t size)
 {
 	uint32_t allowed = type == TYPE_WRITE_ZEROES ? RANGE_UNMAP : 0;
 	struct disk *disk = blk->disk;
@@ -153,8 +163,8 @@ static uint8_t clear(struct virtio_blk *blk, const struct virtqueue_chain *chain
 	return error ? STATUS_IOERR : STATUS_OK;
 }
 
-static uint8_t perform(struct virtio_blk *blk, const struct virtqueue_chain *chain, const struct request *request,
-		       uint32_t *written)
+static uint8_t perform(struct virtio_blk *blk, const struct virtqueue_chain *chain,
+		       const struct request *request, uint32_t *written)
 {
 	uint64_t in = chain->write_size - 1, out = chain->read_size - sizeof(*request);
 	uint64_t features = blk->virtio.driver_features;
@@ -164,7 +174,8 @@ static uint8_t perform(struct virtio_blk *blk, const struct virtqueue_chain *cha
 	case TYPE_OUT: return write_sectors(blk, chain, request->sector, out);
 	case TYPE_FLUSH: return features & F_FLUSH ? flush(blk) : STATUS_UNSUPP;
 	case TYPE_GET_ID: return get_id(blk, chain, in, written);
-	case TYPE_DISCARD: return features & F_DISCARD ? clear(blk, chain, request->type, out) : STATUS_UNSUPP;
+	case TYPE_DISCARD:
+		return features & F_DISCARD ? clear(blk, chain, request->type, out) : STATUS_UNSUPP;
 	case TYPE_WRITE_ZEROES:
 		return features & F_WRITE_ZEROES ? clear(blk, chain, request->type, out) : STATUS_UNSUPP;
 	default: return STATUS_UNSUPP;

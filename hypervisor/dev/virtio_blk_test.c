@@ -1,4 +1,5 @@
-/* Requests to the block device, on a raw disk and, where there is qemu-nbd, on a qcow2 disk; and disks that are none. */
+/* Requests to the block device, on a raw disk and, where there is qemu-nbd, on a qcow2 disk; and disks that
+ * are none. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -16,9 +17,9 @@
 #define F_WRITE_ZEROES (1ull << 14)
 #define ALL            (VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | F_FLUSH | F_DISCARD | F_WRITE_ZEROES)
 
-#define SECTORS 64u
-#define HEADER  TEST_BUFFER
-#define DATA    (TEST_BUFFER + 0x1000)
+#define SECTORS   64u
+#define HEADER    TEST_BUFFER
+#define DATA      (TEST_BUFFER + 0x1000)
 #define STATUS_AT (TEST_BUFFER + 0x20)
 
 enum { IN, OUT, FLUSH = 4, GET_ID = 8, DISCARD = 11, ZERO = 13 };
@@ -51,7 +52,8 @@ static void open_disk(const char *name, bool read_only)
 		fail_msg("%s", why);
 	test = test_pci_new();
 	blk = (struct virtio_blk){0};
-	assert_int_equal(virtio_blk_init(&blk, disk, "the serial number, and more", &test->dma, &test->pci), 0);
+	assert_int_equal(virtio_blk_init(&blk, disk, "the serial number, and more", &test->dma, &test->pci),
+			 0);
 	test_start(test, (ALL | (read_only ? F_RO : 0)) & ~(read_only ? F_DISCARD | F_WRITE_ZEROES : 0), 1);
 	assert_int_equal(test_common(test, STATUS, 1), 0x0f);
 }
@@ -284,7 +286,8 @@ static void missing_program(void **state)
 static void round_of_requests(struct fuzz *fuzz, uint64_t round)
 {
 	static const uint8_t types[] = {IN, OUT, FLUSH, GET_ID, DISCARD, ZERO, 2, 0xff};
-	static const uint32_t sizes[] = {0, 1, 15, 16, 20, 512, 513, 4096, 65536, 0x20000, 0x7fffffff, 0xffffffff};
+	static const uint32_t sizes[] = {0,   1,    15,    16,      20,         512,
+					 513, 4096, 65536, 0x20000, 0x7fffffff, 0xffffffff};
 	struct test_descriptor *table = test_table(test, 0);
 	unsigned count = 1 + fuzz_below(fuzz, TEST_SIZE);
 	uint16_t before;
@@ -306,7 +309,8 @@ static void round_of_requests(struct fuzz *fuzz, uint64_t round)
 			(uint16_t)(i + 1)};
 	table[count - 1].flags &= (uint16_t)~NEXT;
 	test_give(test, 0, 0);
-	if (test_used(test, 0)[1] != (uint16_t)(before + 1) && !(test_common(test, STATUS, 1) & VIRTIO_NEEDS_RESET))
+	if (test_used(test, 0)[1] != (uint16_t)(before + 1) &&
+	    !(test_common(test, STATUS, 1) & VIRTIO_NEEDS_RESET))
 		fail_msg("FUZZ_ROUND=%llu: a request that is lost", (unsigned long long)round);
 }
 
@@ -323,9 +327,16 @@ static void random_requests(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(raw),         TEST(configuration), TEST(any_layout),      TEST(no_requests),
-		TEST(read_only),   TEST(damaged_files), TEST(shrunk_file),     TEST(qcow2),
-		TEST(missing_program), TEST(random_requests),
+		TEST(raw),
+		TEST(configuration),
+		TEST(any_layout),
+		TEST(no_requests),
+		TEST(read_only),
+		TEST(damaged_files),
+		TEST(shrunk_file),
+		TEST(qcow2),
+		TEST(missing_program),
+		TEST(random_requests),
 	};
 
 	close(mkstemp(path));

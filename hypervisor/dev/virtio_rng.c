@@ -4,7 +4,8 @@
 
 #define REQUEST_MAX 65536u /* more is given in the next one (5.4.6) */
 
-static const struct state_field fields[] = {VIRTIO_STATE(struct virtio_rng, virtio), STATE(struct virtio_rng, state)};
+static const struct state_field fields[] = {VIRTIO_STATE(struct virtio_rng, virtio),
+					    STATE(struct virtio_rng, state)};
 static void loaded(void *device) { virtio_loaded(&((struct virtio_rng *)device)->virtio); }
 STATE_TABLE(virtio_rng_state, "virtio-rng", 1, fields, loaded);
 

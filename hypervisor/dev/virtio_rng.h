@@ -1,4 +1,5 @@
-/* virtio_rng.h: an entropy device (virtio 1.2, 5.4) whose numbers follow from a seed, so that a run can be repeated. */
+/* virtio_rng.h: an entropy device (virtio 1.2, 5.4) whose numbers follow from a seed, so that a run can be
+ * repeated. */
 #ifndef TRAPLINE_DEV_VIRTIO_RNG_H
 #define TRAPLINE_DEV_VIRTIO_RNG_H
 

@@ -199,12 +199,14 @@ static void broken_rings(void **state)
 		test_give(test, 0, 0);                                                                       \
 		assert_int_equal(test_used(test, 0)[1], 0);                                                  \
 	} while (0)
-	BREAKS(ALL, describe(0, TEST_BUFFER, 8, WRITE | NEXT, 1), describe(1, TEST_BUFFER, 8, WRITE | NEXT, 0));
+	BREAKS(ALL, describe(0, TEST_BUFFER, 8, WRITE | NEXT, 1),
+	       describe(1, TEST_BUFFER, 8, WRITE | NEXT, 0));
 	BREAKS(ALL, describe(0, TEST_BUFFER, 8, WRITE | NEXT, TEST_SIZE));
 	BREAKS(ALL, describe(0, TEST_RAM, 8, WRITE, 0));
 	BREAKS(ALL, describe(0, ~0ull - 3, 8, WRITE, 0));
 	BREAKS(ALL, describe(0, TEST_BUFFER, 8, WRITE | NEXT, 1), describe(1, TEST_BUFFER, 8, 0, 0));
-	BREAKS(VIRTIO_F_VERSION_1, describe(0, TEST_BUFFER, 16, INDIRECT, 0), *inner = (struct test_descriptor){0});
+	BREAKS(VIRTIO_F_VERSION_1, describe(0, TEST_BUFFER, 16, INDIRECT, 0),
+	       *inner = (struct test_descriptor){0});
 	BREAKS(ALL, describe(0, TEST_BUFFER, 16, INDIRECT | NEXT, 1));
 	BREAKS(ALL, describe(0, TEST_BUFFER, 17, INDIRECT, 0));
 	BREAKS(ALL, describe(0, TEST_BUFFER, 0, INDIRECT, 0));
@@ -214,7 +216,8 @@ static void broken_rings(void **state)
 	BREAKS(ALL, describe(0, TEST_BUFFER, 16, INDIRECT, 0),
 	       *inner = (struct test_descriptor){TEST_BUFFER, 16, WRITE | NEXT, 1});
 	BREAKS(ALL, describe(0, TEST_BUFFER, 8, WRITE, 0), test_avail(test, 0)[1] = TEST_SIZE);
-	BREAKS(ALL, describe(0, TEST_BUFFER, 8, WRITE, 0), (test_avail(test, 0)[2] = TEST_SIZE, test_avail(test, 0)[1] = 1));
+	BREAKS(ALL, describe(0, TEST_BUFFER, 8, WRITE, 0),
+	       (test_avail(test, 0)[2] = TEST_SIZE, test_avail(test, 0)[1] = 1));
 #undef BREAKS
 	/* As does a queue that is nowhere. */
 	test_start(test, ALL, 0);
@@ -259,7 +262,9 @@ static void round_of_rings(struct fuzz *fuzz, uint64_t round)
 		uint32_t offset = fuzz_below(fuzz, 0x4000), value = (uint32_t)fuzz_next(fuzz);
 
 		switch (fuzz_below(fuzz, 4)) {
-		case 0: test_mmio_write(test, TEST_BASE + offset % 0x40, 1u << fuzz_below(fuzz, 3), value); break;
+		case 0:
+			test_mmio_write(test, TEST_BASE + offset % 0x40, 1u << fuzz_below(fuzz, 3), value);
+			break;
 		case 1: test_mmio_read(test, TEST_BASE + offset, 1u << fuzz_below(fuzz, 4)); break;
 		case 2: test_avail(test, 0)[offset % 16] = (uint16_t)value; break;
 		default: test_give(test, 0, (uint16_t)fuzz_below(fuzz, TEST_SIZE)); break;

@@ -103,7 +103,8 @@ static int follow(struct virtqueue *queue, struct virtqueue_chain *chain, uint64
 static bool ask_for_notification(const struct virtqueue *queue)
 {
 	return !queue->event_index ||
-	       store(queue, queue->device + RING_ENTRIES + (uint64_t)USED_ENTRY * queue->size, &queue->taken, 2);
+	       store(queue, queue->device + RING_ENTRIES + (uint64_t)USED_ENTRY * queue->size, &queue->taken,
+		     2);
 }
 
 int virtqueue_take(struct virtqueue *queue, struct virtqueue_chain *chain)
@@ -130,8 +131,8 @@ int virtqueue_return(struct virtqueue *queue, const struct virtqueue_chain *chai
 {
 	uint32_t entry[2] = {chain->head, written};
 
-	if (!store(queue, queue->device + RING_ENTRIES + (uint64_t)USED_ENTRY * (queue->used % queue->size), entry,
-		   sizeof(entry)))
+	if (!store(queue, queue->device + RING_ENTRIES + (uint64_t)USED_ENTRY * (queue->used % queue->size),
+		   entry, sizeof(entry)))
 		return -EIO;
 	queue->used++;
 	return store(queue, queue->device + RING_INDEX, &queue->used, 2) ? 0 : -EIO;
@@ -163,7 +164,8 @@ int virtqueue_wants_interrupt(struct virtqueue *queue)
 /* Calls @copy for each part of @size bytes from @offset; false where it fails or the pieces end first. */
 static bool each_part(const struct virtqueue *queue, const struct virtqueue_piece *piece, unsigned count,
 		      uint64_t offset, uint8_t *bytes, size_t size,
-		      bool (*copy)(const struct virtqueue *queue, uint64_t address, uint8_t *bytes, size_t size))
+		      bool (*copy)(const struct virtqueue *queue, uint64_t address, uint8_t *bytes,
+				   size_t size))
 {
 	for (unsigned i = 0; i < count && size; i++) {
 		size_t part;
@@ -192,8 +194,8 @@ static bool copy_out(const struct virtqueue *queue, uint64_t address, uint8_t *b
 	return store(queue, address, bytes, size);
 }
 
-bool virtqueue_read(const struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t offset, void *to,
-		    size_t size)
+bool virtqueue_read(const struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t offset,
+		    void *to, size_t size)
 {
 	return each_part(queue, chain->read, chain->reads, offset, to, size, copy_in);
 }
@@ -201,5 +203,6 @@ bool virtqueue_read(const struct virtqueue *queue, const struct virtqueue_chain 
 bool virtqueue_write(const struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t offset,
 		     const void *from, size_t size)
 {
-	return each_part(queue, chain->write, chain->writes, offset, (uint8_t *)(uintptr_t)from, size, copy_out);
+	return each_part(queue, chain->write, chain->writes, offset, (uint8_t *)(uintptr_t)from, size,
+			 copy_out);
 }

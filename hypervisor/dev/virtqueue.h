@@ -59,8 +59,8 @@ int virtqueue_wants_interrupt(struct virtqueue *queue);
 
 /* Copies @size bytes that begin @offset bytes into what the chain has to read, or to write. False: it is
  * shorter, or not all of it is RAM. */
-bool virtqueue_read(const struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t offset, void *to,
-		    size_t size);
+bool virtqueue_read(const struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t offset,
+		    void *to, size_t size);
 bool virtqueue_write(const struct virtqueue *queue, const struct virtqueue_chain *chain, uint64_t offset,
 		     const void *from, size_t size);
 

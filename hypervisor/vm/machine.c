@@ -96,6 +96,64 @@ static void serial_sent(void *owner, uint8_t byte)
 		machine->config.serial(machine->config.owner, byte);
 }
 
+static void virtio_sent(void *owner, uint8_t byte)
+{
+	struct machine *machine = owner;
+
+	if (may_print(machine))
+		machine->config.virtio(machine->config.owner, byte);
+}
+
+/* ---- what PCI devices do ---- */
+
+/* An engine that has no interrupt chips cannot run a guest that wants interrupts. */
+static void no_interrupts(struct machine *machine)
+{
+	end_with(machine, MACHINE_FAILED, 0);
+	snprintf(machine->end.why, sizeof(machine->end.why), "the %s engine delivers no interrupts of devices",
+		 machine->engine->ops->name);
+}
+
+static void pci_line(void *owner, unsigned irq, bool raised)
+{
+	struct machine *machine = owner;
+
+	if (machine->engine->ops->interrupt_input)
+		machine->engine->ops->interrupt_input(machine->engine, irq, raised);
+	else
+		no_interrupts(machine);
+}
+
+static void pci_msi(void *owner, uint64_t address, uint32_t data)
+{
+	struct machine *machine = owner;
+
+	if (machine->engine->ops->msi)
+		machine->engine->ops->msi(machine->engine, address, data);
+	else
+		no_interrupts(machine);
+}
+
+static const void *dma_read(void *owner, uint64_t address, uint64_t size)
+{
+	return machine_ram(owner, address, size);
+}
+
+static bool dma_write(void *owner, uint64_t address, const void *from, size_t size)
+{
+	return machine_write(owner, address, from, size);
+}
+
+static int attach_peripherals(struct machine *machine)
+{
+	struct peripherals_config config = machine->config.peripherals;
+	const struct dma dma = {machine, dma_read, dma_write};
+
+	config.owner = machine;
+	config.sent = virtio_sent;
+	return peripherals_attach(&machine->peripherals, &config, &dma, &machine->pci);
+}
+
 /* ---- the engine's bus ---- */
 
 static uint32_t port_in(void *owner, uint16_t port, unsigned size)
@@ -128,7 +186,9 @@ void *machine_device(struct machine *machine, unsigned index, const struct state
 	case 2: *table = &pci_state; return &machine->pci;
 	case 3: *table = &control_state; return &machine->control;
 	case 4: *table = &pic_state; return &machine->pic;
-	default: return NULL;
+	case 5: *table = &pci_host_bridge_state; return &machine->pci.host_bridge;
+	case 6: *table = &pci_isa_bridge_state; return &machine->pci.isa_bridge;
+	default: return peripherals_device(&machine->peripherals, index - 7, table);
 	}
 }
 
@@ -180,6 +240,8 @@ static int attach_devices(struct machine *machine)
 	machine->debug.exited = exited;
 	machine->pci.owner = machine;
 	machine->pci.reset_asked = reset_asked;
+	machine->pci.interrupt = pci_line;
+	machine->pci.msi = pci_msi;
 	pic_init(&machine->pic, NULL, NULL);
 	machine->control.present = machine->config.control;
 	machine->control.owner = machine;
@@ -190,6 +252,8 @@ static int attach_devices(struct machine *machine)
 		error = debug_attach(&machine->debug, bus);
 	if (!error)
 		error = pci_attach(&machine->pci, bus);
+	if (!error)
+		error = attach_peripherals(machine);
 	if (!error)
 		error = attach_pic(machine);
 	return error ? error : control_attach(&machine->control, bus);

@@ -17,6 +17,7 @@
 #include "dev/serial.h"
 #include "engine/engine.h"
 #include "vm/memory_map.h"
+#include "vm/peripherals.h"
 #include "vm/span.h"
 
 #define MEMORY_MIN     (2ull << 20)
@@ -59,10 +60,12 @@ struct machine_config {
 	unsigned vcpus;  /* 0: one */
 	uint64_t seed, slice; /* of the vCPUs' turns, as in struct engine_config */
 	bool open_bus, control;
+	struct peripherals_config peripherals; /* but for the virtio console's owner and sent, which are below */
 	/* Where the guest's output goes. */
 	void *owner;
 	void (*console)(void *owner, uint8_t byte); /* debug console */
 	void (*serial)(void *owner, uint8_t byte);  /* first serial port */
+	void (*virtio)(void *owner, uint8_t byte);  /* virtio console */
 	/* Called now and then while the guest runs; may call serial_receive(). May be NULL. */
 	void (*idle)(void *owner);
 	const volatile sig_atomic_t *signal; /* set by a handler: the run ends soon */
@@ -88,6 +91,7 @@ struct machine {
 		uint16_t first;
 	} pic_ports[3]; /* both chips', and ELCR */
 	struct control control;
+	struct peripherals peripherals;
 	uint64_t printed; /* bytes since machine_run() began */
 	uint64_t output_limit;
 	bool ended; /* a device has set end */

@@ -14,8 +14,8 @@ int peripherals_attach(struct peripherals *peripherals, const struct peripherals
 		error = virtio_rng_init(&peripherals->rng, config->seed, dma, pci);
 	for (; !error && peripherals->disks < config->disks; peripherals->disks++) {
 		snprintf(id, sizeof(id), "disk%u", peripherals->disks);
-		error = virtio_blk_init(&peripherals->blk[peripherals->disks], config->disk[peripherals->disks],
-					id, dma, pci);
+		error = virtio_blk_init(&peripherals->blk[peripherals->disks],
+					config->disk[peripherals->disks], id, dma, pci);
 	}
 	if (!error && config->console)
 		error = virtio_console_init(&peripherals->console, config->sent, config->owner, dma, pci);

@@ -1,6 +1,6 @@
 /*
- * peripherals.h: the virtio devices of a machine, as its configuration wants them, in the order of their slots:
- * entropy, disks, console.
+ * peripherals.h: the virtio devices of a machine, as its configuration wants them, in the order of their
+ * slots: entropy, disks, console.
  */
 #ifndef TRAPLINE_VM_PERIPHERALS_H
 #define TRAPLINE_VM_PERIPHERALS_H
