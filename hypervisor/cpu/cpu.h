@@ -312,6 +312,14 @@ static inline bool cpu_real_or_vm86(const struct cpu *cpu)
 }
 static inline bool cpu_ia32e(const struct cpu *cpu) { return cpu->efer & EFER_LMA; }
 static inline bool cpu_64bit(const struct cpu *cpu) { return cpu->code_mode & CODE_64; }
+/*
+ * Whether the descriptors of LDTs and TSSs have 16 bytes: in all of IA-32e mode by the SDM (3A 3.5, table 3-2), in
+ * 64-bit mode alone by the APM, for which compatibility mode has those of legacy mode (3 LLDT, LTR).
+ */
+static inline bool cpu_wide_system_segments(const struct cpu *cpu)
+{
+	return cpu_64bit(cpu) || (cpu_ia32e(cpu) && cpu->profile->vendor != VENDOR_AMD);
+}
 static inline unsigned cpu_iopl(const struct cpu *cpu)
 {
 	return (cpu->rflags & RFLAGS_IOPL) >> RFLAGS_IOPL_SHIFT;

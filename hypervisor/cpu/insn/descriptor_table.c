@@ -79,19 +79,19 @@ static inline void str(struct cpu *cpu, const struct insn *insn, unsigned width,
 DEFINE_INSN_RM(str)
 
 /*
- * Reads the descriptor for LDTR or TR: in IA-32e mode it has 16 bytes, of which those where a
- * type would stand are 0 (SDM 3A 3.5.2, APM 2 4.8.3).
+ * Reads the descriptor for LDTR or TR: where it has 16 bytes, those where a type would stand are 0
+ * (SDM 3A 3.5.2, APM 2 4.8.3).
  */
 static struct descriptor read_system(struct cpu *cpu, uint16_t selector)
 {
 	if (CHECK(SYSTEM_SELECTOR_TI, selector & SELECTOR_TI))
 		raise_selector(cpu, VECTOR_GP, selector);
-	return descriptor_read(cpu, selector, cpu_ia32e(cpu), VECTOR_GP);
+	return descriptor_read(cpu, selector, cpu_wide_system_segments(cpu), VECTOR_GP);
 }
 
 static void check_wide(struct cpu *cpu, uint16_t selector, const struct descriptor *d)
 {
-	if (!cpu_ia32e(cpu))
+	if (!cpu_wide_system_segments(cpu))
 		return;
 	if (CHECK(SYSTEM_UPPER_TYPE, d->high >> 40 & 0x1f))
 		raise_selector(cpu, VECTOR_GP, selector);

@@ -168,8 +168,8 @@ static bool visible(struct cpu *cpu, uint16_t selector, uint32_t types, struct d
 	int type = attributes_system_type(d->attributes);
 	if (CHECK(VISIBLE_TYPE, type >= 0 && !(types >> type & 1)))
 		return false;
-	/* In IA-32e mode these have 16 bytes (SDM 2A LSL, the table's note). */
-	if (type >= 0 && cpu_ia32e(cpu)) {
+	/* Those that LLDT and LTR read with 16 bytes (SDM 2A LSL, the table's note), and call gates. */
+	if (type >= 0 && (cpu_wide_system_segments(cpu) || (type == TYPE_CALL_GATE && cpu_ia32e(cpu)))) {
 		if (!descriptor_try_read(cpu, selector, true, d))
 			return false;
 		if (CHECK(VISIBLE_UPPER_TYPE, d->high >> 40 & 0x1f))

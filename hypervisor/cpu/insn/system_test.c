@@ -142,6 +142,36 @@ static void test_ldtr_and_tr(void **state)
 	machine_close(&m);
 }
 
+/* In compatibility mode 16 bytes are read by Intel, by AMD 8: what stands behind is not looked at. */
+static void test_width_in_compatibility_mode(void **state)
+{
+	static const struct {
+		const char *profile;
+		int vector;
+	} each[] = {{"intel", VECTOR_GP}, {"amd", NO_EVENT}};
+	struct vcpu_state saved;
+	struct machine m;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		system_open(&m, each[i].profile, CODE_64, 0);
+		m.cpu->gdtr = (struct table_register){GDT_AT, 0xff};
+		cpu_save(m.cpu, &saved);
+		saved.segment[CS].attributes = (saved.segment[CS].attributes & ~SEG_L) | SEG_DB;
+		cpu_load(m.cpu, &saved);
+		put_descriptor(&m, 0x20, LDT_LOW, 1ull << 40);
+		put_descriptor(&m, 0x30, TSS_LOW, 1ull << 40);
+		m.cpu->reg[RAX] = 0x20;
+		assert_int_equal(RUN(&m, LLDT_AX), each[i].vector);
+		m.cpu->rflags &= ~(uint64_t)RFLAGS_ZF;
+		assert_int_equal(RUN(&m, 0x0f, 0x03, 0xc8), NO_EVENT); /* LSL ECX, EAX */
+		assert_int_equal(m.cpu->reg[RCX] == 0x1234, each[i].vector == NO_EVENT);
+		m.cpu->reg[RAX] = 0x30;
+		assert_int_equal(RUN(&m, LTR_AX), each[i].vector);
+		machine_close(&m);
+	}
+}
+
 static void test_invalidations(void **state)
 {
 	uint64_t *descriptor;
@@ -272,7 +302,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tables),        cmocka_unit_test(test_ldtr_and_tr),
 		cmocka_unit_test(test_invalidations), cmocka_unit_test(test_waits),
-		cmocka_unit_test(test_absent),
+		cmocka_unit_test(test_absent),        cmocka_unit_test(test_width_in_compatibility_mode),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
