@@ -172,6 +172,9 @@ int suite_write_section(const struct suite *suite, const char *path)
 			note->encodable ? note->reason : "");
 	}
 	write_not_encodable(out, suite);
+	for (unsigned i = 0; i < manual_count; i++)
+		fprintf(out, "clause %s %s %s %s %s\n", manual_table[i].key, manual_table[i].manual,
+			manual_table[i].volume, manual_table[i].section, manual_table[i].title);
 	fprintf(out, "end\n");
 	return close_output(out, path);
 }

@@ -58,6 +58,7 @@ static const char section[] =
 	"case t.fault UD2 long 0 innocuous\nwant always FAULT vector=6\ncite SDM 2B UD x\n"
 	"case t.lock LIDT long 0 control\nwant always SHUTDOWN\ncite SDM 2A LOCK x\n"
 	"cell AAA long 0 - untested no time\n"
+	"clause SDM_NOP SDM 2B NOP No Operation\n"
 	"end\n";
 
 /* Echoes a byte from the serial port to it, then ends with its value. */
@@ -238,7 +239,10 @@ static void list(void **state)
 				    "t.lock\tSHUTDOWN\tSDM 2A LOCK x\n");
 	r = VISOR("list", "--json", suite_path);
 	check_code(r, 0, "");
-	check_types(r->out, "case case case case cell");
+	check_types(r->out, "case case case case cell clause");
+	if (!strstr(r->out, "{\"t\":\"clause\",\"key\":\"SDM_NOP\",\"manual\":\"SDM\",\"volume\":\"2B\","
+			    "\"section\":\"NOP\",\"title\":\"No Operation\"}"))
+		fail_msg("%s", r->out);
 	r = VISOR("list", "--cases", "t.d*,t.nop", "--json", suite_path);
 	check_types(r->out, "case case");
 	check_code(VISOR("list", plain_path), 2, "holds no cases");

@@ -9,6 +9,7 @@
 static const char help[] = "usage: visor list [--json] [--cases GLOB|@FILE]… IMAGE\n"
 			   "Prints one case a line: id, expectation, citation, separated by tabs.\n"
 			   "  --json         JSON lines, with the cells of the inventory that have no case\n"
+			   "                 and the clauses of the manuals\n"
 			   "  --cases WORDS  ids and globs separated by commas, or @FILE with one a line\n";
 
 struct options {
@@ -55,6 +56,8 @@ static int print(const struct cli_image *opened, const struct selection *selecti
 			error = records_case(&records, i);
 	for (unsigned i = 0; i < opened->list.cell_count && !error && !options->patterns.count; i++)
 		error = records_cell(&records, i);
+	for (unsigned i = 0; i < opened->list.clause_count && !error && !options->patterns.count; i++)
+		error = records_clause(&records, i);
 	line_free(&records.line);
 	return error ? cli_output_failed(error) : EXIT_EXPECTED;
 }

@@ -403,6 +403,22 @@ int records_case(struct records *records, unsigned index)
 	return finish(records);
 }
 
+int records_clause(struct records *records, unsigned index)
+{
+	const struct case_clause *clause = &records->facts.list->clause[index];
+	struct line *line = &records->line;
+
+	if (!records->json)
+		return 0;
+	begin(records, "clause");
+	string(line, "key", clause->key);
+	string(line, "manual", clause->names.manual);
+	string(line, "volume", clause->names.volume);
+	string(line, "section", clause->names.section);
+	string(line, "title", clause->names.title);
+	return finish(records);
+}
+
 int records_cell(struct records *records, unsigned index)
 {
 	const struct case_cell *cell = &records->facts.list->cell[index];

@@ -41,5 +41,6 @@ int records_dirty(struct records *records, struct span id, struct span what);
 int records_done(struct records *records, const struct judge *judge, bool complete);
 int records_case(struct records *records, unsigned index);
 int records_cell(struct records *records, unsigned index);
+int records_clause(struct records *records, unsigned index);
 
 #endif

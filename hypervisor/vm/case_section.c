@@ -14,7 +14,7 @@ struct parser {
 	char *why;
 	size_t size;
 	unsigned declared;
-	unsigned entry_room, want_room, outcome_room, cite_room, cell_room;
+	unsigned entry_room, want_room, outcome_room, cite_room, cell_room, clause_room;
 	bool header, ended;
 	struct outcome scratch;
 };
@@ -48,6 +48,7 @@ static unsigned count_of_want(const struct case_list *l) { return l->want_count;
 static unsigned count_of_outcome(const struct case_list *l) { return l->outcome_count; }
 static unsigned count_of_cite(const struct case_list *l) { return l->cite_count; }
 static unsigned count_of_cell(const struct case_list *l) { return l->cell_count; }
+static unsigned count_of_clause(const struct case_list *l) { return l->clause_count; }
 
 /* ---- words ---- */
 
@@ -198,24 +199,44 @@ static int parse_or(struct parser *p, struct span rest)
 	return add_outcome(p, rest);
 }
 
-static int parse_cite(struct parser *p, struct span rest)
+/* `MANUAL VOLUME SECTION TITLE`: whether it is that. */
+static bool read_cite(struct case_cite *cite, struct span rest)
 {
 	static const char *const manuals[] = {"SDM", "APM", NULL};
+
+	cite->manual = span_word(&rest);
+	cite->volume = span_word(&rest);
+	cite->section = span_word(&rest);
+	cite->title = rest;
+	return is_one_of(cite->manual, manuals) && cite->volume.size && cite->section.size;
+}
+
+static int parse_cite(struct parser *p, struct span rest)
+{
 	struct case_list *list = p->list;
 	struct case_cite cite;
 
 	if (list->count == 0)
 		return bad(p, "stands before the first case");
-	cite.manual = span_word(&rest);
-	cite.volume = span_word(&rest);
-	cite.section = span_word(&rest);
-	cite.title = rest;
-	if (!is_one_of(cite.manual, manuals) || cite.volume.size == 0 || cite.section.size == 0)
+	if (!read_cite(&cite, rest))
 		return bad(p, "not `cite MANUAL VOLUME SECTION TITLE`");
 	if (!GROW(p, cite))
 		return -ENOMEM;
 	list->cite[list->cite_count++] = cite;
 	list->entry[list->count - 1].cite_count++;
+	return 0;
+}
+
+static int parse_clause(struct parser *p, struct span rest)
+{
+	struct case_list *list = p->list;
+	struct case_clause clause = {.key = span_word(&rest)};
+
+	if (clause.key.size == 0 || !read_cite(&clause.names, rest))
+		return bad(p, "not `clause KEY MANUAL VOLUME SECTION TITLE`");
+	if (!GROW(p, clause))
+		return -ENOMEM;
+	list->clause[list->clause_count++] = clause;
 	return 0;
 }
 
@@ -266,6 +287,8 @@ static int parse_line(struct parser *p, struct span line)
 		return parse_case(p, rest);
 	if (span_equals(word, "cell"))
 		return parse_cell(p, rest);
+	if (span_equals(word, "clause"))
+		return parse_clause(p, rest);
 	if (span_equals(line, "end")) {
 		p->ended = true;
 		return finish_case(p);
@@ -377,6 +400,7 @@ void case_list_free(struct case_list *list)
 	free(list->outcome);
 	free(list->cite);
 	free(list->cell);
+	free(list->clause);
 	free(list->hash);
 	*list = (struct case_list){0};
 }

@@ -33,6 +33,11 @@ struct case_cell {
 	struct span reason; /* of untested */
 };
 
+struct case_clause {
+	struct span key; /* of suites/manuals.def */
+	struct case_cite names;
+};
+
 struct case_list {
 	struct span suite;
 	struct case_entry *entry; /* in the order of the guest's case table */
@@ -40,7 +45,8 @@ struct case_list {
 	struct span *outcome;
 	struct case_cite *cite;
 	struct case_cell *cell;
-	unsigned count, want_count, outcome_count, cite_count, cell_count;
+	struct case_clause *clause;
+	unsigned count, want_count, outcome_count, cite_count, cell_count, clause_count;
 	unsigned *hash; /* ids to index + 1, open addressing */
 	unsigned hash_mask;
 };

@@ -14,6 +14,7 @@
  *   cite MANUAL VOLUME SECTION TITLE…   one or more a case (MANUAL: SDM or APM)
  *   cell INSN MODE CPL CONDITION untested REASON…
  *   cell INSN MODE CPL CONDITION not_encodable
+ *   clause KEY MANUAL VOLUME SECTION TITLE…   each of suites/manuals.def, whether a case cites it or not
  *   end
  *
  * MODE is one of real vm86 prot16 prot32 compat long. CLASS is the instruction's

@@ -1,12 +1,14 @@
 """Foreign machines and deviations, with a machine that behaves as badly as each test wants."""
 
 import os
+import random
 import shutil
 import unittest
 
 from tests.test_runner import RUNNER, Bench
-from traplib import bochs, deviations, machines
+from traplib import bochs, deviations, machines, patterns
 from traplib.errors import UsageError
+from traplib.selection import Selection
 
 FAKE = RUNNER / "tests" / "fake_machine"
 
@@ -87,16 +89,37 @@ class BadTargets(Foreign):
         self.one_line("exec:vmm '{image} {append}", "No closing quotation")
         self.one_line("exec:vmm {image {append}", "exec:")
 
-    def test_missing_programs_are_not_supported(self):
+    def test_missing_programs_are_not_supported_and_the_run_is_incomplete(self):
         self.guest("a.long.cpl0 PASS\nb.long.cpl0 PASS")
         self.environment["PATH"] = self.folder.name
         for name in ("python3", "env"):
             (self.path / name).symlink_to(shutil.which(name))
         for target, word in (("qemu-tcg", "qemu-system-x86_64 is not installed"), ("bochs", "bochs is not installed"),
                              ("exec:/no/such/vmm {image} {append}", "there is no such program")):
-            self.trapline("run", "-q", "--target", target, status=0)
+            done = self.trapline("run", "-q", "--target", target, status=3)
+            self.assertEqual([line for line in done.stderr.splitlines() if "did not run: " in line and word in line],
+                             done.stderr.splitlines())
             self.assertEqual(list(self.verdicts().values()), ["NOTSUP", "NOTSUP"])
             self.assertTrue(all(word in end["why"] for end in self.last().ends.values()))
+            self.assertIn("incomplete", (self.last().path.parent / "report.html").read_text(encoding="utf-8"))
+            self.trapline("report", status=3)
+            self.trapline("run", "-q", "--skip-missing", "--target", target, status=0)
+            self.assertEqual(list(self.verdicts().values()), ["NOTSUP", "NOTSUP"])
+
+    def test_missing_beside_what_is_there_and_what_fails(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 FAIL")
+        gone = "exec:/no/such/vmm {image} {append}"
+        for words, status in ((["s.a"], 3), (["s.a", "--skip-missing"], 0), (["s.b"], 3), (["s.b", "--skip-missing"], 1)):
+            self.trapline("run", "-q", "-j1", "--target", "soft:amd", "--target", gone, *words, status=status)
+            self.assertEqual(len(self.last().ends), 2)
+
+    def test_what_was_missing_is_resumed(self):
+        self.guest("a.long.cpl0 PASS\nb.long.cpl0 PASS")
+        machine = self.path / "machine"
+        self.trapline("run", "-q", "--target", "soft:amd", "--target", f"exec:m={machine} {{image}} {{append}}", status=3)
+        machine.symlink_to(FAKE)
+        self.trapline("run", "-q", "--resume", "last", status=0)
+        self.assertEqual(set(self.verdicts("exec:m").values()), {"PASS"})
 
     def test_old_and_unknown(self):
         fake = self.path / "qemu-system-x86_64"
@@ -106,10 +129,33 @@ class BadTargets(Foreign):
         self.environment["PATH"] = self.folder.name + ":" + os.environ["PATH"]
         self.guest("a.long.cpl0 PASS")
         self.environment["OLD"] = "2.1.0"
-        self.trapline("run", "-q", "--target", "qemu-tcg", status=0)
+        done = self.trapline("run", "-q", "--target", "qemu-tcg", status=3)
+        self.assertRegex(done.stderr, r"\Atrapline: qemu-tcg:max did not run: .*2.1.0 is too old: 5.0 is the oldest.*\n\Z")
         self.assertIn("too old", next(iter(self.last().ends.values()))["why"])
         self.environment["OLD"] = "8.0.0"
         self.one_line("qemu-tcg:x", "unable to find CPU model")
+
+    def test_old_bochs(self):
+        fake = self.path / "bochs"
+        fake.write_text("#!/bin/sh\necho Bochs x86 Emulator 2.1.1\n", encoding="utf-8")
+        fake.chmod(0o755)
+        self.environment["PATH"] = self.folder.name + ":" + os.environ["PATH"]
+        self.guest("a.long.cpl0 PASS")
+        done = self.trapline("run", "-q", "--target", "bochs", status=3)
+        self.assertRegex(done.stderr, r"\Atrapline: bochs:\S+ did not run: .*2.1.1 is too old: 2.6 is the oldest.*\n\Z")
+
+    def test_programs_that_hang_or_die_when_asked_for_their_version(self):
+        self.environment["PATH"] = self.folder.name + ":" + os.environ["PATH"]
+        self.environment["TRAPLINE_PROBE_SECONDS"] = "0.3"
+        self.guest("a.long.cpl0 PASS")
+        for program, target in (("qemu-system-x86_64", "qemu-tcg"), ("bochs", "bochs")):
+            fake = self.path / program
+            for text, words in (("sleep 60", "said nothing for 0.3 s"), ("kill -9 $$", "died (signal 9)")):
+                fake.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+                fake.chmod(0o755)
+                done = self.trapline("run", "-q", "--target", target, status=3)
+                self.assertIn(words, done.stderr)
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
     @unittest.skipUnless(shutil.which("bochs"), "bochs is not installed")
     def test_unknown_bochs_model(self):
@@ -170,11 +216,36 @@ class Deviating(Foreign):
         self.run_cases(self.CASES, "--update-deviations")
         text = (self.lines / "exec.txt").read_text(encoding="utf-8")
         self.assertEqual(len(text.splitlines()), 3)
-        self.assertIn("target=exec:fake | s.a.*.cpl? | some only rf=0x0 vector=6 | ? 1 cases", text)
+        self.assertIn("target=exec:fake | s.a | only rf=0x0 vector=6 | ? 1 cases", text)
+        self.assertIn("| CRASH it died* |", text)
         self.run_cases(self.CASES)
         self.assertEqual([end["expected"] for end in self.last().ends.values()], [False, True, False, False])
         (self.lines / "exec.txt").write_text(text.replace("| ? ", "| because "), encoding="utf-8")
         self.run_cases(self.CASES, status=0)
+
+    def test_verdicts_with_their_reason(self):
+        self.write("target=* | s.c | ERROR *switched itself off* | x", "target=* | s.d | CRASH *signal 6* | x")
+        self.run_cases("c.long.cpl0 OFF\nd.long.cpl0 DIE")
+        self.assertEqual([end["expected"] for end in self.last().ends.values()], [False, True])
+
+    def test_a_line_may_go_on(self):
+        self.write("target=* |", "  s.a", "\ts.z | RUNS* or FAULT vector=6*", "# comment", "  | it goes on")
+        self.run_cases("a.long.cpl0 FAIL", status=0)
+        self.assertTrue(self.last().ends["exec:fake", "s.a.long.cpl0"]["deviation"].endswith(": it goes on"))
+
+    def test_patterns_take_what_they_should_and_no_more(self):
+        every = [f"s.{insn}.{mode}.cpl{cpl}{rest}" for insn in ("a", "a.m", "b", "c") for rest in ("", ".x", ".x.y")
+                 for mode, levels in (("real", "0"), ("long", "0123"), ("compat", "0123")) for cpl in levels]
+        matcher, random_ = patterns.Matcher(every), random.Random(1)
+        for count in list(range(1, 20)) + [len(every)]:
+            wanted = set(random_.sample(every, count))
+            neutral = set(random_.sample(every, 5)) - wanted
+            words = patterns.cover(wanted, neutral, matcher)
+            taken = {one for one in every if Selection(words).matches(one)}
+            self.assertLessEqual(wanted, taken)
+            self.assertLessEqual(taken, wanted | neutral)
+        self.assertEqual(patterns.cover({i for i in every if ".long." in i and i.endswith(".x")}, (), matcher),
+                         ["s.*.long.cpl?.x"])
 
     def test_syntax_errors(self):
         self.guest("a.long.cpl0 PASS")

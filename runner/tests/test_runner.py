@@ -49,8 +49,9 @@ class Bench(unittest.TestCase):
     def last(self):
         return results.Run.read(results.find("last", self.path / "runs"))
 
-    def verdicts(self):
-        return {case_id: end["verdict"] for (_, case_id), end in self.last().ends.items()}
+    def verdicts(self, target=None):
+        return {case_id: end["verdict"] for (name, case_id), end in self.last().ends.items()
+                if target in (None, name)}
 
 
 class Running(Bench):

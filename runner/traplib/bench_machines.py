@@ -13,6 +13,7 @@ import time
 
 from . import machines, paths
 from .errors import HarnessError
+from .probe import ask
 
 PATIENCE = 60.0  # seconds for one start
 
@@ -73,7 +74,7 @@ class Soft:
         self.command = [str(paths.visor()), "run", "--cpu", "amd", "--mem", f"{machines.MEMORY}M",
                         "--max-insns", str(10 ** 12), "--timeout", str(PATIENCE), "--append"]
         self.guest = guest
-        self.version = machines.first_line(str(paths.visor()), "--version")
+        self.version = (ask(str(paths.visor()), "--version")[0] or "").strip()
 
     def measure(self, line):
         """Boots the guest with @line."""

@@ -4,15 +4,15 @@ A BIOS would need many times as long as most guests. The guest's memory is hande
 Bochs reads contiguously: so the hole below 1 MiB is cut out of it, and the ROM touches memory in order.
 """
 
-import functools
 import struct
-import subprocess
 from pathlib import Path
 
 from . import paths
 from .errors import UsageError
+from .probe import ask, unusable
 
 PROGRAM = "bochs"
+OLDEST = (2, 6)
 DEFAULT_MODEL = "corei7_skylake_x"
 HOLE = range(0xa0000, 0x100000)  # is no RAM
 # What reset.S looks for; multiboot's information; the command line, where no guest has anything of its own.
@@ -35,27 +35,15 @@ info: action=ignore
 """
 
 
-@functools.cache
-def told(*words):
-    """What the program prints with these words; None where it is not here."""
-    try:
-        return subprocess.run([PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", stdin=subprocess.DEVNULL, check=False, timeout=30).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
 def version():
-    """What it says of itself; None where it is not here."""
-    text = told("--help")
-    if text is None:
-        return None
-    return next((line.strip() for line in text.splitlines() if "Emulator" in line), "Bochs, of no known version")
+    """What it says of itself; empty where it is not here."""
+    text = ask(PROGRAM, "--help")[0] or ""
+    return next((line.strip() for line in text.splitlines() if "Emulator" in line), "Bochs, of no known version" if text else "")
 
 
 def models():
     """The processors that it knows."""
-    _, _, names = (told("--help", "cpu") or "").partition("Supported CPU models:")
+    _, _, names = (ask(PROGRAM, "--help", "cpu")[0] or "").partition("Supported CPU models:")
     return [line.strip() for line in names.splitlines() if line.strip().isidentifier()]
 
 
@@ -66,8 +54,9 @@ def rom():
 
 def missing(model):
     """Why no guest can be started, or an empty text. UsageError where it knows no such processor."""
-    if version() is None:
-        return f"{PROGRAM} is not installed (Debian: bochs)"
+    why = unusable(PROGRAM, "bochs", ask(PROGRAM, "--help"), r"Bochs x86 Emulator (\d+)\.(\d+)\S*", OLDEST)
+    if why:
+        return why
     known = models()
     if known and model not in known:
         raise UsageError(f"bochs:{model}: there is no such processor in it; bochs --help cpu names them")

@@ -8,9 +8,10 @@ whose reason is yet to be given (it begins with a question mark) explains nothin
 import fnmatch
 import os
 import re
+import textwrap
 from pathlib import Path
 
-from . import paths
+from . import paths, patterns
 from .errors import HarnessError, UsageError
 from .selection import Selection
 from .verdicts import BAD, VERDICTS
@@ -76,8 +77,10 @@ class Line:
     def _seen(self, text):
         if not text:
             raise self.wrong("an empty alternative in SEEN")
-        if text in VERDICTS:
-            return lambda end: end["verdict"] == text
+        verdict, _, words = text.partition(" ")
+        if verdict in VERDICTS:
+            why = re.compile(fnmatch.translate(words.strip().replace("[", "[[]") or "*"))
+            return lambda end: end["verdict"] == verdict and bool(why.match(end.get("why", "")))
         if text.startswith("only "):
             globs = text.split()[1:]
             if not globs:
@@ -153,13 +156,26 @@ def load(where=None):
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{paths.shown(path)}: {getattr(error, 'strerror', None) or error}") from error
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip() and not line.startswith("#"):
-                lines.append(Line(f"{paths.shown(path)}:{number}", line))
+        lines += [Line(f"{paths.shown(path)}:{number}", line) for number, line in joined(text)]
     return Deviations(lines)
 
 
+def joined(text):
+    """[(number, line)] of a file: what begins with a blank goes on with the line before."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line[0].isspace() and found:
+            found[-1] = found[-1][0], f"{found[-1][1]} {line.strip()}"
+        else:
+            found.append((number, line))
+    return found
+
+
 # ---- proposals ----
+
+LONG = re.compile(r"0x[0-9a-f]{5,}")  # addresses and counters, which another build or machine has elsewhere
 
 def condition_of(case_id):
     """sensitive.sgdt.long.cpl3.umip as (sensitive.sgdt, umip): without its mode and privilege level."""
@@ -170,10 +186,12 @@ def condition_of(case_id):
 def seen_of(end):
     """What a case did, in the words of SEEN."""
     if end["verdict"] != "FAIL":
-        return end["verdict"]
+        head = re.split(r": |0x", end.get("why", ""))[0].replace(" or ", "*")
+        return f"{end['verdict']} {head}*" if head else end["verdict"]
     if "differs" in end:
-        return "only " + " ".join(sorted(end["differs"]))
-    return re.sub(r"0x[0-9a-f]{3,}", "*", end["got"])
+        return "only " + " ".join(sorted({LONG.sub("*", effect) for effect in end["differs"]}))
+    head = re.match(r"(FAULT vector=\d+(?: error=\w+)?|\w+)(.*)", end["got"], re.DOTALL)
+    return head[1] + (" *" if head[2] else "") if head else "*"
 
 
 def pattern_of(case_id):
@@ -185,12 +203,26 @@ def pattern_of(case_id):
 
 
 def propose(ends):
-    """Lines for what is not explained: [(target, pattern, seen)], most cases first."""
-    groups = {}
+    """Lines for what is not explained: [((target, seen), ids, patterns)], most cases first.
+
+    The patterns take no case that passed.
+    """
+    groups, passed, matchers = {}, {}, {}
     for (target, case_id), end in ends.items():
+        matchers.setdefault(target, []).append(case_id)
         if not end["expected"] and end["verdict"] != "PASS":
-            groups.setdefault((target, pattern_of(case_id), seen_of(end)), []).append(case_id)
-    return sorted(groups.items(), key=lambda group: -len(group[1]))
+            groups.setdefault((target, seen_of(end)), []).append(case_id)
+        elif end["verdict"] in ("NOTSUP", "SKIP"):
+            passed.setdefault(target, set()).add(case_id)
+    matchers = {target: patterns.Matcher(ids) for target, ids in matchers.items()}
+    return [(key, ids, patterns.cover(ids, passed.get(key[0], ()), matchers[key[0]]))
+            for key, ids in sorted(groups.items(), key=lambda group: -len(group[1]))]
+
+
+def written(where, cases, seen, reason):
+    """A line of a file, in several where it is long."""
+    return "\n".join(textwrap.wrap(f"{where} | {' '.join(cases)} | {seen} | {reason}", 118, subsequent_indent="    ",
+                                   break_long_words=False, break_on_hyphens=False))
 
 
 def update(ends, where=None):
@@ -198,9 +230,9 @@ def update(ends, where=None):
     where, count = where or folder(), 0
     try:
         where.mkdir(parents=True, exist_ok=True)
-        for (target, pattern, seen), ids in propose(ends):
+        for (target, seen), ids, cases in propose(ends):
             path = where / (re.sub(r"[^A-Za-z0-9-]+", "_", target.split(":")[0]) + ".txt")
-            line = f"target={target} | {pattern} | some {seen} | ? {len(ids)} cases, the first {ids[0]}: why?"
+            line = written(f"target={target}", cases, seen, f"? {len(ids)} cases, the first {ids[0]}: why?")
             with open(path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
             count += 1

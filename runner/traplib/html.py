@@ -58,9 +58,10 @@ def write(run, path):
 def head(run):
     """Title, verdict of the whole, counts by target, navigation and the filter."""
     bad = summary.failures(run)
-    state = ("incomplete" if not run.done else f"{len(bad)} not as expected" if bad else "as expected")
+    missing = not run.header.get("skip_missing") and run.missing()
+    state = ("incomplete" if not run.done or missing else f"{len(bad)} not as expected" if bad else "as expected")
     yield (f"<header><h1>Trapline <small>{text(run.header['run'])}</small></h1>"
-           f"<p class='state {'bad' if bad or not run.done else 'good'}'>{state}</p></header>\n<main>\n")
+           f"<p class='state {'bad' if bad or missing or not run.done else 'good'}'>{state}</p></header>\n<main>\n")
     yield "<div class=scroll><table class=counts><thead><tr><th>suite<th>target"
     yield "".join(f"<th class=n>{name.lower()}" for name in verdicts.VERDICTS) + "<tbody>"
     for (target, suite), count in summary.by_target(run).items():

@@ -4,7 +4,6 @@ A machine knows how it is started, why it cannot be (missing), and how it ended 
 prints goes to the machine's standard output; boots.py does the rest.
 """
 
-import functools
 import os
 import re
 import shlex
@@ -14,23 +13,13 @@ import subprocess
 from pathlib import Path
 
 from . import bochs, paths
+from .probe import ask, unusable
 from .errors import HarnessError, UsageError
 
 BOOT = 60.0       # seconds until the guest begins its report: a BIOS under a slow KVM takes several
 MEMORY = 128      # MiB
 APPEND_MAX = 8192  # bytes of a command line that every loader takes
 KNOWN = ("qemu-tcg", "qemu-kvm", "bochs")
-
-
-@functools.cache
-def first_line(*command):
-    """The first line that a command prints; None where it cannot be started."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-                              check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return (done.stdout.splitlines() or [""])[0].strip()
 
 
 def ranges(indices):
@@ -109,18 +98,12 @@ class Qemu(Machine):
         self.spelling = self.name
 
     def version(self):
-        return first_line(self.program, "--version") or ""
+        return ((ask(self.program, "--version")[0] or "").splitlines() or [""])[0].strip()
 
     def missing(self):
-        version = first_line(self.program, "--version")
-        if version is None:
-            return f"{self.program} is not installed (Debian: qemu-system-x86)"
-        match = re.search(r"version (\d+)\.(\d+)", version)
-        if match and (int(match[1]), int(match[2])) < self.oldest:
-            return f"{version} is too old: {'.'.join(map(str, self.oldest))} is the oldest that can be used"
-        if self.accelerator == "kvm":
-            return kvm_missing()
-        return ""
+        why = unusable(self.program, "qemu-system-x86", ask(self.program, "--version"),
+                       r"QEMU emulator version (\d+)\.(\d+)\S*", self.oldest)
+        return why or (kvm_missing() if self.accelerator == "kvm" else "")
 
     def command(self, image, words, folder):
         cpu = self.cpu

@@ -62,6 +62,8 @@ def parser():
     again = run.add_mutually_exclusive_group()
     again.add_argument("--rerun-failed", metavar="RUN", help="only what was not as expected in RUN (or `last`)")
     again.add_argument("--resume", metavar="RUN", help="go on with RUN (or `last`) where it was stopped")
+    run.add_argument("--skip-missing", action="store_true", help="a target that cannot run here is no reason to end "
+                     "with 3 (its cases are NOTSUP, with the reason)")
     run.add_argument("--fail-fast", action="store_true", help="stop at the first case that is not as expected")
     run.add_argument("--timeout", type=positive, metavar="SECONDS", help="wall clock for one case")
     run.add_argument("--max-insns", type=count, metavar="N", help="instructions for one case")
@@ -335,9 +337,13 @@ def conclude(run, options):
     color = say.isatty() and "NO_COLOR" not in os.environ
     print("\n".join(summary.lines(run, color)), file=say)
     print(f"report: {paths.shown(page)}", file=say)
+    missing = {} if run.header.get("skip_missing") else run.missing()
+    for target, why in missing.items():
+        print(f"trapline: {summary.clean(f'{target} did not run: {why}')}", file=sys.stderr)
     if not run.done:
         command = "mutants" if "mutants" in run.header else "run"
         print(f"the run is incomplete: trapline {command} --resume {run.path.parent.name}", file=sys.stderr)
+    if missing or not run.done:
         return EXIT_HARNESS
     return EXIT_UNEXPECTED if summary.failures(run) else EXIT_EXPECTED
 
@@ -356,13 +362,15 @@ class Plan:
         if options.resume:
             if words or options.target or options.shard:
                 raise UsageError("--resume takes its selection and targets from the run")
-            words, options.target = self.previous.header["select"], self.previous.header["targets"]
+            words = self.previous.header["select"]
+            options.target = self.previous.header.get("spelled") or self.previous.header["targets"]
             options.shard = self.previous.header["shard"]
         self.words, self.selection = words, Selection(words)
         self.suites = load_suites(self.selection)
         self.policies = {suite.name: policy.load(suite.name, options.timeout, options.max_insns)
                          for suite in self.suites}
-        self.targets = targets.parse(options.target or self.policy_targets())
+        self.spelled = options.target or self.policy_targets()
+        self.targets = targets.parse(self.spelled)
         self.ids = self.select()
 
     def policy_targets(self):
@@ -385,7 +393,7 @@ class Plan:
     def wanted(self, target, case_id):
         """Leaves out what a run that is resumed has, or what did not fail in one that is run again."""
         if self.options.resume:
-            return (target, case_id) not in self.previous.ends
+            return (target, case_id) not in self.previous.ends or target in self.previous.missing()
         if self.options.rerun_failed:
             end = self.previous.ends.get((target, case_id))
             return end is not None and not end["expected"]
@@ -408,7 +416,7 @@ class Plan:
         """The first record of the results."""
         return {"t": "run", "schema": results.SCHEMA, "trapline": VERSION, "run": folder.name,
                 "commit": results.commit(), "command": sys.argv, "select": self.words,
-                "targets": [target.name for target in self.targets], "shard": self.options.shard,
+                "targets": [target.name for target in self.targets], "spelled": self.spelled, "shard": self.options.shard, "skip_missing": self.options.skip_missing,
                 "selected": self.total(), "host": results.host(),
                 "reproduce": {target.name: {suite.name: target.reproduction(
                     suite.image, self.policies[suite.name], "{id}").replace("'{id}'", "{id}")

@@ -195,6 +195,10 @@ class Run:
         elif kind == "done":
             self.done = record["complete"]
 
+    def missing(self):
+        """{target: why it cannot run here}, of those that were asked for."""
+        return {name: record["missing"] for name, record in self.targets.items() if record.get("missing")}
+
     def flaky(self):
         """Keys whose attempts did not all have the same outcome."""
         return [key for key, all_ in self.attempts.items()
