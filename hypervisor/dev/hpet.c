@@ -181,6 +181,16 @@ static uint64_t read_register(const struct hpet *hpet, unsigned offset)
 	}
 }
 
+static void set_config(struct hpet *hpet, uint64_t config)
+{
+	bool replaced = hpet_replaces_legacy(hpet);
+
+	hpet->config = config;
+	update_lines(hpet);
+	if (replaced != hpet_replaces_legacy(hpet) && hpet->legacy)
+		hpet->legacy(hpet->owner, !replaced);
+}
+
 /* The counter keeps its value while it is disabled. */
 static void write_config(struct hpet *hpet, uint64_t value)
 {
@@ -188,8 +198,7 @@ static void write_config(struct hpet *hpet, uint64_t value)
 	hpet->since = clock_now(hpet->clock);
 	if ((hpet->config ^ value) & CONFIG_DEFINED)
 		hpet->edges = 0;
-	hpet->config = value & CONFIG_DEFINED;
-	update_lines(hpet);
+	set_config(hpet, value & CONFIG_DEFINED);
 	arm_all(hpet);
 }
 
@@ -298,7 +307,8 @@ bool hpet_init(struct hpet *hpet, struct clock *clock)
 
 void hpet_reset(struct hpet *hpet)
 {
-	hpet->config = hpet->status = hpet->counter = 0;
+	set_config(hpet, 0);
+	hpet->status = hpet->counter = 0;
 	hpet->edges = 0;
 	hpet->since = clock_now(hpet->clock);
 	for (unsigned i = 0; i < HPET_TIMERS; i++)

@@ -45,6 +45,7 @@ struct hpet {
 	/* @input is 20 to 23, or in legacy replacement 0 for the line that is the PIT's otherwise, and 8 for the
 	 * RTC's. */
 	void (*interrupt)(void *owner, unsigned input, bool raised);
+	void (*legacy)(void *owner, bool replaced); /* hpet_replaces_legacy() has changed; may be NULL */
 };
 
 extern const struct state_table hpet_state;

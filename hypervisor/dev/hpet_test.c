@@ -7,6 +7,7 @@ struct session {
 	struct hpet hpet;
 	unsigned raised[32];
 	uint32_t lines;
+	bool replaced;
 };
 
 static void on_interrupt(void *owner, unsigned input, bool raised)
@@ -18,6 +19,8 @@ static void on_interrupt(void *owner, unsigned input, bool raised)
 	s->raised[input] += raised;
 }
 
+static void on_legacy(void *owner, bool replaced) { ((struct session *)owner)->replaced = replaced; }
+
 static int setup(void **state)
 {
 	struct session *s = calloc(1, sizeof(*s));
@@ -25,6 +28,7 @@ static int setup(void **state)
 	test_bench_init(&s->bench);
 	s->hpet.owner = s;
 	s->hpet.interrupt = on_interrupt;
+	s->hpet.legacy = on_legacy;
 	s->bench.time = 12345;
 	assert_true(hpet_init(&s->hpet, &s->bench.clock));
 	assert_int_equal(hpet_attach(&s->hpet, &s->bench.bus), 0);
@@ -223,6 +227,7 @@ static void legacy(void **state)
 	assert_false(hpet_replaces_legacy(&s->hpet));
 	set(s, 0x10, 4, 3);
 	assert_true(hpet_replaces_legacy(&s->hpet));
+	assert_true(s->replaced);
 	for (unsigned i = 0; i < 3; i++) {
 		set(s, 0x100 + 0x20 * i, 4, 23 << 9 | 4);
 		set(s, 0x108 + 0x20 * i, 8, 1000);
@@ -231,6 +236,8 @@ static void legacy(void **state)
 	assert_int_equal(s->raised[0], 1);
 	assert_int_equal(s->raised[8], 1);
 	assert_int_equal(s->raised[23], 1);
+	hpet_reset(&s->hpet);
+	assert_false(s->replaced);
 }
 
 static void saved(void **state)
