@@ -13,6 +13,7 @@ struct decoder {
 	uint8_t mandatory; /* the one of enum prefix_set that is there */
 	int8_t segment;    /* override, or -1 */
 	bool long_mode;
+	bool vsib;    /* the index is a vector's number */
 	bool missing; /* ran into end */
 };
 
@@ -103,29 +104,53 @@ static void take_prefixes(struct decoder *d)
 /*
  * VEX, EVEX and XOP begin with bytes that are LES, LDS, BOUND and POP elsewhere: in 64-bit mode,
  * or where ModRM.mod would be 3 (SDM 2A 2.3.5); XOP where the map field is at least 8 (APM 3 1.8).
- * Answers UNMODELLED for a feature that is there, UNDEFINED else, OK when it is none of them.
+ * Answers OK for VEX, with @vex set, and for none of them.
  */
-static enum decode_result check_vector_prefix(struct decoder *d, uint8_t opcode)
+static enum decode_result find_vector_prefix(struct decoder *d, uint8_t opcode, bool *vex)
 {
-	const struct profile *p = d->profile;
-	bool vex = opcode == 0xc4 || opcode == 0xc5;
+	bool protected = (d->mode & (CODE_PE | CODE_VM86)) == CODE_PE;
 
-	if (!vex && opcode != 0x62 && opcode != 0x8f)
+	if (likely(opcode != 0xc4 && opcode != 0xc5 && opcode != 0x62 && opcode != 0x8f))
 		return DECODE_OK;
 	if (d->at == d->end)
-		return opcode == 0x62 || vex || d->long_mode ? DECODE_TRUNCATED : DECODE_OK;
+		return opcode != 0x8f || d->long_mode ? DECODE_TRUNCATED : DECODE_OK;
 	if (opcode == 0x8f)
-		return (*d->at & 0x1f) >= 8 && (d->mode & CODE_PE) && !(d->mode & CODE_VM86)
-			       ? DECODE_UNDEFINED
-			       : DECODE_OK;
+		return (*d->at & 0x1f) >= 8 && protected ? DECODE_UNDEFINED : DECODE_OK;
 	if (!d->long_mode && *d->at < 0xc0)
 		return DECODE_OK;
-	if (!vex || (d->mode & (CODE_PE | CODE_VM86)) != CODE_PE)
+	/* No other prefix that changes the opcode may stand before it (SDM 2A 2.3.2 to 2.3.4). */
+	if (opcode == 0x62 || !protected ||
+	    d->insn->prefixes & (PREFIX_66 | PREFIX_REP | PREFIX_REPNE | PREFIX_LOCK | PREFIX_REX))
 		return DECODE_UNDEFINED;
-	if (p && !profile_has(p, FEATURE_avx) && !profile_has(p, FEATURE_bmi1) &&
-	    !profile_has(p, FEATURE_bmi2))
-		return DECODE_UNDEFINED;
-	return DECODE_UNMODELLED;
+	*vex = true;
+	return DECODE_OK;
+}
+
+/*
+ * The rest of a VEX prefix and the opcode behind it (SDM 2A 2.3.5). Outside 64-bit mode there are eight registers:
+ * B means nothing, nor does vvvv's top bit where vvvv names one. False: its map is reserved.
+ */
+static bool take_vex(struct decoder *d, bool two_bytes, enum opcode_map *map, uint8_t *opcode)
+{
+	static const uint8_t mandatory[4] = {PREFIXES_NP, PREFIXES_66, PREFIXES_F3, PREFIXES_F2};
+	unsigned first = (unsigned)take(d, 1), last = first, select = 1, extensions = ~first >> 5 & 4;
+
+	if (!two_bytes) {
+		last = (unsigned)take(d, 1);
+		select = first & 31;
+		extensions = (~first >> 5 & 7) | (last >> 4 & 8);
+	}
+	if (!d->long_mode)
+		extensions &= 8;
+	d->rex = (uint8_t)(0x40 | extensions);
+	d->mandatory = mandatory[last & 3];
+	d->insn->vvvv = (uint8_t)(~last >> 3 & 15);
+	d->insn->vector_length = last & 4 ? 32 : 16;
+	if (extensions & 8 && d->long_mode)
+		d->insn->prefixes |= PREFIX_REX_W;
+	*opcode = (uint8_t)take(d, 1);
+	*map = (enum opcode_map)(MAP_VEX_0F + select - 1);
+	return select >= 1 && select <= 3;
 }
 
 static enum opcode_map take_map(struct decoder *d, uint8_t *opcode)
@@ -147,6 +172,8 @@ static enum opcode_map take_map(struct decoder *d, uint8_t *opcode)
 static inline bool bytes_fit(const struct decoder *d, const struct pattern *p, unsigned modrm)
 {
 	if (!(p->prefixes & d->mandatory) || !(p->rex & 1u << (d->rex & 9)))
+		return false;
+	if (p->vector && (!(p->vector & (d->insn->vector_length >> 4)) || (!p->has_vvvv && d->insn->vvvv)))
 		return false;
 	if (!p->has_modrm)
 		return true;
@@ -174,7 +201,7 @@ static const struct pattern *find_pattern(struct decoder *d, enum opcode_map map
 	struct pattern_list list = pattern_candidates(map, opcode);
 	unsigned modrm = d->at < d->end ? *d->at : 0;
 
-	*result = DECODE_UNMODELLED;
+	*result = map < MAP_VEX_0F ? DECODE_UNMODELLED : DECODE_UNDEFINED;
 	for (unsigned i = 0; i < list.count; i++) {
 		const struct pattern *p = list.list[i];
 
@@ -221,7 +248,7 @@ static void take_sib(struct decoder *d, unsigned mod)
 	unsigned index = (sib >> 3 & 7) | (d->rex & 2 ? 8 : 0);
 
 	insn->scale = (uint8_t)(sib >> 6);
-	insn->index = (uint8_t)(index == RSP ? REG_ZERO : index);
+	insn->index = (uint8_t)(index == RSP && !d->vsib ? REG_ZERO : index);
 	insn->base = (uint8_t)((sib & 7) | (d->rex & 1 ? 8 : 0));
 	if (mod == 0 && (sib & 7) == RBP) {
 		insn->base = REG_ZERO;
@@ -308,7 +335,7 @@ static bool take_modrm(struct decoder *d, const struct pattern *p)
 
 static uint8_t operand_width(const struct decoder *d, const struct pattern *p)
 {
-	bool small = d->insn->prefixes & PREFIX_66, wide = d->rex & 8;
+	bool small = d->insn->prefixes & PREFIX_66, wide = d->rex & 8 && d->long_mode;
 	bool amd = d->profile && d->profile->vendor == VENDOR_AMD;
 	unsigned flags = p->flags;
 
@@ -391,12 +418,20 @@ static enum decode_result decode_pattern(struct decoder *d, const struct pattern
 	bool memory;
 
 	set_address_width(d);
+	d->vsib = p->vsib;
 	memory = take_operands(d, p, opcode);
 	insn->length = (uint8_t)(d->at - d->start);
 	if (insn->base == REG_TRACE_RIP)
 		insn->disp += insn->length;
 	if (unlikely(p->reg_kind >= REGISTER_SEGMENT) && p->has_modrm && !register_exists(d, p))
 		return DECODE_UNDEFINED;
+	/* VSIB needs a SIB byte, which 16-bit addresses do not have (SDM 2A 2.3.12). */
+	if (unlikely(p->vsib) && ((insn->modrm & 7) != RSP || insn->address_width == 2))
+		return DECODE_UNDEFINED;
+	if (!d->long_mode)
+		insn->vvvv &= 7;
+	if (p->vector == VECTOR_LIG)
+		insn->vector_length = 16;
 	if (unlikely(insn->prefixes & PREFIX_LOCK) && !(p->flags & FLAG_LOCK && memory)) {
 		gate_note(p->row, REACHED_LOCK);
 		if (!p->lock_broken)
@@ -437,9 +472,20 @@ enum decode_result decode(struct insn *insn, const uint8_t *bytes, size_t availa
 	if (d.missing)
 		return missing;
 	if (map == MAP_ONE_BYTE) {
-		result = check_vector_prefix(&d, opcode);
+		bool vex = false;
+
+		result = find_vector_prefix(&d, opcode, &vex);
 		if (unlikely(result != DECODE_OK))
 			return result == DECODE_TRUNCATED ? missing : result;
+		if (unlikely(vex)) {
+			bool valid = take_vex(&d, opcode == 0xc5, &map, &opcode);
+
+			insn->length = (uint8_t)(d.at - d.start);
+			if (d.missing)
+				return missing;
+			if (!valid)
+				return DECODE_UNDEFINED;
+		}
 	}
 	p = find_pattern(&d, map, opcode, &result);
 	if (likely(p))

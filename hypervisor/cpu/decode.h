@@ -19,10 +19,14 @@
  *               /r /0 … /7    ModRM, with a register or an opcode extension
  *               mem reg       ModRM.mod is not 3, is 3
  *               D1 (after the opcode)   this very ModRM byte
+ *               VEX.256.66.0F38.W0      a VEX prefix: 128, 256, LIG (VEX.L ignored) or nothing for
+ *                             both lengths; 66, F3, F2 or none; the map; W0, W1 or WIG
  *   operands  codes of appendix A.2, separated by commas, "" for none: Eb Ev Ew Ed Eq Ey Gb
  *             Gv Gw Gd Gq Gy Gz Ib Iw Iz Iv Ibs (sign-extended to the operand size) Jb Jz Ap M
  *             Mb Mw Md Mq Mdq Mp Ma Ms Mt (x87: 80 bits) Ob Ov Sw Cd Dd Rd(=32, or 64 in 64-bit
  *             mode) Rv Rw Xb Xw Xv Xz Yb Yw Yv Yz Zb Zv (register of the opcode) Pq Pd Qq Qd Nq
+ *             Hx (register of VEX.vvvv) By (the same, general) Lx (register of an immediate's bits 7:4)
+ *             Mvx (memory whose index is a vector) Vx Wx Ux Mx (16 or 32 bytes, by VEX.L)
  *             Vdq Vps Vpd Vss Vsd Vq Wdq Wps Wpd Wss Wsd Wq Wd Ups Upd Udq ST STi 1 3
  *             and fixed registers by name: AL CL AX DX eAX rAX ES CS SS DS FS GS
  *   handler   NAME of `const struct handlers insn_NAME`
@@ -86,6 +90,7 @@ enum opcode_modes {
 	GATE(SMXE)       /* #UD unless CR4.SMXE = 1 */                                        \
 	GATE(SMM)        /* #UD unless in system-management mode */                           \
 	GATE(OSXSAVE)    /* #UD unless CR4.OSXSAVE = 1 */                                     \
+	GATE(AVX)        /* #UD unless CR4.OSXSAVE = 1 and XCR0[2:1] = 11b */                 \
 	GATE(FSGSBASE)   /* #UD unless CR4.FSGSBASE = 1 */                                    \
 	GATE(PKE)        /* #UD unless CR4.PKE = 1 */                                         \
 	GATE(OSFXSR)     /* #UD unless CR4.OSFXSR = 1 */                                      \

@@ -54,10 +54,12 @@ static unsigned suffix_size(const struct insn *insn, const char *suffix, size_t 
 		char suffix[4];
 		uint8_t size;
 	} sizes[] = {{"b", 1},   {"bs", 1},  {"w", 2},   {"d", 4},  {"q", 8},  {"t", 10},
-		     {"dq", 16}, {"ps", 16}, {"pd", 16}, {"ss", 4}, {"sd", 8}, {"x", 16}};
+		     {"dq", 16}, {"ps", 16}, {"pd", 16}, {"ss", 4}, {"sd", 8}};
 
 	if (length == 1 && (*suffix == 'v' || *suffix == 'y'))
 		return insn->width;
+	if (length == 1 && *suffix == 'x')
+		return insn->vector_length;
 	if (length == 1 && *suffix == 'z')
 		return insn->width < 4 ? insn->width : 4;
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
@@ -75,8 +77,15 @@ static void put_size(struct writer *w, unsigned size)
 	case 8: put(w, "qword "); break;
 	case 10: put(w, "tbyte "); break;
 	case 16: put(w, "xmmword "); break;
+	case 32: put(w, "ymmword "); break;
 	default: break;
 	}
+}
+
+/* What names vectors in VEX instructions: code x goes by the length. */
+static const char *vector_name(const struct insn *insn, const char *code, size_t length)
+{
+	return insn->vector_length == 32 && length == 2 && code[1] == 'x' ? "ymm" : "xmm";
 }
 
 static void put_displacement(struct writer *w, int64_t value, bool first)
@@ -108,7 +117,11 @@ static void put_memory(struct writer *w, unsigned size)
 		first = false;
 	}
 	if (insn->index < GPR_COUNT) {
-		put(w, "%s%s", first ? "" : "+", register_name(insn->index, insn->address_width));
+		put(w, "%s", first ? "" : "+");
+		if (pattern_of(insn->opcode)->vsib)
+			put(w, "%s%u", insn->vector_length == 32 ? "ymm" : "xmm", (unsigned)insn->index);
+		else
+			put(w, "%s", register_name(insn->index, insn->address_width));
 		if (insn->scale)
 			put(w, "*%u", 1u << insn->scale);
 		first = false;
@@ -192,9 +205,12 @@ static void put_operand(struct writer *w, const char *code, size_t length, bool 
 	case 'R': put(w, "%s", register_name(insn->rm, size)); break;
 	case 'G':
 	case 'Z': put(w, "%s", register_name(insn->reg, size)); break;
-	case 'V': put(w, "xmm%u", (unsigned)insn->reg); break;
+	case 'B': put(w, "%s", register_name(insn->vvvv, size)); break;
+	case 'H': put(w, "%s%u", vector_name(insn, code, length), (unsigned)insn->vvvv); break;
+	case 'L': put(w, "%s%u", vector_name(insn, code, length), (unsigned)insn->imm >> 4); break;
+	case 'V': put(w, "%s%u", vector_name(insn, code, length), (unsigned)insn->reg); break;
 	case 'W':
-	case 'U': put_rm(w, "xmm", size); break;
+	case 'U': put_rm(w, vector_name(insn, code, length), size); break;
 	case 'P': put(w, "mm%u", (unsigned)insn->reg); break;
 	case 'Q':
 	case 'N': put_rm(w, "mm", size); break;

@@ -24,6 +24,9 @@ static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate
 	case GATE_INDEX_SMXE: refused = !(cpu->cr4 & CR4_SMXE); break;
 	case GATE_INDEX_SMM: refused = !cpu->smm; break;
 	case GATE_INDEX_OSXSAVE: refused = !(cpu->cr4 & CR4_OSXSAVE); break;
+	case GATE_INDEX_AVX:
+		refused = !(cpu->cr4 & CR4_OSXSAVE) || (cpu->xcr0 & (XCR0_SSE | XCR0_AVX)) != (XCR0_SSE | XCR0_AVX);
+		break;
 	case GATE_INDEX_FSGSBASE: refused = !(cpu->cr4 & CR4_FSGSBASE); break;
 	case GATE_INDEX_PKE: refused = !(cpu->cr4 & CR4_PKE); break;
 	case GATE_INDEX_OSFXSR: refused = !(cpu->cr4 & CR4_OSFXSR); break;

@@ -66,7 +66,8 @@ struct insn {
 	uint8_t width;          /* operand size in bytes: 1, 2, 4 or 8 */
 	uint8_t address_shift;  /* 48, 32 or 0: addresses are 16, 32 or 64 bits */
 	uint8_t address_width;  /* 2, 4 or 8 */
-	uint8_t vvvv;           /* VEX register, for AVX */
+	uint8_t vvvv;           /* register of VEX.vvvv */
+	uint8_t vector_length;  /* of a VEX instruction: 16 or 32 bytes; 0 without VEX */
 	uint8_t count;          /* instructions of the trace before this one */
 };
 

@@ -49,9 +49,65 @@ static int hex_byte(const char *word)
 	return low < 0 ? -1 : high << 4 | low;
 }
 
+static bool word_is(const char *word, size_t length, const char *what)
+{
+	return strlen(what) == length && !memcmp(word, what, length);
+}
+
+/* One part of "VEX.256.66.0F38.W0", after the first. */
+static bool parse_vex_part(struct pattern *p, const char *part, size_t length)
+{
+	static const struct {
+		char part[5];
+		enum opcode_map map;
+	} maps[] = {{"0F", MAP_VEX_0F}, {"0F38", MAP_VEX_0F38}, {"0F3A", MAP_VEX_0F3A}};
+	static const struct {
+		char part[4];
+		uint8_t vector, prefixes;
+		uint16_t rex;
+	} words[] = {
+		{"128", VECTOR_128, 0, 0}, {"256", VECTOR_256, 0, 0}, {"LIG", VECTOR_LIG, 0, 0},
+		{"66", 0, PREFIXES_66, 0}, {"F3", 0, PREFIXES_F3, 0}, {"F2", 0, PREFIXES_F2, 0},
+		{"W0", 0, 0, REX_W0},      {"W1", 0, 0, REX_W1},      {"WIG", 0, 0, REX_ANY},
+	};
+
+	for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++)
+		if (word_is(part, length, maps[i].part)) {
+			p->map = maps[i].map;
+			return true;
+		}
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (!word_is(part, length, words[i].part))
+			continue;
+		p->vector = words[i].vector ? words[i].vector : p->vector;
+		p->prefixes = words[i].prefixes ? words[i].prefixes : p->prefixes;
+		p->rex = words[i].rex ? words[i].rex : p->rex;
+		return true;
+	}
+	return false;
+}
+
+static bool parse_vex(struct pattern *p, const char *word, size_t length)
+{
+	const char *end = word + length;
+
+	p->vector = VECTOR_ANY;
+	p->prefixes = PREFIXES_NP;
+	for (const char *part = word + 4; part < end;) {
+		size_t size = strcspn(part, ". ");
+
+		if (!parse_vex_part(p, part, size))
+			return false;
+		part += size + 1;
+	}
+	return p->map >= MAP_VEX_0F;
+}
+
 /* A word that is not a byte of the encoding. */
 static bool parse_word(struct pattern *p, const char *word, size_t length)
 {
+	if (length > 4 && !memcmp(word, "VEX.", 4))
+		return parse_vex(p, word, length);
 	if (length == 2 && word[0] == '/') {
 		p->has_modrm = true;
 		if (word[1] == 'r')
@@ -89,11 +145,11 @@ static bool parse_bytes(struct pattern *p, const uint8_t *bytes, unsigned count)
 {
 	unsigned i = 0;
 
-	if (count > 1 && (bytes[0] == 0x66 || bytes[0] == 0xf3 || bytes[0] == 0xf2)) {
+	if (!p->vector && count > 1 && (bytes[0] == 0x66 || bytes[0] == 0xf3 || bytes[0] == 0xf2)) {
 		p->prefixes = bytes[0] == 0x66 ? PREFIXES_66 : bytes[0] == 0xf3 ? PREFIXES_F3 : PREFIXES_F2;
 		i++;
 	}
-	if (count - i > 1 && bytes[i] == 0x0f) {
+	if (!p->vector && count - i > 1 && bytes[i] == 0x0f) {
 		p->map = MAP_0F;
 		i++;
 		if (count - i > 1 && (bytes[i] == 0x38 || bytes[i] == 0x3a))
@@ -157,11 +213,6 @@ static bool parse_encoding(struct pattern *p, const char *text)
 static const char *const fixed_operands[] = {"AL", "CL", "AX", "DX", "eAX", "rAX", "ES", "CS",
 					     "SS", "DS", "FS", "GS", "ST",  "1",   "3"};
 
-static bool operand_is(const char *word, size_t length, const char *what)
-{
-	return strlen(what) == length && !memcmp(word, what, length);
-}
-
 static bool parse_immediate(struct pattern *p, const char *word, size_t length)
 {
 	static const struct {
@@ -176,7 +227,7 @@ static bool parse_immediate(struct pattern *p, const char *word, size_t length)
 	unsigned slot = p->immediate[0] != IMMEDIATE_NONE;
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (operand_is(word, length, kinds[i].code)) {
+		if (word_is(word, length, kinds[i].code)) {
 			p->immediate[slot] = (uint8_t)kinds[i].immediate;
 			return p->immediate[1] == IMMEDIATE_NONE || p->immediate[1] == IMMEDIATE_BYTE;
 		}
@@ -188,15 +239,20 @@ static bool parse_operand(struct pattern *p, const char *word, size_t length, bo
 	bool byte = length == 2 && word[1] == 'b';
 
 	for (size_t i = 0; i < sizeof(fixed_operands) / sizeof(fixed_operands[0]); i++)
-		if (operand_is(word, length, fixed_operands[i]))
+		if (word_is(word, length, fixed_operands[i]))
 			return true;
-	if (operand_is(word, length, "STi")) {
+	if (word_is(word, length, "STi")) {
 		p->rm_kind = REGISTER_LOW;
 		return true;
 	}
 	if (length > 1 && word[length - 1] == 'y')
 		p->size = SIZE_WIDE;
+	if (length == 3 && !memcmp(word, "Mvx", 3))
+		p->vsib = true;
 	switch (word[0]) {
+	case 'H':
+	case 'B': p->has_vvvv = true; return true;
+	case 'L': p->immediate[0] = IMMEDIATE_BYTE; return true;
 	case 'I':
 	case 'J':
 	case 'A': return parse_immediate(p, word, length);
@@ -270,7 +326,7 @@ static bool parse_row(struct pattern *p, unsigned row)
 			      .unmodelled = o->handlers == &insn_unmodelled};
 	if (!parse_encoding(p, o->encoding))
 		return false;
-	if (p->prefixes == PREFIXES_66)
+	if (p->prefixes == PREFIXES_66 || p->vector)
 		p->size = SIZE_WIDE;
 	if (!parse_operands(p, o->operands))
 		return false;

@@ -7,7 +7,16 @@
 
 #include "cpu/decode.h"
 
-enum opcode_map { MAP_ONE_BYTE, MAP_0F, MAP_0F38, MAP_0F3A, OPCODE_MAPS };
+enum opcode_map {
+	MAP_ONE_BYTE,
+	MAP_0F,
+	MAP_0F38,
+	MAP_0F3A,
+	MAP_VEX_0F, /* the same three behind a VEX prefix */
+	MAP_VEX_0F38,
+	MAP_VEX_0F3A,
+	OPCODE_MAPS
+};
 
 /* Mandatory prefixes, as bits of a set. */
 enum prefix_set { PREFIXES_NP = 1, PREFIXES_66 = 2, PREFIXES_F3 = 4, PREFIXES_F2 = 8, PREFIXES_ANY = 15 };
@@ -17,9 +26,12 @@ enum rex_set { REX_W0 = 0x3, REX_W1 = 0x300, REX_B0 = 0x101, REX_ANY = 0x303 };
 
 enum mod_set { MODS_MEMORY = 1, MODS_REGISTER = 2, MODS_ANY = 3 };
 
+/* VEX.L: which values fit, and whether it means a length. */
+enum vector_set { VECTOR_128 = 1, VECTOR_256 = 2, VECTOR_ANY = 3, VECTOR_LIG = 7 };
+
 enum immediate {
 	IMMEDIATE_NONE,
-	IMMEDIATE_BYTE,        /* Ib: zero-extended */
+	IMMEDIATE_BYTE,        /* Ib, Lx: zero-extended */
 	IMMEDIATE_BYTE_SIGNED, /* Ibs, Jb */
 	IMMEDIATE_WORD,        /* Iw: zero-extended */
 	IMMEDIATE_Z,           /* Iz, Jz: 16 or 32 bits by operand size, sign-extended */
@@ -52,7 +64,10 @@ struct pattern {
 	int16_t modrm;    /* the very ModRM byte, up to modrm_last; or -1 */
 	uint8_t modrm_last;
 	uint16_t rex;  /* enum rex_set that fit */
-	uint8_t modes; /* enum opcode_modes */
+	uint8_t vector; /* enum vector_set; 0 without VEX */
+	bool has_vvvv;  /* an operand is in VEX.vvvv; else it must be 1111b */
+	bool vsib;      /* the memory operand's index is a vector */
+	uint8_t modes;  /* enum opcode_modes */
 	bool plus_register;
 	bool has_modrm;
 	bool mod_ignored; /* MOV CR, MOV DR: rm is a register whatever mod says */

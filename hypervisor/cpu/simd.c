@@ -51,11 +51,19 @@ static bool result_is_tiny(const xmm_t *result, enum simd_result kind)
 	}
 }
 
-void simd_end(struct cpu *cpu, const xmm_t *result, enum simd_result kind)
+static bool any_is_tiny(const xmm_t *results, unsigned count, enum simd_result kind)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (result_is_tiny(&results[i], kind))
+			return true;
+	return false;
+}
+
+void simd_end(struct cpu *cpu, const xmm_t *results, unsigned count, enum simd_result kind)
 {
 	uint32_t flags = host_get() & MXCSR_FLAGS;
 	uint32_t unmasked = ~(cpu->mxcsr >> 7) & MXCSR_FLAGS;
-	if ((unmasked & MXCSR_UE) && result_is_tiny(result, kind))
+	if ((unmasked & MXCSR_UE) && any_is_tiny(results, count, kind))
 		flags |= MXCSR_UE;
 	if (flags & unmasked & MXCSR_PRE)
 		flags &= MXCSR_PRE;

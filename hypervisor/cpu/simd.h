@@ -1,5 +1,9 @@
 /*
- * simd.h: XMM and MMX registers, MXCSR, and how SSE instructions use the host's unit.
+ * simd.h: XMM, YMM and MMX registers, MXCSR, and how SSE and AVX instructions use the host's unit.
+ *
+ * AVX works on each 128 bits alone, almost everywhere: the macros below make an SSE and an AVX handler (sse_NAME,
+ * avx_NAME) from what happens to one such lane. The AVX one has its first operand in VEX.vvvv, takes memory as it
+ * lies, and clears the bits above its length (SDM 1 14.1 to 14.3).
  *
  * Each SSE instruction of the guest whose result the manuals and IEEE 754 fix is carried out by the
  * same instruction of the host, on the same bits, with the guest's rounding, DAZ and FZ. Exceptions
@@ -38,6 +42,11 @@ typedef union {
 	uint8_t u8[16];
 	int8_t s8[16];
 } xmm_t;
+
+/* A YMM register or operand. */
+typedef struct {
+	xmm_t lane[2];
+} ymm_t;
 
 /* Whether the guest masks all SIMD floating-point exceptions. */
 static inline bool mxcsr_all_masked(const struct cpu *cpu) { return (cpu->mxcsr & MXCSR_MASKS) == MXCSR_MASKS; }
@@ -88,7 +97,8 @@ static inline xmm_t xmm_source16(struct cpu *cpu, const struct insn *insn)
 	xmm_t value;
 	if (!insn_is_memory(insn))
 		return xmm_get(cpu, insn->rm);
-	mem_read_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, 16, xmm_alignment(cpu));
+	mem_read_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, 16,
+		       insn->vector_length ? 1 : xmm_alignment(cpu));
 	return value;
 }
 
@@ -106,16 +116,142 @@ static inline xmm_t xmm_source(struct cpu *cpu, const struct insn *insn, unsigne
 	return bytes == 16 ? xmm_source16(cpu, insn) : xmm_source_low(cpu, insn, bytes);
 }
 
+/* ---- VEX ---- */
+
+/* How many 128-bit lanes a VEX instruction works on. */
+static inline unsigned vex_lanes(const struct insn *insn) { return insn->vector_length / 16u; }
+
+static inline ymm_t ymm_get(const struct cpu *cpu, unsigned number)
+{
+	ymm_t value;
+	memcpy(&value, &cpu->vector[4 * number], 32);
+	return value;
+}
+
+/* The destination of a VEX instruction: 128 bits, the rest becomes zero. */
+static inline void vex_set_xmm(struct cpu *cpu, unsigned number, xmm_t value)
+{
+	memcpy(&cpu->vector[4 * number], &value, 16);
+	cpu->vector[4 * number + 2] = cpu->vector[4 * number + 3] = 0;
+}
+
+/* As many bits as the instruction is long. */
+static inline void vex_set(struct cpu *cpu, const struct insn *insn, const ymm_t *value)
+{
+	if (insn->vector_length == 32)
+		memcpy(&cpu->vector[4 * insn->reg], value, 32);
+	else
+		vex_set_xmm(cpu, insn->reg, value->lane[0]);
+}
+
+/* ModRM.rm: a register, or @bytes of memory, unaligned. */
+static inline ymm_t vex_source_bytes(struct cpu *cpu, const struct insn *insn, size_t bytes)
+{
+	ymm_t value = {0};
+	if (!insn_is_memory(insn))
+		return ymm_get(cpu, insn->rm);
+	mem_read_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, bytes, 1);
+	return value;
+}
+static inline ymm_t vex_source(struct cpu *cpu, const struct insn *insn)
+{
+	return vex_source_bytes(cpu, insn, insn->vector_length);
+}
+
+/* The register in bits 7:4 of the immediate; bit 7 means nothing outside 64-bit mode. */
+static inline unsigned vex_fourth(const struct cpu *cpu, const struct insn *insn)
+{
+	return (unsigned)insn->imm >> 4 & (cpu_64bit(cpu) ? 15 : 7);
+}
+
+/*
+ * ---- one body for SSE and AVX ----
+ *
+ * Scalars and what exists for 128 bits alone: body(cpu, insn, vex), with @vex constant. The first operand is
+ * simd_first(), the destination is written by simd_set() (16 bytes) or simd_set_low() (as many as the scalar has, where
+ * @value holds the first operand above them).
+ */
+#define DEFINE_SIMD(body)                                                                                             \
+	static inline void sse_##body(struct cpu *cpu, const struct insn *insn) { body(cpu, insn, false); }           \
+	static inline void avx_##body(struct cpu *cpu, const struct insn *insn) { body(cpu, insn, true); }            \
+	DEFINE_INSN(sse_##body)                                                                                       \
+	DEFINE_INSN(avx_##body)
+#define SIMD_BODY static inline __attribute__((always_inline)) void
+
+static inline unsigned simd_first(const struct insn *insn, bool vex) { return vex ? insn->vvvv : insn->reg; }
+
+static inline void simd_set(struct cpu *cpu, unsigned number, xmm_t value, bool vex)
+{
+	if (vex)
+		vex_set_xmm(cpu, number, value);
+	else
+		xmm_set(cpu, number, value);
+}
+
+/* The first operand of a scalar: SSE touches no more than its @bytes. */
+static inline xmm_t simd_get_low(const struct cpu *cpu, const struct insn *insn, unsigned bytes, bool vex)
+{
+	return vex ? xmm_get(cpu, insn->vvvv) : xmm_get_low(cpu, insn->reg, bytes);
+}
+static inline void simd_set_low(struct cpu *cpu, unsigned number, xmm_t value, unsigned bytes, bool vex)
+{
+	if (vex)
+		vex_set_xmm(cpu, number, value);
+	else
+		xmm_set_low(cpu, number, value, bytes);
+}
+
+/*
+ * Packed: @statement makes `value` from `value` (the first operand), `source`, `imm` (the immediate's eight bits) and
+ * `lane` (0 or 1), for 128 bits.
+ */
+#define SIMD_LANES(name, statement)                                                                                   \
+	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                                       \
+	{                                                                                                             \
+		const unsigned lane = 0, imm = (uint8_t)insn->imm;                                                    \
+		xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg);                            \
+		(void)lane, (void)imm;                                                                                \
+		statement;                                                                                            \
+		xmm_set(cpu, insn->reg, value);                                                                       \
+	}                                                                                                             \
+	DEFINE_INSN(sse_##name)                                                                                       \
+	SIMD_LANES_AVX(name, vex_source(cpu, insn), statement)
+/* The AVX handler alone; @second gives the second operand. */
+#define SIMD_LANES_AVX(name, second, statement)                                                                       \
+	static inline void avx_##name(struct cpu *cpu, const struct insn *insn)                                       \
+	{                                                                                                             \
+		const unsigned imm = (uint8_t)insn->imm;                                                              \
+		ymm_t sources = second, values = ymm_get(cpu, insn->vvvv);                                            \
+		(void)imm;                                                                                            \
+		for (unsigned lane = 0; lane < vex_lanes(insn); lane++) {                                             \
+			xmm_t source = sources.lane[lane], value = values.lane[lane];                                 \
+			statement;                                                                                    \
+			values.lane[lane] = value;                                                                    \
+		}                                                                                                     \
+		vex_set(cpu, insn, &values);                                                                          \
+	}                                                                                                             \
+	DEFINE_INSN(avx_##name)
+
+/* BLENDVPS and others: @blend of first operand, second, and a mask: XMM0, with VEX the register that the immediate names. */
+#define SIMD_BLEND(name, blend)                                                                                       \
+	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                                       \
+	{                                                                                                             \
+		xmm_t source = xmm_source(cpu, insn, 16);                                                             \
+		xmm_set(cpu, insn->reg, blend(xmm_get(cpu, insn->reg), source, xmm_get(cpu, 0)));                     \
+	}                                                                                                             \
+	DEFINE_INSN(sse_##name)                                                                                       \
+	static inline void avx_##name(struct cpu *cpu, const struct insn *insn)                                       \
+	{                                                                                                             \
+		ymm_t source = vex_source(cpu, insn), values = ymm_get(cpu, insn->vvvv);                              \
+		ymm_t mask = ymm_get(cpu, vex_fourth(cpu, insn));                                                     \
+		for (unsigned lane = 0; lane < vex_lanes(insn); lane++)                                               \
+			values.lane[lane] = blend(values.lane[lane], source.lane[lane], mask.lane[lane]);             \
+		vex_set(cpu, insn, &values);                                                                          \
+	}                                                                                                             \
+	DEFINE_INSN(avx_##name)
+
 /* An instruction whose result is a pure function of its operands' bits: no flags, no exceptions of its own. */
-#define SSE_BITS(name)                                                                     \
-	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)            \
-	{                                                                                  \
-		xmm_t source = xmm_source(cpu, insn, 16);                                  \
-		xmm_t value = xmm_get(cpu, insn->reg);                                     \
-		__asm__(#name " %1, %0" : "+x"(value.i) : "x"(source.i));                  \
-		xmm_set(cpu, insn->reg, value);                                            \
-	}                                                                                  \
-	DEFINE_INSN(sse_##name)
+#define SIMD_BITS(name) SIMD_LANES(name, __asm__(#name " %1, %0" : "+x"(value.i) : "x"(source.i)))
 
 /* ---- MMX ---- */
 
@@ -143,23 +279,58 @@ static inline uint64_t mmx_source(struct cpu *cpu, const struct insn *insn, unsi
 /* What a result holds, for the underflow that only shows when it is unmasked. */
 enum simd_result { RESULT_OTHER, RESULT_SS, RESULT_PS, RESULT_SD, RESULT_PD };
 
-/* Around one operation when an exception is unmasked: clears the host's flags; then judges them, and raises #XM or #UD. */
+/*
+ * Around one operation when an exception is unmasked: clears the host's flags; then judges them and the @count results,
+ * and raises #XM or #UD.
+ */
 void simd_begin(struct cpu *cpu);
-void simd_end(struct cpu *cpu, const xmm_t *result, enum simd_result kind);
+void simd_end(struct cpu *cpu, const xmm_t *results, unsigned count, enum simd_result kind);
 
 /*
- * Carries out @statement, which computes @result from guest operands on the host's unit, and raises what
+ * Carries out @statement, which computes @count results from guest operands on the host's unit, and raises what
  * the guest has unmasked.
  */
-#define SIMD_FP(cpu, statement, result, kind)                 \
-	do {                                                  \
-		if (likely(mxcsr_all_masked(cpu))) {          \
-			statement;                            \
-		} else {                                      \
-			simd_begin(cpu);                      \
-			statement;                            \
-			simd_end(cpu, &(result), kind);       \
-		}                                             \
+#define SIMD_FP_ALL(cpu, statement, results, count, kind)          \
+	do {                                                       \
+		if (likely(mxcsr_all_masked(cpu))) {               \
+			statement;                                 \
+		} else {                                           \
+			simd_begin(cpu);                           \
+			statement;                                 \
+			simd_end(cpu, results, count, kind);       \
+		}                                                  \
 	} while (0)
+#define SIMD_FP(cpu, statement, result, kind) SIMD_FP_ALL(cpu, statement, &(result), 1, kind)
+
+/* As SIMD_LANES, for instructions with floating-point exceptions. */
+#define SIMD_FP_LANES(name, kind, statement)                                                                          \
+	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                                       \
+	{                                                                                                             \
+		const unsigned lane = 0, imm = (uint8_t)insn->imm;                                                    \
+		xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg);                            \
+		(void)lane, (void)imm;                                                                                \
+		SIMD_FP(cpu, statement, value, kind);                                                                 \
+		xmm_set(cpu, insn->reg, value);                                                                       \
+	}                                                                                                             \
+	DEFINE_INSN(sse_##name)                                                                                       \
+	SIMD_FP_LANES_AVX(name, kind, vex_source(cpu, insn), statement)
+#define SIMD_FP_LANES_AVX(name, kind, second, statement)                                                              \
+	static inline void avx_##name(struct cpu *cpu, const struct insn *insn)                                       \
+	{                                                                                                             \
+		const unsigned imm = (uint8_t)insn->imm, lanes = vex_lanes(insn);                                     \
+		ymm_t sources = second, values = ymm_get(cpu, insn->vvvv);                                            \
+		(void)imm;                                                                                            \
+		SIMD_FP_ALL(                                                                                          \
+			cpu,                                                                                          \
+			for (unsigned lane = 0; lane < lanes; lane++) {                                               \
+				xmm_t source = sources.lane[lane];                                                    \
+				xmm_t value = values.lane[lane];                                                      \
+				statement;                                                                            \
+				values.lane[lane] = value;                                                            \
+			},                                                                                            \
+			values.lane, lanes, kind);                                                                    \
+		vex_set(cpu, insn, &values);                                                                          \
+	}                                                                                                             \
+	DEFINE_INSN(avx_##name)
 
 #endif

@@ -52,6 +52,7 @@ struct oracle_state {
 	uint64_t rip, rflags;
 	uint64_t fs_base, gs_base;
 	struct fx_image fx;
+	uint8_t ymm_high[16][16]; /* bits 255:128 of the YMM registers; 0 where the host has no AVX */
 };
 
 struct oracle_case {

@@ -138,7 +138,7 @@ static void add_order(struct undefined *u, const struct oracle_case *c, const st
 	u->partial |= !strcmp(row->mnemonic, "POPA");
 	u->alignment_optional |=
 		u->alignment && (strstr(row->operands, "dq") || strstr(row->operands, "ps") ||
-				 strstr(row->operands, "pd") || !strcmp(row->operands, "M"));
+				 strstr(row->operands, "pd") || strchr(row->operands, 'x') || !strcmp(row->operands, "M"));
 	u->mmx |= strpbrk(row->operands, "PQN") != NULL;
 }
 
@@ -309,6 +309,18 @@ static bool faults_agree(const struct oracle_outcome *a, const struct oracle_out
  * An approximation with overflow or underflow unmasked is scaled (SDM 1 8.5.4, 8.5.5), which the software
  * CPU does not model: its registers are not compared.
  */
+/* The upper halves of VRSQRTPS and its kin are as near as the lower ones. */
+static bool ymm_agree(const struct oracle_state *a, const struct oracle_state *b, bool approximate)
+{
+	for (unsigned i = 0; i < 64; i++) {
+		const uint8_t *x = a->ymm_high[i / 4] + i % 4 * 4, *y = b->ymm_high[i / 4] + i % 4 * 4;
+
+		if (memcmp(x, y, 4) && !(approximate && near_single(x, y)))
+			return false;
+	}
+	return true;
+}
+
 static bool fx_agree(const struct oracle_case *c, const struct fx_image *a, const struct fx_image *b,
 		     const struct undefined *u)
 {
@@ -334,6 +346,7 @@ bool outcomes_agree(const struct oracle_case *c, const struct oracle_outcome *ho
 	return faults_agree(host, model, u) && gpr_agree(a->gpr, b->gpr, u->partial && faulted) &&
 	       a->rip == b->rip && compared_flags(host, u) == compared_flags(model, u) &&
 	       a->fs_base == b->fs_base && a->gs_base == b->gs_base &&
+	       ymm_agree(a, b, u->approximate) &&
 	       (fx_agree(c, &a->fx, &b->fx, u) || (u->mmx && faulted && mmx_agree(&a->fx, &b->fx, u))) &&
 	       !memcmp(host->memory, model->memory, ARENA_WRITABLE);
 }
@@ -438,6 +451,13 @@ void outcomes_explain(const struct oracle_case *c, const struct oracle_outcome *
 	tell(&t, "RFLAGS", c->in.rflags, compared_flags(host, u), compared_flags(model, u));
 	tell(&t, "FS base", c->in.fs_base, host->out.fs_base, model->out.fs_base);
 	tell(&t, "GS base", c->in.gs_base, host->out.gs_base, model->out.gs_base);
+	for (unsigned i = 0; i < 32; i++) {
+		unsigned half = i % 2 * 8;
+
+		snprintf(name, sizeof(name), "YMM%u.%s", i / 2, half ? "3" : "2");
+		tell(&t, name, quad(c->in.ymm_high[i / 2] + half), quad(host->out.ymm_high[i / 2] + half),
+		     quad(model->out.ymm_high[i / 2] + half));
+	}
 	tell_fx(&t, &c->in.fx, &host->out.fx, &model->out.fx, u);
 	for (unsigned at = 0; at < ARENA_WRITABLE; at += 8) {
 		snprintf(name, sizeof(name), "[%llx]", ARENA_AT + at);
@@ -455,8 +475,11 @@ bool is_dependent(const struct opcode *row)
 #undef DEPENDENT
 	};
 
+	/* AVX forms are made from the SSE ones: simd.h. */
+	const char *name = row->mnemonic + (!strncmp(row->encoding, "VEX", 3) && row->mnemonic[0] == 'V');
+
 	for (size_t i = 0; i < sizeof(mnemonics) / sizeof(mnemonics[0]); i++)
-		if (!strcmp(row->mnemonic, mnemonics[i]))
+		if (!strcmp(name, mnemonics[i]))
 			return true;
 	return false;
 }

@@ -92,10 +92,15 @@ static bool is_outside(const uint8_t *bytes, unsigned size, bool compatibility)
 		return host_cpuid_bit(7, 0, OUTPUT_ebx, 16);
 	if (bytes[i] == 0x8f && (bytes[i + 1] & 0x1f) >= 8)
 		return host_cpuid_bit(0x80000001, 0, OUTPUT_ecx, 11);
-	if (bytes[i] != 0x0f)
+	if ((bytes[i] & 0xfe) == 0xc4 && (!compatibility || bytes[i + 1] >= 0xc0)) {
+		map = (enum opcode_map)(MAP_VEX_0F + (bytes[i] == 0xc5 ? 0 : ((bytes[i + 1] & 3) + 3) % 4));
+		i += bytes[i] == 0xc5 ? 2 : 3;
+	} else if (bytes[i] == 0x0f) {
+		map = bytes[i + 1] == 0x38 ? MAP_0F38 : bytes[i + 1] == 0x3a ? MAP_0F3A : MAP_0F;
+		i += map == MAP_0F ? 1 : 2;
+	} else {
 		return false;
-	map = bytes[i + 1] == 0x38 ? MAP_0F38 : bytes[i + 1] == 0x3a ? MAP_0F3A : MAP_0F;
-	i += map == MAP_0F ? 1 : 2;
+	}
 	for (size_t n = 0; n < sizeof(outside) / sizeof(outside[0]); n++)
 		if (map == outside[n].map && bytes[i] >= outside[n].first && bytes[i] <= outside[n].last &&
 		    i + 1 < size && bytes[i + 1] >= outside[n].modrm_first &&
@@ -244,7 +249,7 @@ static uint64_t place(struct random *r, const struct oracle_case *c)
 	}
 }
 
-static void fill_state(struct random *r, struct oracle_case *c)
+static void fill_state(struct random *r, const struct generator *g, struct oracle_case *c)
 {
 	uint64_t value = random_next(r);
 
@@ -264,6 +269,13 @@ static void fill_state(struct random *r, struct oracle_case *c)
 			c->in.gpr[i] = (uint32_t)c->in.gpr[i];
 	}
 	fill_fx(r, &c->in.fx);
+	if (profile_has(&g->profile, FEATURE_avx))
+		for (unsigned i = 0; i < 16; i++)
+			for (unsigned half = 0; half < 16; half += 8) {
+				uint64_t x = random_once_in(r, 4) ? 0 : i & 8 ? operand(r) : real(r);
+
+				memcpy(c->in.ymm_high[i] + half, &x, 8);
+			}
 }
 
 /* ---- encodings ---- */
@@ -277,8 +289,10 @@ static void put_random_prefix(struct random *r, struct draft *d)
 
 static void put_prefixes(struct random *r, struct draft *d, const struct pattern *p)
 {
-	while (random_once_in(r, 4))
+	while (random_once_in(r, p->vector ? 16 : 4))
 		put_random_prefix(r, d);
+	if (p->vector)
+		return;
 	if (p->prefixes == PREFIXES_ANY && random_once_in(r, 4))
 		put(d, 0x66, 1);
 	if (p->prefixes == PREFIXES_66)
@@ -303,6 +317,31 @@ static void put_rex(struct random *r, struct draft *d, const struct pattern *p)
 		rex &= 14;
 	if (p->rex == REX_W1 || random_once_in(r, 2))
 		put(d, 0x40 | rex, 1);
+}
+
+/* A VEX prefix that fits, mostly, of either length. */
+static void put_vex(struct random *r, struct draft *d, const struct pattern *p, bool compatibility)
+{
+	static const uint8_t prefixes[PREFIXES_ANY + 1] = {[PREFIXES_66] = 1, [PREFIXES_F3] = 2, [PREFIXES_F2] = 3};
+	bool odd = random_once_in(r, 32);
+	unsigned vvvv = p->has_vvvv || odd ? random_below(r, 16) : 0, extensions = random_below(r, 8);
+	unsigned length = p->vector == VECTOR_128 ? 0 : p->vector == VECTOR_256 ? 1 : random_below(r, 2);
+	unsigned wide = p->rex == REX_W1 ? 1 : p->rex == REX_W0 ? 0 : random_below(r, 2);
+
+	if (odd)
+		length = random_below(r, 2);
+	if (compatibility) {
+		extensions &= 1;
+		vvvv &= 7;
+	}
+	if (p->map == MAP_VEX_0F && !wide && random_once_in(r, 2)) {
+		put(d, 0xc5, 1);
+		put(d, (~extensions & 4) << 5 | (~vvvv & 15) << 3 | length << 2 | prefixes[p->prefixes], 1);
+		return;
+	}
+	put(d, 0xc4, 1);
+	put(d, (~extensions & 7) << 5 | (unsigned)(p->map - MAP_VEX_0F + 1), 1);
+	put(d, wide << 7 | (~vvvv & 15) << 3 | length << 2 | prefixes[p->prefixes], 1);
 }
 
 static void put_displacement(struct random *r, struct draft *d, unsigned size)
@@ -343,7 +382,7 @@ static unsigned choose_modrm(struct random *r, const struct pattern *p)
 		return (unsigned)p->modrm + random_below(r, (unsigned)(p->modrm_last - p->modrm) + 1);
 	do {
 		modrm = random_below(r, 256);
-	} while (!(p->regs >> (modrm >> 3 & 7) & 1) ||
+	} while (!(p->regs >> (modrm >> 3 & 7) & 1) || (p->vsib && (modrm & 7) != RSP) ||
 		 !(p->mods & (modrm >= 0xc0 ? MODS_REGISTER : MODS_MEMORY)));
 	return modrm;
 }
@@ -355,9 +394,11 @@ static void draft_row(struct random *r, struct draft *d, const struct pattern *p
 
 	put_prefixes(r, d, p);
 	small = memchr(d->bytes, 0x67, d->size);
-	if (!compatibility)
+	if (p->vector)
+		put_vex(r, d, p, compatibility);
+	else if (!compatibility)
 		put_rex(r, d, p);
-	if (p->map != MAP_ONE_BYTE)
+	if (p->map != MAP_ONE_BYTE && !p->vector)
 		put(d, 0x0f, 1);
 	if (p->map == MAP_0F38 || p->map == MAP_0F3A)
 		put(d, p->map == MAP_0F38 ? 0x38 : 0x3a, 1);
@@ -377,17 +418,34 @@ static void draft_row(struct random *r, struct draft *d, const struct pattern *p
 
 /* ---- operands ---- */
 
+/* A gather's indexes: small, so that some of the elements are in the arena. */
+static void aim_indexes(struct oracle_case *c, const struct insn *insn)
+{
+	bool wide = strstr(opcode_table[insn->opcode].mnemonic, "GATHERQ");
+	uint8_t *halves[2] = {c->in.fx.xmm[insn->index & 15], c->in.ymm_high[insn->index & 15]};
+
+	for (unsigned i = 0; i < 32; i += wide ? 8 : 4) {
+		uint8_t *element = halves[i / 16] + i % 16;
+		int64_t index = (int8_t)element[0];
+
+		memcpy(element, &index, wide ? 8 : 4);
+	}
+}
+
 /* Changes the state or the displacement so that the operand lies at @target. */
 static void aim(struct oracle_case *c, struct draft *d, const struct insn *insn, uint64_t target)
 {
 	uint64_t bases[SEGMENT_COUNT] = {[FS] = c->in.fs_base, [GS] = c->in.gs_base};
 	uint64_t *gpr = c->in.gpr;
 	uint64_t offset = target - bases[insn->segment];
-	uint64_t indexed = insn->index < GPR_COUNT ? gpr[insn->index] << insn->scale : 0;
+	bool vsib = pattern_of(insn->opcode)->vsib;
+	uint64_t indexed = insn->index < GPR_COUNT && !vsib ? gpr[insn->index] << insn->scale : 0;
 
-	if (insn->base < GPR_COUNT && insn->base != insn->index) {
+	if (vsib)
+		aim_indexes(c, insn);
+	if (insn->base < GPR_COUNT && (vsib || insn->base != insn->index)) {
 		gpr[insn->base] = offset - indexed - (uint64_t)insn->disp;
-	} else if (insn->base == REG_ZERO && insn->index < GPR_COUNT) {
+	} else if (insn->base == REG_ZERO && insn->index < GPR_COUNT && !vsib) {
 		gpr[insn->index] = (offset - (uint64_t)insn->disp) >> insn->scale;
 	} else if (insn->base >= GPR_COUNT && d->disp_size >= 4) {
 		uint64_t origin = insn->base == REG_TRACE_RIP ? c->in.rip + insn->length : 0;
@@ -424,7 +482,7 @@ static void aim_implicit(struct random *r, struct oracle_case *c, const struct i
 	}
 	if (NAMED(row, "XLAT"))
 		gpr[RBX] = place(r, c) - (uint8_t)gpr[RAX];
-	if (NAMED(row, "MASKMOVDQU", "MASKMOVQ"))
+	if (NAMED(row, "MASKMOVDQU", "MASKMOVQ", "VMASKMOVDQU"))
 		gpr[RDI] = place(r, c);
 	if (NAMED(row, "LEAVE", "ENTER"))
 		gpr[RBP] = place(r, c);
@@ -437,7 +495,7 @@ static void aim_implicit(struct random *r, struct oracle_case *c, const struct i
 		gpr[insn->reg] = (uint64_t)((int64_t)gpr[insn->reg] % 512);
 	if (NAMED(row, "CMPXCHG8B", "CMPXCHG16B") && random_once_in(r, 2))
 		gpr[RAX] = gpr[RDX] = 0;
-	if (NAMED(row, "PCMPESTRI", "PCMPESTRM"))
+	if (NAMED(row, "PCMPESTRI", "PCMPESTRM", "VPCMPESTRI", "VPCMPESTRM"))
 		for (unsigned i = RAX; i <= RDX; i += RDX - RAX)
 			if (!random_once_in(r, 4))
 				gpr[i] = (uint64_t)(int64_t)(random_below(r, 40) - 20);
@@ -458,7 +516,7 @@ static void aim_memory(struct random *r, struct oracle_case *c, const struct opc
 		fill_fx(r, &fx);
 		memcpy(c->memory + at, &fx, sizeof(fx));
 	}
-	if (NAMED(row, "LDMXCSR") && at + 4 <= ARENA_WRITABLE && !random_once_in(r, 4))
+	if (NAMED(row, "LDMXCSR", "VLDMXCSR") && at + 4 <= ARENA_WRITABLE && !random_once_in(r, 4))
 		memset(c->memory + at + 2, 0, 2);
 }
 
@@ -501,10 +559,14 @@ bool may_run(const struct generator *g, const struct oracle_case *c)
 	struct insn insn;
 	unsigned at = 0;
 
-	for (unsigned n = 0; n < c->insns && at < c->size && result == DECODE_OK; n++, at += insn.length)
+	for (unsigned n = 0; n < c->insns && at < c->size && result == DECODE_OK; n++, at += insn.length) {
 		if (classify(g, c, at, &insn, &result) != GENERATED ||
 		    (needs_step(row_of(result, &insn)) && !c->traps))
 			return false;
+		/* A trap may be taken between two elements of a gather (SDM 2C VPGATHERDD). */
+		if (result == DECODE_OK && pattern_of(insn.opcode)->vsib && c->traps)
+			return false;
+	}
 	return result != DECODE_OK || at >= c->size;
 }
 
@@ -572,9 +634,9 @@ static bool fits_sequence(const struct generator *g, const struct oracle_case *c
 	row = row_of(result, &insn);
 	return row && !(row->flags & (FLAG_BRANCH | FLAG_NEAR | FLAG_ENDS)) &&
 	       !NAMED(row, "PUSHF", "POPF", "LAHF", "DAA", "DAS", "AAA", "AAS", "AAM", "AAD", "MUL", "IMUL",
-		      "DIV", "IDIV", "BSF", "BSR", "BT", "BTS", "BTR", "BTC", "SHL", "SHR", "SAR", "SHLD",
+		      "DIV", "IDIV", "BSF", "BSR", "BEXTR", "BLSI", "BLSMSK", "BLSR", "BZHI", "ANDN", "BT", "BTS", "BTR", "BTC", "SHL", "SHR", "SAR", "SHLD",
 		      "SHRD", "ROL", "ROR", "RCL", "RCR", "LZCNT", "TZCNT", "MASKMOVQ", "MASKMOVDQU", "RCPPS",
-		      "RCPSS", "RSQRTPS", "RSQRTSS", "FSIN", "FCOS", "FSINCOS", "FPTAN", "FPATAN", "F2XM1",
+		      "RCPSS", "RSQRTPS", "RSQRTSS", "VRCPPS", "VRCPSS", "VRSQRTPS", "VRSQRTSS", "VMASKMOVDQU", "FSIN", "FCOS", "FSINCOS", "FPTAN", "FPATAN", "F2XM1",
 		      "FYL2X", "FYL2XP1", "FCOMI", "FCOMIP", "FUCOMI", "FUCOMIP", "FNSTSW", "FNCLEX",
 		      "FNSTENV", "FNSAVE", "FXSAVE");
 }
@@ -604,7 +666,7 @@ enum generated generate(struct generator *g, uint64_t number, struct oracle_case
 	c->in.rip =
 		ARENA_AT + (edge ? ARENA_PAGE - 1 - random_below(&r, 12) : 0x100 + random_below(&r, 0xe00));
 	fill_memory(&r, g, c);
-	fill_state(&r, c);
+	fill_state(&r, g, c);
 	step = random_once_in(&r, 16);
 	if (g->random_bytes && random_once_in(&r, 10)) {
 		add_sequence(&r, g, c);

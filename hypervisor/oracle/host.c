@@ -70,6 +70,7 @@ struct oracle_host_bases {
 static struct shared *child_shared;
 static unsigned child_count;
 static bool child_idle;
+static bool child_avx; /* the signal frame has the YMM registers' upper halves */
 static int child_in, child_out;
 
 /*
@@ -106,6 +107,20 @@ static const uint8_t greg[GPR_COUNT] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_
 					REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
 					REG_R12, REG_R13, REG_R14, REG_R15};
 
+/*
+ * The signal frame holds an XSAVE area in the standard form: XSTATE_BV, and the AVX component at its fixed place
+ * (SDM 1 13.4.2, 13.5.3).
+ */
+#define FRAME_XSTATE_BV 512
+#define FRAME_AVX       576
+
+static BARE uint8_t *frame_at(const ucontext_t *uc, unsigned offset)
+{
+	return (uint8_t *)(uintptr_t)uc->uc_mcontext.fpregs + offset;
+}
+
+static BARE uint64_t *frame_xstate_bv(const ucontext_t *uc) { return (uint64_t *)(void *)frame_at(uc, FRAME_XSTATE_BV); }
+
 static BARE void child_store(struct oracle_outcome *to, int number, const ucontext_t *uc)
 {
 	const greg_t *gregs = uc->uc_mcontext.gregs;
@@ -118,6 +133,11 @@ static BARE void child_store(struct oracle_outcome *to, int number, const uconte
 	to->out.fs_base = oracle_host_bases.case_fs;
 	to->out.gs_base = oracle_host_bases.case_gs;
 	copy(&to->out.fx, uc->uc_mcontext.fpregs, sizeof(to->out.fx));
+	if (child_avx && *frame_xstate_bv(uc) & XCR0_AVX)
+		copy(to->out.ymm_high, frame_at(uc, FRAME_AVX), sizeof(to->out.ymm_high));
+	else
+		for (unsigned i = 0; i < 16; i++)
+			*(__int128 *)(void *)to->out.ymm_high[i] = 0;
 	to->lost = number == SIGSYS;
 	to->vector = number == SIGSYS || trap == VECTOR_DB ? NO_FAULT : (uint8_t)trap;
 	to->error_code = (uint32_t)gregs[REG_ERR];
@@ -128,7 +148,6 @@ static BARE void child_store(struct oracle_outcome *to, int number, const uconte
 static BARE void child_load(const struct oracle_case *from, ucontext_t *uc)
 {
 	greg_t *gregs = uc->uc_mcontext.gregs;
-	uint64_t *xstate_bv = (uint64_t *)(uintptr_t)uc->uc_mcontext.fpregs + 64;
 	uint64_t selectors;
 
 	copy((void *)(uintptr_t)ARENA_AT, from->memory, ARENA_WRITABLE);
@@ -140,7 +159,10 @@ static BARE void child_load(const struct oracle_case *from, ucontext_t *uc)
 	selectors = ((uint64_t)gregs[REG_CSGSFS] & 0x0000ffffffff0000ull) | (uint64_t)ORACLE_DATA << 48;
 	gregs[REG_CSGSFS] = (greg_t)(selectors | (from->compatibility ? ORACLE_CS32 : ORACLE_CS64));
 	copy(uc->uc_mcontext.fpregs, &from->in.fx, 464);
-	*xstate_bv = 3; /* x87 and SSE as given, all else in its initial state */
+	/* These as given, all else in its initial state. */
+	*frame_xstate_bv(uc) = XCR0_X87 | XCR0_SSE | (child_avx ? XCR0_AVX : 0);
+	if (child_avx)
+		copy(frame_at(uc, FRAME_AVX), from->in.ymm_high, sizeof(from->in.ymm_high));
 	oracle_host_bases.case_fs = from->in.fs_base;
 	oracle_host_bases.case_gs = from->in.gs_base;
 }
@@ -260,6 +282,7 @@ static _Noreturn void child_run(struct host *host, int in, int out)
 	child_shared = host->shared;
 	child_count = 0;
 	child_idle = true;
+	child_avx = __builtin_cpu_supports("avx");
 	child_in = in;
 	child_out = out;
 	error = sandbox_arena(host->read_only);

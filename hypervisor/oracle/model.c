@@ -70,6 +70,9 @@ void model_host_profile(struct profile *profile)
 		if (i != FEATURE_cet_ss && i != FEATURE_cet_ibt && i != FEATURE_svm && i != FEATURE_vmx &&
 		    host_has(places[i].leaf, places[i].subleaf, places[i].output, places[i].bit))
 			profile->features[i / 64] |= 1ull << (i % 64);
+	/* A kernel that does not save the YMM registers has them switched off. */
+	if (!__builtin_cpu_supports("avx"))
+		profile->features[FEATURE_avx / 64] &= ~(1ull << (FEATURE_avx % 64));
 }
 
 /* ---- the machine ---- */
@@ -149,7 +152,7 @@ static void make_state(struct model *m)
 	s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE;
 	if (profile_has(&m->profile, FEATURE_xsave))
 		s->cr4 |= CR4_OSXSAVE;
-	s->xcr0 = XCR0_X87 | XCR0_SSE;
+	s->xcr0 = XCR0_X87 | XCR0_SSE | (profile_has(&m->profile, FEATURE_avx) ? XCR0_AVX : 0);
 	s->efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
 }
 
@@ -251,6 +254,8 @@ static void load(struct model *m, const struct oracle_case *c)
 	s->segment[GS].base = c->in.gs_base;
 	cpu_load(m->cpu, s);
 	load_fx(m->cpu, &c->in.fx);
+	for (unsigned i = 0; i < 16; i++)
+		memcpy(&m->cpu->vector[4 * i + 2], c->in.ymm_high[i], 16);
 	load_memory(m, c->memory);
 }
 
@@ -293,6 +298,8 @@ void model_run(struct model *m, const struct oracle_case *c, struct oracle_outco
 	to->out.fs_base = cpu->segment[FS].s.base;
 	to->out.gs_base = cpu->segment[GS].s.base;
 	save_fx(cpu, &to->out.fx);
+	for (unsigned i = 0; i < 16; i++)
+		memcpy(to->out.ymm_high[i], &cpu->vector[4 * i + 2], 16);
 	if (stop == CPU_STOP_HALT)
 		take_frame(m, to);
 	else

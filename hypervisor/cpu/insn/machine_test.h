@@ -103,8 +103,6 @@ static inline void machine_open(struct machine *m, const char *profile)
 
 	*m = (struct machine){.vector = NO_EVENT};
 	assert_int_equal(profile_parse(&m->profile, profile, why, sizeof(why)), 0);
-	/* TZCNT is modelled; its feature bit waits for the VEX instructions that come with it. */
-	m->profile.features[FEATURE_bmi1 / 64] |= 1ull << (FEATURE_bmi1 % 64);
 	m->memory = phys_new();
 	m->ram = aligned_alloc(4096, MACHINE_SIZE);
 	assert_non_null(m->ram);

@@ -1,5 +1,5 @@
 /*
- * insn/sse_float.c: floating-point arithmetic, comparison and conversion in XMM registers (SDM 2, SSE to SSE4.1).
+ * insn/sse_float.c: floating-point arithmetic, comparison and conversion in XMM and YMM registers (SDM 2, SSE to SSE4.1, AVX).
  * What IEEE 754 fixes is computed by the host's own instruction (simd.h); the approximations are own code.
  */
 #include "cpu/simd.h"
@@ -8,90 +8,81 @@
 
 /* ---- arithmetic: destination op= source ---- */
 
-#define SSE_FP(name, bytes, kind)                                                                            \
-	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                              \
-	{                                                                                                    \
-		xmm_t source = xmm_source(cpu, insn, bytes);                                                 \
-		xmm_t value = xmm_get(cpu, insn->reg);                                                       \
-		SIMD_FP(cpu, __asm__ volatile(#name " %1, %0" : "+x"(value.i) : "x"(source.i)), value, kind); \
-		xmm_set(cpu, insn->reg, value);                                                              \
-	}                                                                                                    \
-	DEFINE_INSN(sse_##name)
+#define SIMD_PACKED(name, kind) \
+	SIMD_FP_LANES(name, kind, __asm__ volatile(#name " %1, %0" : "+x"(value.i) : "x"(source.i)))
 /* The low @from bytes of the source, the low @to of the destination. */
-#define SSE_FP_SCALAR(name, from, to, kind)                                                                  \
-	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                              \
+#define SIMD_SCALAR(name, from, to, kind)                                                                    \
+	SIMD_BODY name(struct cpu *cpu, const struct insn *insn, bool vex)                                   \
 	{                                                                                                    \
 		xmm_t source = xmm_source_low(cpu, insn, from);                                              \
-		xmm_t value = xmm_get_low(cpu, insn->reg, to);                                               \
+		xmm_t value = simd_get_low(cpu, insn, to, vex);                                              \
 		SIMD_FP(cpu, __asm__ volatile(#name " %1, %0" : "+x"(value.i) : "x"(source.i)), value, kind); \
-		xmm_set_low(cpu, insn->reg, value, to);                                                      \
+		simd_set_low(cpu, insn->reg, value, to, vex);                                                \
 	}                                                                                                    \
-	DEFINE_INSN(sse_##name)
-#define SSE_FP_FOUR(name)                        \
-	SSE_FP(name##ps, 16, RESULT_PS)          \
-	SSE_FP_SCALAR(name##ss, 4, 4, RESULT_SS) \
-	SSE_FP(name##pd, 16, RESULT_PD)          \
-	SSE_FP_SCALAR(name##sd, 8, 8, RESULT_SD)
+	DEFINE_SIMD(name)
+#define SIMD_FOUR(name)                        \
+	SIMD_PACKED(name##ps, RESULT_PS)       \
+	SIMD_SCALAR(name##ss, 4, 4, RESULT_SS) \
+	SIMD_PACKED(name##pd, RESULT_PD)       \
+	SIMD_SCALAR(name##sd, 8, 8, RESULT_SD)
 
-SSE_FP_FOUR(add)
-SSE_FP_FOUR(sub)
-SSE_FP_FOUR(mul)
-SSE_FP_FOUR(div)
+SIMD_FOUR(add)
+SIMD_FOUR(sub)
+SIMD_FOUR(mul)
+SIMD_FOUR(div)
 /* One of the operands, as it is: never an underflow. */
-#define SSE_FP_CHOICE(name)                         \
-	SSE_FP(name##ps, 16, RESULT_OTHER)          \
-	SSE_FP_SCALAR(name##ss, 4, 4, RESULT_OTHER) \
-	SSE_FP(name##pd, 16, RESULT_OTHER)          \
-	SSE_FP_SCALAR(name##sd, 8, 8, RESULT_OTHER)
-SSE_FP_CHOICE(min)
-SSE_FP_CHOICE(max)
-SSE_FP(addsubps, 16, RESULT_PS)
-SSE_FP(addsubpd, 16, RESULT_PD)
-SSE_FP(haddps, 16, RESULT_PS)
-SSE_FP(haddpd, 16, RESULT_PD)
-SSE_FP(hsubps, 16, RESULT_PS)
-SSE_FP(hsubpd, 16, RESULT_PD)
-/* A square root is never tiny unless it is exact zero; scalars keep the destination's upper part. */
-SSE_FP_FOUR(sqrt)
+#define SIMD_CHOICE(name)                         \
+	SIMD_PACKED(name##ps, RESULT_OTHER)       \
+	SIMD_SCALAR(name##ss, 4, 4, RESULT_OTHER) \
+	SIMD_PACKED(name##pd, RESULT_OTHER)       \
+	SIMD_SCALAR(name##sd, 8, 8, RESULT_OTHER)
+SIMD_CHOICE(min)
+SIMD_CHOICE(max)
+SIMD_PACKED(addsubps, RESULT_PS)
+SIMD_PACKED(addsubpd, RESULT_PD)
+SIMD_PACKED(haddps, RESULT_PS)
+SIMD_PACKED(haddpd, RESULT_PD)
+SIMD_PACKED(hsubps, RESULT_PS)
+SIMD_PACKED(hsubpd, RESULT_PD)
+/* A square root is never tiny unless it is exact zero; scalars keep the first operand's upper part. */
+SIMD_FOUR(sqrt)
 
 /* ---- logic on bits: no exceptions ---- */
 
-SSE_BITS(andps)
-SSE_BITS(andnps)
-SSE_BITS(orps)
-SSE_BITS(xorps)
-SSE_BITS(unpcklps)
-SSE_BITS(unpckhps)
-SSE_BITS(unpcklpd)
-SSE_BITS(unpckhpd)
+SIMD_BITS(andps)
+SIMD_BITS(andnps)
+SIMD_BITS(orps)
+SIMD_BITS(xorps)
+SIMD_BITS(unpcklps)
+SIMD_BITS(unpckhps)
+SIMD_BITS(unpcklpd)
+SIMD_BITS(unpckhpd)
 
-static inline void sse_shufps(struct cpu *cpu, const struct insn *insn)
+static inline xmm_t shuffle_ps(xmm_t value, xmm_t source, unsigned imm)
 {
-	xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg), result;
+	xmm_t result;
 	for (unsigned i = 0; i < 4; i++)
-		result.u32[i] = (i < 2 ? value : source).u32[insn->imm >> (2 * i) & 3];
-	xmm_set(cpu, insn->reg, result);
+		result.u32[i] = (i < 2 ? value : source).u32[imm >> (2 * i) & 3];
+	return result;
 }
-DEFINE_INSN(sse_shufps)
+SIMD_LANES(shufps, value = shuffle_ps(value, source, imm))
 
-static inline void sse_shufpd(struct cpu *cpu, const struct insn *insn)
+/* Two bits for each lane. */
+static inline xmm_t shuffle_pd(xmm_t value, xmm_t source, unsigned imm)
 {
-	xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg), result;
-	result.u64[0] = value.u64[insn->imm & 1];
-	result.u64[1] = source.u64[insn->imm >> 1 & 1];
-	xmm_set(cpu, insn->reg, result);
+	return (xmm_t){.u64 = {value.u64[imm & 1], source.u64[imm >> 1 & 1]}};
 }
-DEFINE_INSN(sse_shufpd)
+SIMD_LANES(shufpd, value = shuffle_pd(value, source, imm >> (2 * lane)))
 
 /* ---- comparison ---- */
 
 /* CMPccPS and others: eight predicates, in bits 2:0 of the immediate (SDM 2A CMPPD, table 3-1). */
 #define COMPARE_CASE(name, n)                                                                              \
 	case n: __asm__ volatile(#name " $" #n ", %1, %0" : "+x"(value.i) : "x"(source.i)); break;
-#define SSE_COMPARE(name, bytes)                                                                           \
+#define COMPARE_FUNCTION(name)                                                                             \
 	static inline xmm_t compare_##name(xmm_t value, xmm_t source, unsigned predicate)                  \
 	{                                                                                                  \
-		switch (predicate) {                                                                       \
+		switch (predicate & 7) {                                                                   \
 			COMPARE_CASE(name, 0)                                                              \
 			COMPARE_CASE(name, 1)                                                              \
 			COMPARE_CASE(name, 2)                                                              \
@@ -102,19 +93,87 @@ DEFINE_INSN(sse_shufpd)
 			COMPARE_CASE(name, 7)                                                              \
 		}                                                                                          \
 		return value;                                                                              \
-	}                                                                                                  \
+	}
+COMPARE_FUNCTION(cmpps)
+COMPARE_FUNCTION(cmpss)
+COMPARE_FUNCTION(cmppd)
+COMPARE_FUNCTION(cmpsd)
+
+#define SSE_COMPARE(name, bytes)                                                                           \
 	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
 	{                                                                                                  \
 		xmm_t source = xmm_source(cpu, insn, bytes), value = xmm_get(cpu, insn->reg);              \
-		SIMD_FP(cpu, value = compare_##name(value, source, insn->imm & 7), value, RESULT_OTHER);   \
+		SIMD_FP(cpu, value = compare_##name(value, source, (unsigned)insn->imm), value, RESULT_OTHER); \
 		xmm_set(cpu, insn->reg, value);                                                            \
 	}                                                                                                  \
 	DEFINE_INSN(sse_##name)
-
 SSE_COMPARE(cmpps, 16)
 SSE_COMPARE(cmpss, 4)
 SSE_COMPARE(cmppd, 16)
 SSE_COMPARE(cmpsd, 8)
+
+/* With VEX there are 32 predicates in bits 4:0: sets of relations, each quiet or signalling (SDM 2A table 3-1). */
+enum relation { RELATION_EQUAL = 1, RELATION_LESS = 2, RELATION_GREATER = 4, RELATION_UNORDERED = 8 };
+
+struct predicate {
+	uint8_t relations; /* those that it is true of */
+	bool signals;      /* quiet NaNs are invalid operands */
+};
+
+static struct predicate vex_predicate(unsigned number)
+{
+	static const uint8_t relations[16] = {1, 2, 3, 8, 14, 13, 12, 7, 9, 10, 11, 0, 6, 5, 4, 15};
+	bool signals = 0x66 >> (number & 7) & 1;
+
+	return (struct predicate){relations[number & 15], signals != (number >> 4 & 1)};
+}
+
+/* One element; the host's own comparison signals. */
+#define VEX_COMPARE(name, host)                                                                            \
+	static inline unsigned name(__m128i first, __m128i second)                                         \
+	{                                                                                                  \
+		bool unordered, equal, less;                                                               \
+		__asm__ volatile(host " %4, %3"                                                            \
+				 : "=@ccp"(unordered), "=@ccz"(equal), "=@ccc"(less)                       \
+				 : "x"(first), "x"(second));                                               \
+		return unordered ? RELATION_UNORDERED                                                      \
+		       : equal   ? RELATION_EQUAL                                                          \
+		       : less    ? RELATION_LESS                                                           \
+				 : RELATION_GREATER;                                                       \
+	}
+VEX_COMPARE(relation_comiss, "comiss")
+VEX_COMPARE(relation_ucomiss, "ucomiss")
+VEX_COMPARE(relation_comisd, "comisd")
+VEX_COMPARE(relation_ucomisd, "ucomisd")
+
+static xmm_t vex_compare_ps(xmm_t value, xmm_t source, unsigned imm, unsigned count)
+{
+	struct predicate predicate = vex_predicate(imm & 31);
+
+	for (unsigned i = 0; i < count; i++) {
+		__m128i first = _mm_cvtsi32_si128(value.s32[i]), second = _mm_cvtsi32_si128(source.s32[i]);
+		unsigned relation = predicate.signals ? relation_comiss(first, second) : relation_ucomiss(first, second);
+		value.u32[i] = predicate.relations & relation ? ~0u : 0;
+	}
+	return value;
+}
+
+static xmm_t vex_compare_pd(xmm_t value, xmm_t source, unsigned imm, unsigned count)
+{
+	struct predicate predicate = vex_predicate(imm & 31);
+
+	for (unsigned i = 0; i < count; i++) {
+		__m128i first = _mm_cvtsi64_si128(value.s64[i]), second = _mm_cvtsi64_si128(source.s64[i]);
+		unsigned relation = predicate.signals ? relation_comisd(first, second) : relation_ucomisd(first, second);
+		value.u64[i] = predicate.relations & relation ? ~0ull : 0;
+	}
+	return value;
+}
+
+SIMD_FP_LANES_AVX(cmpps, RESULT_OTHER, vex_source(cpu, insn), value = vex_compare_ps(value, source, imm, 4))
+SIMD_FP_LANES_AVX(cmppd, RESULT_OTHER, vex_source(cpu, insn), value = vex_compare_pd(value, source, imm, 2))
+SIMD_FP_LANES_AVX(cmpss, RESULT_OTHER, vex_source_bytes(cpu, insn, 4), value = vex_compare_ps(value, source, imm, 1))
+SIMD_FP_LANES_AVX(cmpsd, RESULT_OTHER, vex_source_bytes(cpu, insn, 8), value = vex_compare_pd(value, source, imm, 1))
 
 /* COMISS and others: ZF, PF and CF; OF, SF and AF are cleared (SDM 2A COMISD). */
 #define SSE_COMPARE_FLAGS(name, bytes)                                                                     \
@@ -122,12 +181,12 @@ SSE_COMPARE(cmpsd, 8)
 	{                                                                                                  \
 		xmm_t source = xmm_source_low(cpu, insn, bytes);                                           \
 		xmm_t value = xmm_get_low(cpu, insn->reg, bytes);                                          \
-		uint64_t flags;                                                                            \
+		bool zf, pf, cf;                                                                           \
 		SIMD_FP(cpu,                                                                               \
-			__asm__ volatile(#name " %2, %1; pushfq; popq %0"                                  \
-					 : "=r"(flags) : "x"(value.i), "x"(source.i) : "cc"),              \
+			__asm__ volatile(#name " %4, %3"                                                   \
+					 : "=@ccz"(zf), "=@ccp"(pf), "=@ccc"(cf) : "x"(value.i), "x"(source.i)), \
 			value, RESULT_OTHER);                                                              \
-		flags_set(&cpu->lazy, flags & RFLAGS_STATUS);                                              \
+		flags_set(&cpu->lazy, (zf ? RFLAGS_ZF : 0) | (pf ? RFLAGS_PF : 0) | (cf ? RFLAGS_CF : 0)); \
 	}                                                                                                  \
 	DEFINE_INSN(sse_##name)
 
@@ -168,48 +227,109 @@ static uint32_t approximate(uint32_t bits, bool root)
 }
 
 /* The helper's own arithmetic must neither round as the guest does nor leave flags behind. */
-static void approximate_all(struct cpu *cpu, const struct insn *insn, unsigned count, bool root)
+static void approximate_elements(struct cpu *cpu, uint32_t *to, const uint32_t *from, unsigned count, bool root)
 {
-	xmm_t source = xmm_source(cpu, insn, count == 4 ? 16 : 4), value = xmm_get(cpu, insn->reg);
 	mxcsr_unload(cpu);
 	for (unsigned i = 0; i < count; i++)
-		value.u32[i] = approximate(source.u32[i], root);
+		to[i] = approximate(from[i], root);
 	mxcsr_load(cpu);
-	xmm_set(cpu, insn->reg, value);
 }
 
-static inline void sse_rcpps(struct cpu *cpu, const struct insn *insn) { approximate_all(cpu, insn, 4, false); }
-DEFINE_INSN(sse_rcpps)
-static inline void sse_rcpss(struct cpu *cpu, const struct insn *insn) { approximate_all(cpu, insn, 1, false); }
-DEFINE_INSN(sse_rcpss)
-static inline void sse_rsqrtps(struct cpu *cpu, const struct insn *insn) { approximate_all(cpu, insn, 4, true); }
-DEFINE_INSN(sse_rsqrtps)
-static inline void sse_rsqrtss(struct cpu *cpu, const struct insn *insn) { approximate_all(cpu, insn, 1, true); }
-DEFINE_INSN(sse_rsqrtss)
+#define SIMD_APPROXIMATE(name, root)                                                                       \
+	static inline void sse_##name##ps(struct cpu *cpu, const struct insn *insn)                        \
+	{                                                                                                  \
+		xmm_t value = xmm_source(cpu, insn, 16);                                                   \
+		approximate_elements(cpu, value.u32, value.u32, 4, root);                                  \
+		xmm_set(cpu, insn->reg, value);                                                            \
+	}                                                                                                  \
+	DEFINE_INSN(sse_##name##ps)                                                                        \
+	static inline void avx_##name##ps(struct cpu *cpu, const struct insn *insn)                        \
+	{                                                                                                  \
+		ymm_t values = vex_source(cpu, insn);                                                      \
+		for (unsigned lane = 0; lane < vex_lanes(insn); lane++)                                    \
+			approximate_elements(cpu, values.lane[lane].u32, values.lane[lane].u32, 4, root);  \
+		vex_set(cpu, insn, &values);                                                               \
+	}                                                                                                  \
+	DEFINE_INSN(avx_##name##ps)                                                                        \
+	SIMD_BODY name##ss(struct cpu *cpu, const struct insn *insn, bool vex)                             \
+	{                                                                                                  \
+		xmm_t source = xmm_source(cpu, insn, 4), value = simd_get_low(cpu, insn, 4, vex);          \
+		approximate_elements(cpu, value.u32, source.u32, 1, root);                                 \
+		simd_set_low(cpu, insn->reg, value, 4, vex);                                               \
+	}                                                                                                  \
+	DEFINE_SIMD(name##ss)
+
+SIMD_APPROXIMATE(rcp, false)
+SIMD_APPROXIMATE(rsqrt, true)
 
 /* ---- conversions within XMM registers ---- */
 
-SSE_FP_SCALAR(cvtss2sd, 4, 8, RESULT_OTHER)
-SSE_FP_SCALAR(cvtsd2ss, 8, 4, RESULT_SS)
-SSE_FP(cvtps2pd, 8, RESULT_OTHER)
-SSE_FP(cvtpd2ps, 16, RESULT_PS)
-SSE_FP(cvtdq2ps, 16, RESULT_OTHER)
-SSE_FP(cvtdq2pd, 8, RESULT_OTHER)
-SSE_FP(cvtps2dq, 16, RESULT_OTHER)
-SSE_FP(cvttps2dq, 16, RESULT_OTHER)
-SSE_FP(cvtpd2dq, 16, RESULT_OTHER)
-SSE_FP(cvttpd2dq, 16, RESULT_OTHER)
+SIMD_SCALAR(cvtss2sd, 4, 8, RESULT_OTHER)
+SIMD_SCALAR(cvtsd2ss, 8, 4, RESULT_SS)
+SIMD_PACKED(cvtdq2ps, RESULT_OTHER)
+SIMD_PACKED(cvtps2dq, RESULT_OTHER)
+SIMD_PACKED(cvttps2dq, RESULT_OTHER)
+
+/* Two elements of four bytes become two of eight. */
+#define SIMD_WIDEN_FP(name)                                                                                \
+	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
+	{                                                                                                  \
+		xmm_t source = xmm_source(cpu, insn, 8), value = xmm_get(cpu, insn->reg);                  \
+		SIMD_FP(cpu, __asm__ volatile(#name " %1, %0" : "+x"(value.i) : "x"(source.i)), value,     \
+			RESULT_OTHER);                                                                     \
+		xmm_set(cpu, insn->reg, value);                                                            \
+	}                                                                                                  \
+	DEFINE_INSN(sse_##name)                                                                            \
+	SIMD_FP_LANES_AVX(name, RESULT_OTHER, spread_halves(vex_source_bytes(cpu, insn, insn->vector_length / 2)), \
+			  __asm__ volatile(#name " %1, %0" : "+x"(value.i) : "x"(source.i)))
+
+/* The halves of the low 128 bits, one in each lane. */
+static inline ymm_t spread_halves(ymm_t source)
+{
+	source.lane[1].u64[0] = source.lane[0].u64[1];
+	return source;
+}
+SIMD_WIDEN_FP(cvtps2pd)
+SIMD_WIDEN_FP(cvtdq2pd)
+
+/* Elements of eight bytes become elements of four: with VEX, 64 bits of each lane, side by side. */
+#define SIMD_NARROW_FP(name, kind)                                                                         \
+	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
+	{                                                                                                  \
+		xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg);                 \
+		SIMD_FP(cpu, __asm__ volatile(#name " %1, %0" : "+x"(value.i) : "x"(source.i)), value, kind); \
+		xmm_set(cpu, insn->reg, value);                                                            \
+	}                                                                                                  \
+	DEFINE_INSN(sse_##name)                                                                            \
+	static inline void avx_##name(struct cpu *cpu, const struct insn *insn)                            \
+	{                                                                                                  \
+		ymm_t values = vex_source(cpu, insn);                                                      \
+		unsigned lanes = vex_lanes(insn);                                                          \
+		SIMD_FP_ALL(                                                                               \
+			cpu,                                                                               \
+			for (unsigned lane = 0; lane < lanes; lane++)                                      \
+				__asm__ volatile(#name " %0, %0" : "+x"(values.lane[lane].i)),             \
+			values.lane, lanes, kind);                                                         \
+		if (lanes == 2)                                                                            \
+			values.lane[0].u64[1] = values.lane[1].u64[0];                                     \
+		vex_set_xmm(cpu, insn->reg, values.lane[0]);                                               \
+	}                                                                                                  \
+	DEFINE_INSN(avx_##name)
+
+SIMD_NARROW_FP(cvtpd2ps, RESULT_PS)
+SIMD_NARROW_FP(cvtpd2dq, RESULT_OTHER)
+SIMD_NARROW_FP(cvttpd2dq, RESULT_OTHER)
 
 /* ---- from and to general registers ---- */
 
-#define SSE_FROM_INTEGER(name, to)                                                                             \
-	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
+#define SIMD_FROM_INTEGER(name, to)                                                                        \
+	SIMD_BODY name(struct cpu *cpu, const struct insn *insn, bool vex)                                 \
 	{                                                                                                  \
 		unsigned bytes = insn->width == 8 ? 8 : 4;                                                 \
 		uint64_t source = insn_is_memory(insn)                                                     \
 					  ? mem_read(cpu, insn->segment, insn_offset(cpu, insn), bytes)    \
 					  : reg_read(cpu, insn->rm, bytes);                                \
-		xmm_t value = xmm_get_low(cpu, insn->reg, to);                                             \
+		xmm_t value = simd_get_low(cpu, insn, to, vex);                                            \
 		if (bytes == 8)                                                                            \
 			SIMD_FP(cpu, __asm__ volatile(#name "q %1, %0" : "+x"(value.i) : "r"(source)),     \
 				value, RESULT_OTHER);                                                      \
@@ -217,12 +337,12 @@ SSE_FP(cvttpd2dq, 16, RESULT_OTHER)
 			SIMD_FP(cpu,                                                                       \
 				__asm__ volatile(#name "l %1, %0" : "+x"(value.i) : "r"((uint32_t)source)), \
 				value, RESULT_OTHER);                                                      \
-		xmm_set_low(cpu, insn->reg, value, to);                                                         \
+		simd_set_low(cpu, insn->reg, value, to, vex);                                              \
 	}                                                                                                  \
-	DEFINE_INSN(sse_##name)
+	DEFINE_SIMD(name)
 
-SSE_FROM_INTEGER(cvtsi2ss, 4)
-SSE_FROM_INTEGER(cvtsi2sd, 8)
+SIMD_FROM_INTEGER(cvtsi2ss, 4)
+SIMD_FROM_INTEGER(cvtsi2sd, 8)
 
 #define SSE_TO_INTEGER(name, bytes)                                                                        \
 	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
@@ -304,10 +424,10 @@ SSE_TO_MMX(cvttpd2pi, "cvttpd2dq", 16)
 /* Rounding by bits 3:0 of the immediate (SDM 2B ROUNDPD). */
 #define ROUND_CASE(name, n)                                                                                \
 	case n: __asm__ volatile(#name " $" #n ", %1, %0" : "+x"(value.i) : "x"(source.i)); break;
-#define SSE_ROUND(name, bytes)                                                                             \
-	static inline xmm_t round_##name(xmm_t value, xmm_t source, unsigned how)                          \
+#define ROUND_FUNCTION(name)                                                                               \
+	static inline xmm_t round_##name(xmm_t value, xmm_t source, unsigned imm)                          \
 	{                                                                                                  \
-		switch (how) {                                                                             \
+		switch (imm & (imm & 4 ? 12 : 15)) {                                                       \
 			ROUND_CASE(name, 0)                                                                \
 			ROUND_CASE(name, 1)                                                                \
 			ROUND_CASE(name, 2)                                                                \
@@ -320,20 +440,24 @@ SSE_TO_MMX(cvttpd2pi, "cvttpd2dq", 16)
 			ROUND_CASE(name, 12)                                                               \
 		}                                                                                          \
 		return value;                                                                              \
-	}                                                                                                  \
-	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)                            \
+	}
+#define SIMD_ROUND(name)     \
+	ROUND_FUNCTION(name) \
+	SIMD_FP_LANES(name, RESULT_OTHER, value = round_##name(value, source, imm))
+#define SIMD_ROUND_SCALAR(name, bytes)                                                                     \
+	ROUND_FUNCTION(name)                                                                               \
+	SIMD_BODY name(struct cpu *cpu, const struct insn *insn, bool vex)                                 \
 	{                                                                                                  \
-		xmm_t source = xmm_source(cpu, insn, bytes), value = xmm_get(cpu, insn->reg);              \
-		unsigned how = (unsigned)insn->imm & (insn->imm & 4 ? 12 : 15);                            \
-		SIMD_FP(cpu, value = round_##name(value, source, how), value, RESULT_OTHER);               \
-		xmm_set(cpu, insn->reg, value);                                                            \
+		xmm_t source = xmm_source(cpu, insn, bytes), value = simd_get_low(cpu, insn, bytes, vex);  \
+		SIMD_FP(cpu, value = round_##name(value, source, (unsigned)insn->imm), value, RESULT_OTHER); \
+		simd_set_low(cpu, insn->reg, value, bytes, vex);                                           \
 	}                                                                                                  \
-	DEFINE_INSN(sse_##name)
+	DEFINE_SIMD(name)
 
-SSE_ROUND(roundps, 16)
-SSE_ROUND(roundss, 4)
-SSE_ROUND(roundpd, 16)
-SSE_ROUND(roundsd, 8)
+SIMD_ROUND(roundps)
+SIMD_ROUND_SCALAR(roundss, 4)
+SIMD_ROUND(roundpd)
+SIMD_ROUND_SCALAR(roundsd, 8)
 
 /* Elements of the source whose bit in @mask is set. */
 static inline xmm_t blend32(xmm_t value, xmm_t source, unsigned mask)
@@ -352,48 +476,35 @@ static inline xmm_t blend64(xmm_t value, xmm_t source, unsigned mask)
 	return value;
 }
 
-static inline void sse_blendps(struct cpu *cpu, const struct insn *insn)
-{
-	xmm_t source = xmm_source(cpu, insn, 16);
-	xmm_set(cpu, insn->reg, blend32(xmm_get(cpu, insn->reg), source, (unsigned)insn->imm & 15));
-}
-DEFINE_INSN(sse_blendps)
+/* As many bits of the immediate as there are elements. */
+SIMD_LANES(blendps, value = blend32(value, source, imm >> (4 * lane)))
+SIMD_LANES(blendpd, value = blend64(value, source, imm >> (2 * lane)))
 
-static inline void sse_blendpd(struct cpu *cpu, const struct insn *insn)
+static inline xmm_t blend_by_signs32(xmm_t value, xmm_t source, xmm_t mask)
 {
-	xmm_t source = xmm_source(cpu, insn, 16);
-	xmm_set(cpu, insn->reg, blend64(xmm_get(cpu, insn->reg), source, (unsigned)insn->imm & 3));
+	return blend32(value, source, (unsigned)_mm_movemask_ps(mask.s));
 }
-DEFINE_INSN(sse_blendpd)
-
-static inline void sse_blendvps(struct cpu *cpu, const struct insn *insn)
+static inline xmm_t blend_by_signs64(xmm_t value, xmm_t source, xmm_t mask)
 {
-	xmm_t source = xmm_source(cpu, insn, 16);
-	unsigned mask = (unsigned)_mm_movemask_ps(xmm_get(cpu, 0).s);
-	xmm_set(cpu, insn->reg, blend32(xmm_get(cpu, insn->reg), source, mask));
+	return blend64(value, source, (unsigned)_mm_movemask_pd(mask.d));
 }
-DEFINE_INSN(sse_blendvps)
 
-static inline void sse_blendvpd(struct cpu *cpu, const struct insn *insn)
-{
-	xmm_t source = xmm_source(cpu, insn, 16);
-	unsigned mask = (unsigned)_mm_movemask_pd(xmm_get(cpu, 0).d);
-	xmm_set(cpu, insn->reg, blend64(xmm_get(cpu, insn->reg), source, mask));
-}
-DEFINE_INSN(sse_blendvpd)
+SIMD_BLEND(blendvps, blend_by_signs32)
+SIMD_BLEND(blendvpd, blend_by_signs64)
 
-static inline void sse_insertps(struct cpu *cpu, const struct insn *insn)
+SIMD_BODY insertps(struct cpu *cpu, const struct insn *insn, bool vex)
 {
 	bool memory = insn_is_memory(insn);
-	xmm_t source = memory ? xmm_source_low(cpu, insn, 4) : xmm_get(cpu, insn->rm), value = xmm_get(cpu, insn->reg);
+	xmm_t source = memory ? xmm_source_low(cpu, insn, 4) : xmm_get(cpu, insn->rm);
+	xmm_t value = xmm_get(cpu, simd_first(insn, vex));
 	unsigned from = memory ? 0 : (unsigned)insn->imm >> 6 & 3;
 	value.u32[insn->imm >> 4 & 3] = source.u32[from];
 	for (unsigned i = 0; i < 4; i++)
 		if (insn->imm >> i & 1)
 			value.u32[i] = 0;
-	xmm_set(cpu, insn->reg, value);
+	simd_set(cpu, insn->reg, value, vex);
 }
-DEFINE_INSN(sse_insertps)
+DEFINE_SIMD(insertps)
 
 static inline void sse_extractps(struct cpu *cpu, const struct insn *insn)
 {
@@ -409,67 +520,84 @@ DEFINE_INSN(sse_extractps)
  * Dot products (SDM 2A DPPS, DPPD): products of the elements that bits 7:4 of the immediate name, added in pairs,
  * then the pairs; each step rounds and signals on its own.
  */
-static inline void dot_step(struct cpu *cpu, const xmm_t *value, enum simd_result kind)
+static inline void dot_step(struct cpu *cpu, const ymm_t *values, unsigned lanes, enum simd_result kind)
 {
 	if (likely(mxcsr_all_masked(cpu)))
 		return;
-	simd_end(cpu, value, kind);
+	simd_end(cpu, values->lane, lanes, kind);
 	simd_begin(cpu);
 }
 
-static inline xmm_t dot_ps(struct cpu *cpu, xmm_t value, xmm_t source, unsigned mask)
+/* Elements with bit 4 + i of @mask clear become zero. */
+static inline xmm_t keep_ps(xmm_t value, unsigned mask)
 {
-	xmm_t keep = {.u32 = {mask & 0x10 ? ~0u : 0, mask & 0x20 ? ~0u : 0, mask & 0x40 ? ~0u : 0, mask & 0x80 ? ~0u : 0}};
-	xmm_t swapped;
-	value.i = _mm_and_si128(value.i, keep.i);
-	source.i = _mm_and_si128(source.i, keep.i);
-	__asm__ volatile("mulps %1, %0" : "+x"(value.i) : "x"(source.i));
-	dot_step(cpu, &value, RESULT_PS);
-	swapped.u32[0] = value.u32[1];
-	swapped.u32[1] = value.u32[0];
-	swapped.u32[2] = value.u32[3];
-	swapped.u32[3] = value.u32[2];
-	__asm__ volatile("addps %1, %0" : "+x"(value.i) : "x"(swapped.i));
-	dot_step(cpu, &value, RESULT_PS);
-	swapped.u64[0] = value.u64[1];
-	swapped.u64[1] = value.u64[0];
-	__asm__ volatile("addps %1, %0" : "+x"(value.i) : "x"(swapped.i));
-	dot_step(cpu, &value, RESULT_PS);
-	uint32_t sum = value.u32[0];
 	for (unsigned i = 0; i < 4; i++)
-		value.u32[i] = mask >> i & 1 ? sum : 0;
+		if (!(mask >> (4 + i) & 1))
+			value.u32[i] = 0;
 	return value;
 }
 
-static inline xmm_t dot_pd(struct cpu *cpu, xmm_t value, xmm_t source, unsigned mask)
+static inline xmm_t swap_pairs(xmm_t value)
 {
-	xmm_t keep = {.u64 = {mask & 0x10 ? ~0ull : 0, mask & 0x20 ? ~0ull : 0}}, swapped;
-	value.i = _mm_and_si128(value.i, keep.i);
-	source.i = _mm_and_si128(source.i, keep.i);
-	__asm__ volatile("mulpd %1, %0" : "+x"(value.i) : "x"(source.i));
-	dot_step(cpu, &value, RESULT_PD);
-	swapped.u64[0] = value.u64[1];
-	swapped.u64[1] = value.u64[0];
-	__asm__ volatile("addpd %1, %0" : "+x"(value.i) : "x"(swapped.i));
-	dot_step(cpu, &value, RESULT_PD);
-	uint64_t sum = value.u64[0];
-	for (unsigned i = 0; i < 2; i++)
-		value.u64[i] = mask >> i & 1 ? sum : 0;
-	return value;
+	return (xmm_t){.u32 = {value.u32[1], value.u32[0], value.u32[3], value.u32[2]}};
+}
+static inline xmm_t swap_halves(xmm_t value) { return (xmm_t){.u64 = {value.u64[1], value.u64[0]}}; }
+
+static inline ymm_t dot_ps(struct cpu *cpu, ymm_t values, const ymm_t *sources, unsigned lanes, unsigned mask)
+{
+	for (unsigned i = 0; i < lanes; i++) {
+		xmm_t value = keep_ps(values.lane[i], mask), source = keep_ps(sources->lane[i], mask);
+		__asm__ volatile("mulps %1, %0" : "+x"(value.i) : "x"(source.i));
+		values.lane[i] = value;
+	}
+	dot_step(cpu, &values, lanes, RESULT_PS);
+	for (unsigned i = 0; i < lanes; i++)
+		__asm__ volatile("addps %1, %0" : "+x"(values.lane[i].i) : "x"(swap_pairs(values.lane[i]).i));
+	dot_step(cpu, &values, lanes, RESULT_PS);
+	for (unsigned i = 0; i < lanes; i++)
+		__asm__ volatile("addps %1, %0" : "+x"(values.lane[i].i) : "x"(swap_halves(values.lane[i]).i));
+	dot_step(cpu, &values, lanes, RESULT_PS);
+	for (unsigned i = 0; i < lanes; i++) {
+		uint32_t sum = values.lane[i].u32[0];
+		for (unsigned n = 0; n < 4; n++)
+			values.lane[i].u32[n] = mask >> n & 1 ? sum : 0;
+	}
+	return values;
 }
 
 static inline void sse_dpps(struct cpu *cpu, const struct insn *insn)
 {
-	xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg);
-	SIMD_FP(cpu, value = dot_ps(cpu, value, source, (unsigned)insn->imm), value, RESULT_PS);
-	xmm_set(cpu, insn->reg, value);
+	ymm_t sources = {.lane = {xmm_source(cpu, insn, 16)}}, values = {.lane = {xmm_get(cpu, insn->reg)}};
+	SIMD_FP_ALL(cpu, values = dot_ps(cpu, values, &sources, 1, (unsigned)insn->imm), values.lane, 1, RESULT_PS);
+	xmm_set(cpu, insn->reg, values.lane[0]);
 }
 DEFINE_INSN(sse_dpps)
 
-static inline void sse_dppd(struct cpu *cpu, const struct insn *insn)
+static inline void avx_dpps(struct cpu *cpu, const struct insn *insn)
 {
-	xmm_t source = xmm_source(cpu, insn, 16), value = xmm_get(cpu, insn->reg);
-	SIMD_FP(cpu, value = dot_pd(cpu, value, source, (unsigned)insn->imm), value, RESULT_PD);
-	xmm_set(cpu, insn->reg, value);
+	ymm_t sources = vex_source(cpu, insn), values = ymm_get(cpu, insn->vvvv);
+	unsigned lanes = vex_lanes(insn);
+	SIMD_FP_ALL(cpu, values = dot_ps(cpu, values, &sources, lanes, (unsigned)insn->imm), values.lane, lanes,
+		    RESULT_PS);
+	vex_set(cpu, insn, &values);
 }
-DEFINE_INSN(sse_dppd)
+DEFINE_INSN(avx_dpps)
+
+/* 128 bits alone. */
+SIMD_BODY dppd(struct cpu *cpu, const struct insn *insn, bool vex)
+{
+	const unsigned mask = (unsigned)insn->imm;
+	xmm_t source = xmm_source(cpu, insn, 16);
+	ymm_t values = {.lane = {xmm_get(cpu, simd_first(insn, vex))}};
+	xmm_t *value = &values.lane[0];
+	for (unsigned i = 0; i < 2; i++)
+		if (!(mask >> (4 + i) & 1))
+			value->u64[i] = source.u64[i] = 0;
+	SIMD_FP(cpu, __asm__ volatile("mulpd %1, %0" : "+x"(value->i) : "x"(source.i)), *value, RESULT_PD);
+	SIMD_FP(cpu, __asm__ volatile("addpd %1, %0" : "+x"(value->i) : "x"(swap_halves(*value).i)), *value, RESULT_PD);
+	uint64_t sum = value->u64[0];
+	for (unsigned i = 0; i < 2; i++)
+		value->u64[i] = mask >> i & 1 ? sum : 0;
+	simd_set(cpu, insn->reg, *value, vex);
+}
+DEFINE_SIMD(dppd)

@@ -1,6 +1,6 @@
 /*
- * insn/sse_move.c: moves between XMM registers, memory and general registers; state management
- * (SDM 2 MOVAPS and others, LDMXCSR, STMXCSR).
+ * insn/sse_move.c: moves between XMM and YMM registers, memory and general registers; state management
+ * (SDM 2 MOVAPS and others, LDMXCSR, STMXCSR, VZEROUPPER).
  */
 #include "cpu/checks.h"
 #include "cpu/simd.h"
@@ -59,9 +59,45 @@ static inline void sse_movu_store(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(sse_movu_store)
 
+/* The aligned ones demand as much as they are long (SDM 2B VMOVAPS). */
+static inline void vex_move(struct cpu *cpu, const struct insn *insn, unsigned alignment)
+{
+	ymm_t value;
+	if (insn_is_memory(insn))
+		mem_read_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, insn->vector_length, alignment);
+	else
+		value = ymm_get(cpu, insn->rm);
+	vex_set(cpu, insn, &value);
+}
+
+static inline void vex_move_store(struct cpu *cpu, const struct insn *insn, unsigned alignment)
+{
+	ymm_t value = ymm_get(cpu, insn->reg);
+	if (insn_is_memory(insn)) {
+		mem_write_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, insn->vector_length, alignment);
+		return;
+	}
+	vex_set_xmm(cpu, insn->rm, value.lane[0]);
+	if (insn->vector_length == 32)
+		memcpy(&cpu->vector[4 * insn->rm + 2], &value.lane[1], 16);
+}
+
+static inline void avx_mova(struct cpu *cpu, const struct insn *insn) { vex_move(cpu, insn, insn->vector_length); }
+DEFINE_INSN(avx_mova)
+static inline void avx_movu(struct cpu *cpu, const struct insn *insn) { vex_move(cpu, insn, 1); }
+DEFINE_INSN(avx_movu)
+static inline void avx_mova_store(struct cpu *cpu, const struct insn *insn)
+{
+	vex_move_store(cpu, insn, insn->vector_length);
+}
+DEFINE_INSN(avx_mova_store)
+static inline void avx_movu_store(struct cpu *cpu, const struct insn *insn) { vex_move_store(cpu, insn, 1); }
+DEFINE_INSN(avx_movu_store)
+
 /* ---- scalars: from memory the rest becomes zero, between registers it stays ---- */
 
-#define SSE_SCALAR(name, bytes)                                                            \
+/* With VEX and between registers, the rest is the first operand's. */
+#define SIMD_MOVE_SCALAR(name, bytes)                                                      \
 	static inline void sse_##name(struct cpu *cpu, const struct insn *insn)            \
 	{                                                                                  \
 		xmm_t source = xmm_source_low(cpu, insn, bytes);                           \
@@ -79,33 +115,53 @@ DEFINE_INSN(sse_movu_store)
 		else                                                                       \
 			xmm_set_low(cpu, insn->rm, value, bytes);                          \
 	}                                                                                  \
-	DEFINE_INSN(sse_##name##_store)
+	DEFINE_INSN(sse_##name##_store)                                                    \
+	static inline void avx_##name(struct cpu *cpu, const struct insn *insn)            \
+	{                                                                                  \
+		xmm_t source = xmm_source_low(cpu, insn, bytes), value = {.u64 = {0, 0}};  \
+		if (!insn_is_memory(insn))                                                 \
+			value = xmm_get(cpu, insn->vvvv);                                  \
+		memcpy(&value, &source, bytes);                                            \
+		vex_set_xmm(cpu, insn->reg, value);                                        \
+	}                                                                                  \
+	DEFINE_INSN(avx_##name)                                                            \
+	static inline void avx_##name##_store(struct cpu *cpu, const struct insn *insn)    \
+	{                                                                                  \
+		xmm_t source = xmm_get(cpu, insn->reg), value = xmm_get(cpu, insn->vvvv);  \
+		if (insn_is_memory(insn)) {                                                \
+			store(cpu, insn, &source, bytes, true);                            \
+			return;                                                            \
+		}                                                                          \
+		memcpy(&value, &source, bytes);                                            \
+		vex_set_xmm(cpu, insn->rm, value);                                         \
+	}                                                                                  \
+	DEFINE_INSN(avx_##name##_store)
 
-SSE_SCALAR(movss, 4)
-SSE_SCALAR(movsd, 8)
+SIMD_MOVE_SCALAR(movss, 4)
+SIMD_MOVE_SCALAR(movsd, 8)
 
 /* ---- halves ---- */
 
 /* MOVLPS, MOVLPD from memory; MOVHLPS between registers. */
-static inline void sse_movlps(struct cpu *cpu, const struct insn *insn)
+SIMD_BODY movlps(struct cpu *cpu, const struct insn *insn, bool vex)
 {
-	xmm_t source = {.u64 = {0, 0}};
+	xmm_t value = simd_get_low(cpu, insn, 8, vex);
 	if (insn_is_memory(insn))
-		source = xmm_source_low(cpu, insn, 8);
+		value.u64[0] = xmm_source_low(cpu, insn, 8).u64[0];
 	else
-		source.u64[0] = xmm_get(cpu, insn->rm).u64[1];
-	xmm_set_low(cpu, insn->reg, source, 8);
+		value.u64[0] = xmm_get(cpu, insn->rm).u64[1];
+	simd_set_low(cpu, insn->reg, value, 8, vex);
 }
-DEFINE_INSN(sse_movlps)
+DEFINE_SIMD(movlps)
 
 /* MOVHPS, MOVHPD from memory; MOVLHPS between registers. */
-static inline void sse_movhps(struct cpu *cpu, const struct insn *insn)
+SIMD_BODY movhps(struct cpu *cpu, const struct insn *insn, bool vex)
 {
-	xmm_t source = xmm_source(cpu, insn, 8), value = xmm_get(cpu, insn->reg);
+	xmm_t source = xmm_source(cpu, insn, 8), value = xmm_get(cpu, simd_first(insn, vex));
 	value.u64[1] = source.u64[0];
-	xmm_set(cpu, insn->reg, value);
+	simd_set(cpu, insn->reg, value, vex);
 }
-DEFINE_INSN(sse_movhps)
+DEFINE_SIMD(movhps)
 
 static inline void sse_movlps_store(struct cpu *cpu, const struct insn *insn)
 {
@@ -122,35 +178,35 @@ static inline void sse_movhps_store(struct cpu *cpu, const struct insn *insn)
 DEFINE_INSN(sse_movhps_store)
 
 /* MOVQ xmm, xmm/m64: the upper half becomes zero. */
-static inline void sse_movq(struct cpu *cpu, const struct insn *insn)
+SIMD_BODY movq(struct cpu *cpu, const struct insn *insn, bool vex)
 {
 	xmm_t value = xmm_source(cpu, insn, 8);
 	value.u64[1] = 0;
-	xmm_set(cpu, insn->reg, value);
+	simd_set(cpu, insn->reg, value, vex);
 }
-DEFINE_INSN(sse_movq)
+DEFINE_SIMD(movq)
 
-static inline void sse_movq_store(struct cpu *cpu, const struct insn *insn)
+SIMD_BODY movq_store(struct cpu *cpu, const struct insn *insn, bool vex)
 {
 	xmm_t value = {.u64 = {xmm_get(cpu, insn->reg).u64[0], 0}};
 	if (insn_is_memory(insn))
 		store(cpu, insn, &value, 8, true);
 	else
-		xmm_set(cpu, insn->rm, value);
+		simd_set(cpu, insn->rm, value, vex);
 }
-DEFINE_INSN(sse_movq_store)
+DEFINE_SIMD(movq_store)
 
 /* ---- general registers ---- */
 
-static inline void sse_movd(struct cpu *cpu, const struct insn *insn) /* MOVD, MOVQ xmm, r/m */
+SIMD_BODY movd(struct cpu *cpu, const struct insn *insn, bool vex) /* MOVD, MOVQ xmm, r/m */
 {
 	unsigned bytes = insn->width == 8 ? 8 : 4;
 	xmm_t value = {.u64 = {0, 0}};
 	value.u64[0] = insn_is_memory(insn) ? mem_read(cpu, insn->segment, insn_offset(cpu, insn), bytes)
 					    : reg_read(cpu, insn->rm, bytes);
-	xmm_set(cpu, insn->reg, value);
+	simd_set(cpu, insn->reg, value, vex);
 }
-DEFINE_INSN(sse_movd)
+DEFINE_SIMD(movd)
 
 static inline void sse_movd_store(struct cpu *cpu, const struct insn *insn) /* MOVD, MOVQ r/m, xmm */
 {
@@ -174,6 +230,26 @@ static inline void sse_movmskpd(struct cpu *cpu, const struct insn *insn)
 	cpu->reg[insn->reg] = (uint32_t)_mm_movemask_pd(xmm_get(cpu, insn->rm).d);
 }
 DEFINE_INSN(sse_movmskpd)
+
+static inline void avx_movmskps(struct cpu *cpu, const struct insn *insn)
+{
+	ymm_t source = ymm_get(cpu, insn->rm);
+	uint32_t mask = 0;
+	for (unsigned lane = 0; lane < vex_lanes(insn); lane++)
+		mask |= (uint32_t)_mm_movemask_ps(source.lane[lane].s) << (4 * lane);
+	cpu->reg[insn->reg] = mask;
+}
+DEFINE_INSN(avx_movmskps)
+
+static inline void avx_movmskpd(struct cpu *cpu, const struct insn *insn)
+{
+	ymm_t source = ymm_get(cpu, insn->rm);
+	uint32_t mask = 0;
+	for (unsigned lane = 0; lane < vex_lanes(insn); lane++)
+		mask |= (uint32_t)_mm_movemask_pd(source.lane[lane].d) << (2 * lane);
+	cpu->reg[insn->reg] = mask;
+}
+DEFINE_INSN(avx_movmskpd)
 
 /* ---- between MMX and XMM ---- */
 
@@ -203,24 +279,27 @@ static inline void sse_movddup(struct cpu *cpu, const struct insn *insn)
 	xmm_set(cpu, insn->reg, value);
 }
 DEFINE_INSN(sse_movddup)
+/* 128 bits take 64 of memory, 256 bits take all. */
+SIMD_LANES_AVX(movddup, vex_source_bytes(cpu, insn, insn->vector_length == 32 ? 32 : 8),
+	       value = ((xmm_t){.u64 = {source.u64[0], source.u64[0]}}))
 
-static inline void sse_movsldup(struct cpu *cpu, const struct insn *insn)
+static inline xmm_t duplicate(xmm_t source, unsigned odd)
 {
-	xmm_t value = xmm_source(cpu, insn, 16);
-	value.u32[1] = value.u32[0];
-	value.u32[3] = value.u32[2];
-	xmm_set(cpu, insn->reg, value);
+	return (xmm_t){.u32 = {source.u32[odd], source.u32[odd], source.u32[2 + odd], source.u32[2 + odd]}};
 }
-DEFINE_INSN(sse_movsldup)
+SIMD_LANES(movsldup, value = duplicate(source, 0))
+SIMD_LANES(movshdup, value = duplicate(source, 1))
 
-static inline void sse_movshdup(struct cpu *cpu, const struct insn *insn)
+/* ---- VZEROUPPER, VZEROALL: of eight registers outside 64-bit mode ---- */
+
+static inline void avx_zero(struct cpu *cpu, const struct insn *insn)
 {
-	xmm_t value = xmm_source(cpu, insn, 16);
-	value.u32[0] = value.u32[1];
-	value.u32[2] = value.u32[3];
-	xmm_set(cpu, insn->reg, value);
+	unsigned first = insn->vector_length == 32 ? 0 : 2;
+	for (unsigned i = 0; i < (cpu_64bit(cpu) ? 16u : 8u); i++)
+		for (unsigned n = first; n < 4; n++)
+			cpu->vector[4 * i + n] = 0;
 }
-DEFINE_INSN(sse_movshdup)
+DEFINE_INSN(avx_zero)
 
 /* ---- MXCSR ---- */
 

@@ -104,7 +104,7 @@ static void give_index(struct cpu *cpu, const struct comparison *c, unsigned imm
 	cpu->reg[RCX] = index;
 }
 
-static void give_mask(struct cpu *cpu, const struct comparison *c, unsigned imm)
+static void give_mask(struct cpu *cpu, const struct comparison *c, unsigned imm, bool vex)
 {
 	xmm_t mask = {.u64 = {0, 0}};
 	if (!(imm & OUTPUT_BIT)) {
@@ -117,7 +117,7 @@ static void give_mask(struct cpu *cpu, const struct comparison *c, unsigned imm)
 				mask.u8[i] = c->result >> i & 1 ? 0xff : 0;
 		}
 	}
-	xmm_set(cpu, 0, mask);
+	simd_set(cpu, 0, mask, vex);
 }
 
 /* The second operand need not be aligned (SDM 2B 4.1). */
@@ -150,7 +150,7 @@ static inline void compare_strings(struct cpu *cpu, const struct insn *insn, boo
 	if (index)
 		give_index(cpu, &c, imm);
 	else
-		give_mask(cpu, &c, imm);
+		give_mask(cpu, &c, imm, insn->vector_length);
 	set_flags(cpu, &c);
 }
 

@@ -17,7 +17,9 @@
 #define FX_ST           32
 #define FX_XMM          160
 #define XCOMP_COMPACTED (1ull << 63)
+#define COMPONENT_AVX   2
 #define COMPONENT_PKRU  9
+#define AVX_SIZE        256
 
 /* ---- XCR0 ---- */
 
@@ -283,11 +285,20 @@ static bool xmm_is_initial(const struct cpu *cpu)
 	return true;
 }
 
+static bool avx_is_initial(const struct cpu *cpu)
+{
+	for (unsigned i = 0; i < xmm_count(cpu); i++) {
+		if (cpu->vector[4 * i + 2] || cpu->vector[4 * i + 3])
+			return false;
+	}
+	return true;
+}
+
 /* XINUSE (SDM 1 13.6). */
 static uint64_t components_in_use(const struct cpu *cpu)
 {
 	return (x87_is_initial(cpu) ? 0 : XCR0_X87) | (xmm_is_initial(cpu) ? 0 : XCR0_SSE) |
-	       (cpu->pkru ? XCR0_PKRU : 0);
+	       (avx_is_initial(cpu) ? 0 : XCR0_AVX) | (cpu->pkru ? XCR0_PKRU : 0);
 }
 
 static uint64_t requested(const struct cpu *cpu, uint64_t enabled)
@@ -295,11 +306,30 @@ static uint64_t requested(const struct cpu *cpu, uint64_t enabled)
 	return enabled & (cpu->reg[RDX] << 32 | (uint32_t)cpu->reg[RAX]);
 }
 
-/* Where PKRU, the one component beyond the legacy region, lies. */
-static uint32_t pkru_offset(const struct cpu *cpu, bool compacted)
+/*
+ * Where a component beyond the legacy region lies: in the compacted form behind those of @format, which the area holds
+ * (SDM 1 13.4.3). A @format of 0 is the standard form.
+ */
+static uint32_t component_offset(const struct cpu *cpu, unsigned component, uint64_t format)
 {
-	return compacted ? LEGACY_SIZE + HEADER_SIZE
-			 : profile_xsave_component(cpu->profile, COMPONENT_PKRU).offset;
+	if (!(format & XCOMP_COMPACTED))
+		return profile_xsave_component(cpu->profile, component).offset;
+	return profile_xsave_size(cpu->profile, format & ((1ull << component) - 1), true);
+}
+
+/* The upper halves of the YMM registers (SDM 1 13.5.3). */
+static size_t avx_size(const struct cpu *cpu) { return 16 * xmm_count(cpu); }
+
+static void build_avx(const struct cpu *cpu, uint8_t *image)
+{
+	for (unsigned i = 0; i < xmm_count(cpu); i++)
+		memcpy(image + 16 * i, &cpu->vector[4 * i + 2], 16);
+}
+
+static void load_avx(struct cpu *cpu, const uint8_t *image)
+{
+	for (unsigned i = 0; i < xmm_count(cpu); i++)
+		memcpy(&cpu->vector[4 * i + 2], image + 16 * i, 16);
 }
 
 /* ---- saving ---- */
@@ -312,7 +342,7 @@ static void write_part(struct cpu *cpu, const struct insn *insn, uint64_t offset
 }
 
 static void write_components(struct cpu *cpu, const struct insn *insn, uint64_t offset, uint64_t components,
-			     bool mxcsr, bool compacted)
+			     bool mxcsr, uint64_t format)
 {
 	uint8_t image[LEGACY_SIZE];
 
@@ -329,9 +359,15 @@ static void write_components(struct cpu *cpu, const struct insn *insn, uint64_t 
 		build_xmm(cpu, image);
 		write_part(cpu, insn, offset, image, FX_XMM, 16 * xmm_count(cpu));
 	}
+	if (components & XCR0_AVX) {
+		build_avx(cpu, image);
+		mem_write_bytes(cpu, insn->segment, offset + component_offset(cpu, COMPONENT_AVX, format), image,
+				avx_size(cpu), 1);
+	}
 	if (components & XCR0_PKRU) {
 		uint64_t pkru = cpu->pkru;
-		mem_write_bytes(cpu, insn->segment, offset + pkru_offset(cpu, compacted), &pkru, 8, 1);
+		mem_write_bytes(cpu, insn->segment, offset + component_offset(cpu, COMPONENT_PKRU, format), &pkru,
+				8, 1);
 	}
 }
 
@@ -352,8 +388,7 @@ HANDLER_INLINE void save_standard(struct cpu *cpu, const struct insn *insn, bool
 
 	mem_read_bytes(cpu, insn->segment, offset + LEGACY_SIZE, &header, 8, 1);
 	header = (header & ~rfbm) | (in_use & rfbm);
-	write_components(cpu, insn, offset, optimized ? rfbm & in_use : rfbm, rfbm & (XCR0_SSE | XCR0_AVX),
-			 false);
+	write_components(cpu, insn, offset, optimized ? rfbm & in_use : rfbm, rfbm & (XCR0_SSE | XCR0_AVX), 0);
 	mem_write_bytes(cpu, insn->segment, offset + LEGACY_SIZE, &header, 8, 1);
 }
 
@@ -373,7 +408,7 @@ HANDLER_INLINE void save_compacted(struct cpu *cpu, const struct insn *insn, uin
 		in_use |= XCR0_SSE;
 	header[0] = rfbm & in_use;
 	header[1] = rfbm | XCOMP_COMPACTED;
-	write_components(cpu, insn, offset, header[0], header[0] & XCR0_SSE, true);
+	write_components(cpu, insn, offset, header[0], header[0] & XCR0_SSE, header[1]);
 	mem_write_bytes(cpu, insn->segment, offset + LEGACY_SIZE, header, sizeof(header), 1);
 }
 
@@ -445,23 +480,37 @@ static uint32_t restored_mxcsr(struct cpu *cpu, const struct area *area, uint64_
 	return image_mxcsr(cpu, area->legacy);
 }
 
-/* PKRU as it will be; the read can fault, so it stands before anything is loaded. */
+/*
+ * PKRU and the upper halves as they will be (0 where the area leaves them initial); the reads can fault, so they stand
+ * before anything is loaded.
+ */
 static uint32_t restored_pkru(struct cpu *cpu, const struct insn *insn, uint64_t offset,
-			      const struct area *area, uint64_t rfbm, bool compacted)
+			      const struct area *area, uint64_t rfbm)
 {
 	uint32_t pkru = 0;
 
 	if (!(rfbm & XCR0_PKRU))
 		return cpu->pkru;
 	if (area->header[0] & XCR0_PKRU)
-		mem_read_bytes(cpu, insn->segment, offset + pkru_offset(cpu, compacted), &pkru, 4, 1);
+		mem_read_bytes(cpu, insn->segment,
+			       offset + component_offset(cpu, COMPONENT_PKRU, area->header[1]), &pkru, 4, 1);
 	return pkru;
+}
+
+static void read_avx(struct cpu *cpu, const struct insn *insn, uint64_t offset, const struct area *area,
+		     uint64_t rfbm, uint8_t image[AVX_SIZE])
+{
+	if (rfbm & area->header[0] & XCR0_AVX)
+		mem_read_bytes(cpu, insn->segment,
+			       offset + component_offset(cpu, COMPONENT_AVX, area->header[1]), image,
+			       avx_size(cpu), 1);
 }
 
 HANDLER_INLINE void restore(struct cpu *cpu, const struct insn *insn, uint64_t enabled, bool supervisor)
 {
 	uint64_t rfbm = requested(cpu, enabled);
 	uint64_t offset = aligned_offset(cpu, insn, LEGACY_SIZE + HEADER_SIZE, 64, ACCESS_READ);
+	uint8_t avx[AVX_SIZE] = {0};
 	struct area area;
 
 	/* The header says whether the rest is valid, so it is read first. */
@@ -471,7 +520,8 @@ HANDLER_INLINE void restore(struct cpu *cpu, const struct insn *insn, uint64_t e
 	mem_read_bytes(cpu, insn->segment, offset, area.legacy, LEGACY_SIZE, 1);
 	mxcsr_collect(cpu);
 	uint32_t mxcsr = restored_mxcsr(cpu, &area, rfbm, compacted);
-	uint32_t pkru = restored_pkru(cpu, insn, offset, &area, rfbm, compacted);
+	uint32_t pkru = restored_pkru(cpu, insn, offset, &area, rfbm);
+	read_avx(cpu, insn, offset, &area, rfbm, avx);
 
 	if (rfbm & XCR0_X87) {
 		if (area.header[0] & XCR0_X87)
@@ -485,6 +535,8 @@ HANDLER_INLINE void restore(struct cpu *cpu, const struct insn *insn, uint64_t e
 		else
 			init_xmm(cpu);
 	}
+	if (rfbm & XCR0_AVX)
+		load_avx(cpu, avx);
 	cpu->mxcsr = mxcsr;
 	mxcsr_load(cpu);
 	cpu->pkru = pkru;
