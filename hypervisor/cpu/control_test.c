@@ -222,8 +222,12 @@ static void test_xcr0(void **state)
 	assert_int_equal(m.cpu->xcr0, 3);
 	m.cpu->reg[RAX] = 2;
 	FAULTS(&m, "XCR0_X87", VECTOR_GP, XSETBV);
-	m.cpu->reg[RAX] = 7; /* no AVX */
+	m.cpu->reg[RAX] = 5;
+	FAULTS(&m, "XCR0_AVX_SSE", VECTOR_GP, XSETBV);
+	m.cpu->reg[RAX] = 0xb; /* bound registers, which no profile has */
 	FAULTS(&m, "XCR0_RESERVED", VECTOR_GP, XSETBV);
+	m.cpu->reg[RAX] = 7;
+	assert_int_equal(RUN(&m, XSETBV), NO_EVENT);
 	m.cpu->reg[RAX] = 0x201;
 	assert_int_equal(RUN(&m, XSETBV), NO_EVENT);
 	m.cpu->reg[RCX] = 1;

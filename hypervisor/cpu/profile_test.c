@@ -43,7 +43,7 @@ static void test_names(void **state)
 	refuse("amd,umip", "neither");
 	refuse("amd,+", "neither");
 	refuse("amd,+nosuch", "no CPU feature is called 'nosuch'");
-	refuse("intel,+avx", "not modelled");
+	refuse("intel,+fma", "not modelled");
 	refuse("intel,+vmx", "not modelled");
 	refuse("amd,+svm", "not modelled");
 	refuse("amd,-lm", "needs 'lm'");
@@ -110,9 +110,11 @@ static void test_bits(void **state)
 	assert_true(i.ecx >> 2 & 1 && a.ecx >> 2 & 1);    /* UMIP */
 	assert_true(i.ecx >> 5 & 1 && !(a.ecx >> 5 & 1)); /* WAITPKG */
 	assert_true(i.ecx >> 16 & 1 && i.ebx >> 20 & 1 && i.ebx >> 7 & 1 && i.ebx >> 10 & 1);
-	assert_false(i.ebx >> 5 & 1 || a.ebx >> 5 & 1); /* AVX2 */
+	assert_true(i.ebx >> 5 & 1 && a.ebx >> 5 & 1);    /* AVX2 */
+	assert_true(i.ebx >> 3 & 1 && i.ebx >> 8 & 1);    /* BMI1, BMI2 */
 	i = profile_cpuid(&intel, 1, 0);
-	assert_false(i.ecx >> 28 & 1 || i.ecx >> 5 & 1 || i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
+	assert_true(i.ecx >> 28 & 1); /* AVX */
+	assert_false(i.ecx >> 12 & 1 || i.ecx >> 5 & 1 || i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
 	assert_true(i.ecx >> 26 & 1 && i.ecx >> 20 & 1 && i.ecx >> 17 & 1);
 	a = profile_cpuid(&amd, 0x80000001, 0);
 	assert_false(a.ecx >> 2 & 1); /* SVM */
@@ -132,13 +134,15 @@ static void test_bits(void **state)
 
 static void test_sizes(void **state)
 {
-	struct profile amd = parse("amd"), intel = parse("intel"), none = parse("intel,-pku");
+	struct profile amd = parse("amd"), intel = parse("intel"), none = parse("intel,-pku,-avx2,-avx");
 	struct cpuid_registers r = profile_cpuid(&intel, 0xd, 0);
 
 	(void)state;
-	assert_true(r.eax == 0x203 && r.ebx == 576 && r.ecx == 2696 && r.edx == 0);
+	assert_true(r.eax == 0x207 && r.ebx == 576 && r.ecx == 2696 && r.edx == 0);
 	assert_int_equal(profile_cpuid(&amd, 0xd, 0).ecx, 840);
 	assert_int_equal(profile_cpuid(&none, 0xd, 0).ecx, 576);
+	assert_int_equal(profile_cpuid(&intel, 0xd, 2).eax, 256);
+	assert_int_equal(profile_cpuid(&intel, 0xd, 2).ebx, 576);
 	assert_int_equal(profile_cpuid(&intel, 0xd, 9).eax, 8);
 	assert_int_equal(profile_cpuid(&none, 0xd, 9).eax, 0);
 	assert_int_equal(profile_cpuid(&intel, 0xd, 1).eax, 0xf);

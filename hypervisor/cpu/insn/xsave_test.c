@@ -211,6 +211,44 @@ static void test_xsavec(void **state)
 	machine_close(&m);
 }
 
+/* The upper halves of the YMM registers: where both forms have them, in use, and initial. */
+static void test_avx(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	open(&m, "intel", 0x207);
+	m.cpu->vector[2] = 0x1122334455667788;
+	m.cpu->vector[63] = 0x99;
+	m.cpu->pkru = 0x30;
+	m.cpu->reg[RAX] = 0x204;
+	m.cpu->reg[RDX] = 0;
+	put(&m, 512, 0);
+	assert_int_equal(RUN(&m, XSAVE), NO_EVENT);
+	assert_int_equal(at(&m, 512, 8), 0x204);
+	assert_int_equal(at(&m, 576, 8), 0x1122334455667788);
+	assert_int_equal(at(&m, 576 + 248, 8), 0x99);
+	assert_int_equal(at(&m, 24, 4), m.cpu->mxcsr); /* MXCSR goes with AVX in this form */
+	assert_int_equal(at(&m, 2688, 8), 0x30);
+	assert_int_equal(RUN(&m, XSAVEC), NO_EVENT);
+	assert_int_equal(at(&m, 520, 8), 1ull << 63 | 0x204);
+	assert_int_equal(at(&m, 576 + 256, 8), 0x30); /* behind AVX */
+	memset(machine_host(&m, AREA) + 528, 0, 48);
+	m.cpu->vector[2] = m.cpu->vector[63] = 5;
+	m.cpu->vector[0] = 7;
+	m.cpu->pkru = 0;
+	assert_int_equal(RUN(&m, XRSTOR), NO_EVENT);
+	assert_true(m.cpu->vector[2] == 0x1122334455667788 && m.cpu->vector[63] == 0x99 && m.cpu->pkru == 0x30);
+	assert_int_equal(m.cpu->vector[0], 7);
+	/* Not in XSTATE_BV: the initial state, which is not in use behind it. */
+	put(&m, 512, 0);
+	assert_int_equal(RUN(&m, XRSTOR), NO_EVENT);
+	assert_true(m.cpu->vector[2] == 0 && m.cpu->vector[63] == 0 && m.cpu->vector[0] == 7);
+	assert_int_equal(RUN(&m, XSAVEC), NO_EVENT);
+	assert_int_equal(at(&m, 512, 8), 0);
+	machine_close(&m);
+}
+
 /* Headers that are #GP(0): SDM 1 13.8.1, 13.8.2, 13.12. */
 static void test_headers(void **state)
 {
@@ -274,7 +312,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fxsave), cmocka_unit_test(test_fxsave_faults),
 		cmocka_unit_test(test_xgetbv), cmocka_unit_test(test_xsave),
-		cmocka_unit_test(test_xsavec), cmocka_unit_test(test_headers),
+		cmocka_unit_test(test_xsavec), cmocka_unit_test(test_avx), cmocka_unit_test(test_headers),
 		cmocka_unit_test(test_pkru),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
