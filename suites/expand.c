@@ -47,6 +47,22 @@ bool where_holds(unsigned where, unsigned mode, unsigned cpl)
 	return (!modes || (modes & WHERE_MODE(mode))) && (!cpls || (cpls & WHERE_CPL(cpl)));
 }
 
+unsigned where_both(unsigned a, unsigned b)
+{
+	unsigned modes = (a & WHERE_MODES ? a : WHERE_MODES) & (b & WHERE_MODES ? b : WHERE_MODES);
+	unsigned cpls = (a & WHERE_CPLS ? a : WHERE_CPLS) & (b & WHERE_CPLS ? b : WHERE_CPLS);
+	unsigned both = (modes & WHERE_MODES) | (cpls & WHERE_CPLS);
+
+	for (unsigned mode = 0; mode < MODE_COUNT; mode++) {
+		for (unsigned cpl = 0; cpl < 4; cpl++) {
+			if ((both & WHERE_MODES) && (both & WHERE_CPLS) && mode_has_cpl(mode, cpl) &&
+			    where_holds(both, mode, cpl))
+				return both;
+		}
+	}
+	return 0;
+}
+
 /* ---- the baseline of case_layout.h, as values ---- */
 
 static bool mode_is_ia32e(unsigned mode) { return mode == MODE_COMPAT || mode == MODE_LONG; }
@@ -644,6 +660,15 @@ void effect_field(struct cell *x, enum state_field field, uint64_t value, uint64
 	else
 		snprintf(effect->value, sizeof(effect->value), "0x%llx&0x%llx",
 			 (unsigned long long)(value & mask & all), (unsigned long long)(mask & all));
+}
+
+void effect_either(struct cell *x, enum state_field field, uint64_t a, uint64_t b)
+{
+	struct effect *effect = effect_get(x, 0, 0, field);
+
+	effect->any = false;
+	snprintf(effect->value, sizeof(effect->value), "0x%llx|0x%llx",
+		 (unsigned long long)field_value(x, field, a), (unsigned long long)field_value(x, field, b));
 }
 
 void effect_any(struct cell *x, enum state_field field)

@@ -205,6 +205,9 @@ bool mode_has_cpl(unsigned mode, unsigned cpl);
 /* Whether @mode and @cpl belong to the set @where. */
 bool where_holds(unsigned where, unsigned mode, unsigned cpl);
 
+/* The set of what belongs to both; 0, which is no set then, where nothing does. */
+unsigned where_both(unsigned a, unsigned b);
+
 /* The suite's rows, in sensitive/suite.c and its like. */
 extern const char suite_name[];
 void suite_rows(struct suite *suite);

@@ -155,6 +155,7 @@ enum operand_kind {
 /* A register written in 16 bits keeps the others; in 32 bits clears them. */
 #define GPR16(field, value) EFFECT(field, (LOADED(field) & ~0xffffull) | ((value) & 0xffffull))
 #define GPR32(field, value) EFFECT(field, (uint32_t)(value))
+#define EFFECT_EITHER(field, a, b) effect_either(x, STATE_##field, (a), (b))
 #define UNDEFINED(field)           effect_any(x, STATE_##field)
 #define MEMORY(size, address, value) effect_memory(x, (address), (size), (value), ~0ull)
 #define MEMORY_BITS(size, address, value, mask) effect_memory(x, (address), (size), (value), (mask))
@@ -207,6 +208,7 @@ const char *predicate_feature(const char *feature, bool present);
 const char *predicate_both(const char *a, const char *b);
 
 void effect_field(struct cell *x, enum state_field field, uint64_t value, uint64_t mask);
+void effect_either(struct cell *x, enum state_field field, uint64_t a, uint64_t b);
 void effect_event(struct cell *x, unsigned vector);
 void effect_any(struct cell *x, enum state_field field);
 void effect_memory(struct cell *x, uint64_t address, unsigned size, uint64_t value, uint64_t mask);

@@ -47,7 +47,7 @@ struct case_setting {
 };
 
 #define CASE_BYTES_MAX 64
-#define CASE_WATCH_MAX 16
+#define CASE_WATCH_MAX 24
 
 struct case_watch {
 	uint32_t address; /* memory to report whole, always, as [0xADDRESS:SIZE]=0x…; 0: a field */

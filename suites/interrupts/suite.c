@@ -2,6 +2,7 @@
 #include "../notation.h"
 #include "frames.h"
 #include "ways.h"
+#include "wrongs.h"
 
 const char suite_name[] = "interrupts";
 
@@ -12,10 +13,22 @@ FAMILY(vectors)
 #include "vectors.def"
 }
 
+FAMILY(handlers)
+{
+#include "handlers.def"
+}
+
+FAMILY(double_faults)
+{
+#include "double_faults.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
 
 	cell.suite = suite;
 	vectors(&cell);
+	handlers(&cell);
+	double_faults(&cell);
 }

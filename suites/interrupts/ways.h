@@ -21,8 +21,8 @@ struct way {
 	enum insn_key insn;
 	unsigned where; /* as a row's */
 	enum way_kind kind;
-	uint8_t vector;
-	uint8_t offset;                 /* of the raising instruction, behind those that prepare it */
+	unsigned vector;
+	unsigned offset;                /* of the raising instruction, behind those that prepare it */
 	void (*given)(struct cell *x);
 	uint32_t (*error)(const struct cell *x); /* NULL: 0, or none */
 	void (*effects)(struct cell *x);         /* besides the vector; NULL: none */
