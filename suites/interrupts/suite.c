@@ -1,5 +1,6 @@
 /* suite.c: the rows of the interrupt suite, family by family. */
 #include "../notation.h"
+#include "breakpoints.h"
 #include "frames.h"
 #include "ways.h"
 #include "wrongs.h"
@@ -23,6 +24,11 @@ FAMILY(double_faults)
 #include "double_faults.def"
 }
 
+FAMILY(breakpoints)
+{
+#include "breakpoints.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -31,4 +37,5 @@ void suite_rows(struct suite *suite)
 	vectors(&cell);
 	handlers(&cell);
 	double_faults(&cell);
+	breakpoints(&cell);
 }
