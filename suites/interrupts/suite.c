@@ -29,6 +29,11 @@ FAMILY(breakpoints)
 #include "breakpoints.def"
 }
 
+FAMILY(stacks)
+{
+#include "stacks.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -37,5 +42,6 @@ void suite_rows(struct suite *suite)
 	vectors(&cell);
 	handlers(&cell);
 	double_faults(&cell);
+	stacks(&cell);
 	breakpoints(&cell);
 }
