@@ -33,7 +33,7 @@ VISOR := $(B)/visor
 TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
 BENCH_PROGRAMS := $(BENCHES:%.c=$(B)/%)
 
-.PHONY: all visor unit conform check fuzz lint bench install format clean deps oracle
+.PHONY: all visor unit conform check check-linux fuzz lint bench install format clean deps oracle
 all: visor guests
 
 visor: $(VISOR)
@@ -79,6 +79,10 @@ unit: $(TEST_PROGRAMS)
 
 check: all $(TEST_PROGRAMS)
 	@B=$(B) .ci/check $(ONLY)
+
+# Debian's own kernel, fetched from Debian, booted to a shell; its time beside QEMU's.
+check-linux: visor
+	@.ci/linux
 
 # The tests that throw random input at what reads any, FUZZ times as long as in `make check`.
 FUZZ ?= 50
