@@ -92,8 +92,8 @@ struct engine_ops {
 	/* Guest-physical addresses of the pages written since dirty_reset(), valid until the next write. */
 	void (*dirty_pages)(struct engine *engine, const uint64_t **pages, size_t *count);
 	void (*dirty_reset)(struct engine *engine);
-	/* Puts the dirty pages of the slot at 0 back from @image, laid out as that slot, and forgets that
-	 * they were. */
+	/* Puts the dirty pages back from @image, which holds all writable slots one behind the other in the
+	 * order they were added, and forgets that they were. */
 	void (*dirty_restore)(struct engine *engine, const uint8_t *image, uint64_t size);
 
 	/* The next vCPU, in its reset state: the first is the bootstrap processor, all others wait for a

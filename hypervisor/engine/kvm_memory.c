@@ -177,14 +177,8 @@ static void drop_shadows(struct kvm_engine *kvm)
 	ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-void kvm_dirty_restore(struct engine *engine, const uint8_t *image, uint64_t size)
+static void restore_slot(struct kvm_slot *slot, const uint8_t *image, uint64_t size)
 {
-	struct kvm_engine *kvm = kvm_of(engine);
-	struct kvm_slot *slot = slot_at(kvm, 0, 1);
-
-	if (!slot)
-		return;
-	collect(kvm, (unsigned)(slot - kvm->slot));
 	for (size_t word = 0; word < log_words(slot); word++) {
 		for (uint64_t left = slot->written[word]; left; left &= left - 1) {
 			uint64_t offset = (word * 64 + (uint64_t)__builtin_ctzll(left)) * PAGE_SIZE;
@@ -193,6 +187,23 @@ void kvm_dirty_restore(struct engine *engine, const uint8_t *image, uint64_t siz
 				memcpy(slot->host + offset, image + offset, PAGE_SIZE);
 		}
 		slot->written[word] = 0;
+	}
+}
+
+void kvm_dirty_restore(struct engine *engine, const uint8_t *image, uint64_t size)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+
+	for (unsigned i = 0; i < kvm->slot_count; i++) {
+		struct kvm_slot *slot = &kvm->slot[i];
+		uint64_t part = slot->size < size ? slot->size : size;
+
+		if (slot->read_only)
+			continue;
+		collect(kvm, i);
+		restore_slot(slot, image, part);
+		image += part;
+		size -= part;
 	}
 	if (kvm->shadows)
 		drop_shadows(kvm);

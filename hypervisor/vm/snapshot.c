@@ -63,9 +63,12 @@ static void save_memory(struct snapshot *snapshot, struct machine *machine)
 	size_t count;
 
 	machine->engine->ops->dirty_pages(machine->engine, &pages, &count);
-	for (size_t i = 0; i < count; i++)
-		if (pages[i] < snapshot->size)
-			memcpy(snapshot->image + pages[i], machine->ram + pages[i], PAGE_SIZE);
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t *page = machine_ram(machine, pages[i], PAGE_SIZE);
+
+		if (page)
+			memcpy(snapshot->image + (page - machine->ram), page, PAGE_SIZE);
+	}
 	machine->engine->ops->dirty_reset(machine->engine);
 }
 

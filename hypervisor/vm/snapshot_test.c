@@ -121,10 +121,44 @@ static void everything_overwritten(void **state)
 	free(ram);
 }
 
+/* Memory above 4 GiB is put back as well. */
+static void both_ends_of_memory(void **state)
+{
+	static const uint64_t places[] = {0x1000, MEMORY_LOW_MAX - 4, MEMORY_HIGH_BASE,
+					  MEMORY_HIGH_BASE + 0x5008};
+	struct test_output output = {0};
+	struct machine_config config = {.engine = &engine_soft,
+					.cpu = "amd",
+					.memory = MEMORY_LOW_MAX + (1 << 20),
+					.owner = &output,
+					.console = test_console,
+					.serial = test_serial};
+	struct machine *machine;
+	struct snapshot snapshot;
+	char why[256];
+
+	(void)state;
+	assert_int_equal(machine_new(&machine, &config, why, sizeof(why)), 0);
+	assert_false(machine_write(machine, MEMORY_LOW_MAX - 3, "abcd", 4));
+	assert_false(machine_write(machine, MEMORY_HIGH_BASE + (1 << 20), "abcd", 4));
+	assert_null(machine_ram(machine, MEMORY_LOW_MAX, 1));
+	for (unsigned i = 0; i < 4; i++)
+		assert_true(machine_write(machine, places[i], "then", 4));
+	assert_int_equal(snapshot_take(&snapshot, machine), 0);
+	for (unsigned i = 0; i < 4; i++)
+		assert_true(machine_write(machine, places[i], "now!", 4));
+	assert_int_equal(snapshot_restore(&snapshot, machine), 0);
+	for (unsigned i = 0; i < 4; i++)
+		assert_memory_equal(machine_ram(machine, places[i], 4), "then", 4);
+	snapshot_free(&snapshot);
+	machine_free(machine);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_run_is_the_first),
+		cmocka_unit_test(both_ends_of_memory),
 		cmocka_unit_test(everything_overwritten),
 	};
 

@@ -60,8 +60,13 @@ int phys_add(struct phys_memory *memory, uint64_t base, uint64_t size, void *hos
 	if (!flags)
 		return -ENOMEM;
 	memory->dirty_room += pages;
-	memory->slot[memory->slots++] = (struct memory_slot){
-		.base = base, .size = size, .host = host, .flags = flags, .read_only = read_only};
+	memory->slot[memory->slots++] = (struct memory_slot){.base = base,
+							     .size = size,
+							     .image = memory->writable,
+							     .host = host,
+							     .flags = flags,
+							     .read_only = read_only};
+	memory->writable += read_only ? 0 : size;
 	return 0;
 }
 
@@ -223,21 +228,21 @@ static void tell_lines_that_differ(struct phys_memory *memory, uint64_t address,
 
 void phys_restore_dirty(struct phys_memory *memory, const uint8_t *image, uint64_t image_size)
 {
-	struct memory_slot *slot = &memory->slot[0];
-	uint64_t covered = image_size < slot->size ? image_size & ~PAGE_MASK : slot->size;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < memory->dirty_count; i++) {
-		uint64_t address = memory->dirty[i], offset = address - slot->base;
+		uint64_t address = memory->dirty[i];
+		struct memory_slot *slot = phys_slot(memory, address);
+		uint64_t offset = address - slot->base, there = slot->image + offset;
 		uint8_t *flags = &slot->flags[offset / PAGE_SIZE];
 
-		if (offset >= covered) {
+		if (there >= (image_size & ~PAGE_MASK)) {
 			memory->dirty[kept++] = address;
 			continue;
 		}
 		if (*flags & PAGE_CODE)
-			tell_lines_that_differ(memory, address, slot->host + offset, image + offset);
-		memcpy(slot->host + offset, image + offset, PAGE_SIZE);
+			tell_lines_that_differ(memory, address, slot->host + offset, image + there);
+		memcpy(slot->host + offset, image + there, PAGE_SIZE);
 		*flags &= (uint8_t)~PAGE_DIRTY;
 	}
 	if (kept != memory->dirty_count)

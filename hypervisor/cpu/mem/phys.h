@@ -24,6 +24,7 @@ enum page_flag {
 
 struct memory_slot {
 	uint64_t base, size; /* guest-physical bytes, multiples of 4096 */
+	uint64_t image;      /* its offset in an image of all writable slots */
 	uint8_t *host;       /* borrowed */
 	uint8_t *flags;      /* enum page_flag, a byte a page; owned by phys_memory */
 	bool read_only;      /* writes go to the bus */
@@ -34,7 +35,8 @@ struct memory_slot {
 struct phys_memory {
 	struct memory_slot slot[PHYS_SLOTS_MAX];
 	unsigned slots;
-	uint64_t *dirty; /* guest-physical addresses of dirty pages, in order of their first write */
+	uint64_t writable; /* bytes of all writable slots */
+	uint64_t *dirty;   /* guest-physical addresses of dirty pages, in order of their first write */
 	size_t dirty_count;
 	size_t dirty_room;
 	struct cpu **cpus; /* told when a page's flags change, or its content under decoded code */
@@ -78,9 +80,9 @@ bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, 
 void phys_dirty_reset(struct phys_memory *memory);
 
 /*
- * Puts every dirty page of slot 0 back from @image, which is laid out as slot 0, and forgets
- * that it was dirty. Dirty pages that @image_size bytes do not cover stay as they are, and
- * dirty. Of pages that hold code, trace.c is told only of the lines that differ.
+ * Puts every dirty page back from @image, which holds the writable slots one behind the other in the order
+ * they were added, and forgets that it was dirty. Dirty pages that @image_size bytes do not cover stay as
+ * they are, and dirty. Of pages that hold code, trace.c is told only of the lines that differ.
  */
 void phys_restore_dirty(struct phys_memory *memory, const uint8_t *image, uint64_t image_size);
 
