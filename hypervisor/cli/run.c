@@ -88,6 +88,7 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 	config.memory = options->memory;
 	config.vcpus = options->vcpus;
 	config.seed = options->seed;
+	config.slice = options->slice;
 	config.open_bus = options->open_bus;
 	config.peripherals.entropy = options->entropy;
 	config.peripherals.console = options->virtio_console;
@@ -110,25 +111,36 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 	return code;
 }
 
-void run_statistics(const struct run_options *options, const struct machine *machine)
+/* Answers how many there are. */
+static unsigned statistics_of(const struct engine_ops *ops, const struct machine *machine, unsigned vcpu)
 {
-	const struct engine_ops *ops = options->engine;
 	struct line line = {0};
 	char name[64];
 	uint64_t value;
 	unsigned i = 0;
 
-	if (!options->statistics)
-		return;
-	for (; ops->statistic(machine->vcpu, i, name, sizeof(name), &value); i++)
+	for (; ops->statistic(machine->vcpus[vcpu], i, name, sizeof(name), &value); i++)
 		if (value) {
 			line_format(&line, "statistic ");
+			if (machine->vcpu_count > 1)
+				line_format(&line, "%u: ", vcpu);
 			line_plain(&line, span_of(name));
 			line_format(&line, " %" PRIu64, value);
 			line_write(&line, STDERR_FILENO);
 		}
 	line_free(&line);
-	if (i == 0)
+	return i;
+}
+
+void run_statistics(const struct run_options *options, const struct machine *machine)
+{
+	unsigned count = 0;
+
+	if (!options->statistics)
+		return;
+	for (unsigned vcpu = 0; vcpu < machine->vcpu_count; vcpu++)
+		count += statistics_of(options->engine, machine, vcpu);
+	if (!count)
 		cli_fail(0, "--statistics: this device keeps none");
 }
 
@@ -147,7 +159,7 @@ static int list_breaks(const struct run_options *options)
 
 static int run_opened(const struct run_options *options, const struct cli_image *opened)
 {
-	struct tracer tracer = {0};
+	struct tracer tracer = {.several = options->vcpus > 1};
 	int code, error = options->trace ? tracer_open(&tracer, options->trace) : 0;
 
 	if (error)

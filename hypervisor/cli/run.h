@@ -18,7 +18,8 @@ struct run_options {
 	const char *device, *cpu, *append, *initrd, *trace, *break_check, *image;
 	uint64_t memory;
 	unsigned vcpus;
-	uint64_t seed; /* of the vCPUs' turns, and of random numbers for the guest */
+	uint64_t seed;  /* of the vCPUs' turns, and of random numbers for the guest */
+	uint64_t slice; /* longest turn; 0: not given */
 	struct {
 		const char *name;
 		bool read_only;

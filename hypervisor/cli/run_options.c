@@ -21,6 +21,7 @@ static const char help[] =
 	"  --smp N               vCPUs, 1 to 64 (default 1)\n"
 	"  --seed N              under soft, how vCPUs take turns, and random numbers that the guest gets:\n"
 	"                        the same run for the same N (default 0)\n"
+	"  --slice N             under soft, most instructions of a vCPU's turn, down to 1 (default 4096)\n"
 	"  --append STRING       command line for the guest\n"
 	"  --initrd FILE         Linux's initrd, or the first module of multiboot and PVH\n"
 	"  --disk FILE           virtio disk, raw or qcow2 by its first bytes, or raw:FILE, qcow2:FILE;\n"
@@ -53,6 +54,7 @@ enum {
 	INITRD,
 	SMP,
 	SEED,
+	SLICE,
 	DISK,
 	DISK_RO,
 	ENTROPY,
@@ -79,6 +81,7 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"initrd", required_argument, NULL, INITRD},
 				      {"smp", required_argument, NULL, SMP},
 				      {"seed", required_argument, NULL, SEED},
+				      {"slice", required_argument, NULL, SLICE},
 				      {"disk", required_argument, NULL, DISK},
 				      {"disk-ro", required_argument, NULL, DISK_RO},
 				      {"entropy", no_argument, NULL, ENTROPY},
@@ -167,6 +170,13 @@ static int parse_insns(struct run_options *options, const char *text)
 	return 0;
 }
 
+static int parse_slice(struct run_options *options, const char *text)
+{
+	if (!span_number(span_of(text), &options->slice) || options->slice == 0)
+		return cli_fail(EXIT_USAGE, "--slice %s: not a number above 0", text);
+	return 0;
+}
+
 static int parse_timeout(struct run_options *options, const char *text)
 {
 	char *end;
@@ -196,6 +206,7 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case INITRD: options->initrd = value; return 0;
 	case SMP: return parse_vcpus(options, value);
 	case SEED: return parse_seed(options, value);
+	case SLICE: return parse_slice(options, value);
 	case DISK: return add_disk(options, value, false);
 	case DISK_RO: return add_disk(options, value, true);
 	case ENTROPY: options->entropy = true; return 0;
@@ -240,6 +251,8 @@ int run_parse(int argc, char **argv, struct run_options *options)
 	if (options->max_insns && !options->engine->counts)
 		return cli_fail(EXIT_USAGE, "--max-insns: %s does not count instructions; use --timeout",
 				options->engine->name);
+	if (options->slice && !options->engine->counts)
+		return cli_fail(EXIT_USAGE, "--slice: %s does not count instructions", options->engine->name);
 	if (optind + 1 != argc)
 		return cli_fail(EXIT_USAGE, "run takes one IMAGE; see `visor run --help`");
 	options->image = argv[optind];
@@ -272,6 +285,8 @@ char *run_again(const struct run_options *options)
 		line_format(&line, " --smp %u", options->vcpus);
 	if (options->seed)
 		line_format(&line, " --seed %" PRIu64, options->seed);
+	if (options->slice)
+		line_format(&line, " --slice %" PRIu64, options->slice);
 	for (unsigned i = 0; i < options->disks; i++)
 		quoted(&line, options->disk[i].read_only ? "disk-ro" : "disk", options->disk[i].name);
 	line_text(&line, options->entropy ? " --entropy" : "");

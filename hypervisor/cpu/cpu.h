@@ -275,6 +275,8 @@ void cpu_request_stop(struct cpu *cpu);
 void cpu_set_interrupt_line(struct cpu *cpu, bool raised);
 void cpu_raise_nmi(struct cpu *cpu);
 void cpu_raise_smi(struct cpu *cpu);
+/* Call after setting init_pending, smi_pending or what cpu->wait watches. */
+void cpu_latches_changed(struct cpu *cpu);
 /* Latches INIT; a CPU that is not in cpu_run() takes it at once (but in SMM), else before its next instruction. */
 void cpu_raise_init(struct cpu *cpu, bool running);
 /* A start-up IPI: without effect where the CPU does not wait for one (SDM 3A 9.4.4.1). Not in cpu_run(). */

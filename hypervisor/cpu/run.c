@@ -141,6 +141,14 @@ void cpu_raise_smi(struct cpu *cpu)
 	pending_set(cpu, PENDING_SMI);
 }
 
+void cpu_latches_changed(struct cpu *cpu)
+{
+	if (cpu->smi_pending)
+		pending_set(cpu, PENDING_SMI);
+	if (cpu->init_pending)
+		pending_set(cpu, PENDING_INIT);
+}
+
 /* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM 3C 31.3). */
 static bool take_init(struct cpu *cpu)
 {

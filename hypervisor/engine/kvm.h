@@ -11,7 +11,7 @@
 #include <linux/kvm.h>
 #include <time.h>
 
-#include "engine/engine.h"
+#include "engine/chips.h"
 
 #define KVM_SLOTS_MAX   16
 #define KVM_CPUID_MAX   256
@@ -63,6 +63,7 @@ struct kvm_vcpu {
 struct kvm_engine {
 	struct engine engine;
 	struct engine_bus bus;
+	struct chips chips; /* of which only the 8259As are seen yet, and by no vCPU */
 	int device, vm;
 	struct kvm_abilities can;
 	struct kvm_cpuid2 *cpuid; /* what the guest sees */

@@ -95,6 +95,7 @@ static int soft_open(struct engine **engine, const struct engine_config *config,
 		clock_init(&soft->own_clock);
 		soft->clock = &soft->own_clock;
 	}
+	chips_init(&soft->chips);
 	soft_time_open(soft, config->seed, config->slice);
 	error = profile_parse(&soft->profile, config->cpu, why, size);
 	if (soft->wanted > ENGINE_VCPUS_MAX)
@@ -156,8 +157,11 @@ static int soft_vcpu_new(struct engine *engine, struct engine_vcpu **made)
 		return -ENOMEM;
 	vcpu->cpu->apic_id = soft->count;
 	vcpu->cpu->shares = soft->wanted > 1;
+	if (!soft_chips_add(vcpu)) {
+		cpu_free(vcpu->cpu);
+		return -ENOSPC;
+	}
 	soft->count++;
-	soft_vcpu_reset(vcpu);
 	*made = &vcpu->vcpu;
 	return 0;
 }
@@ -169,8 +173,8 @@ static void soft_reset(struct engine *engine)
 	for (unsigned i = 0; i < soft->count; i++) {
 		soft_time_set(soft, soft->vcpu[i].cpu);
 		cpu_reset(soft->vcpu[i].cpu, false);
-		soft_vcpu_reset(&soft->vcpu[i]);
 	}
+	soft_chips_reset(soft);
 	soft->time.left = 0;
 	soft->time.turn = 0;
 }
@@ -181,6 +185,7 @@ static void soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
 
 	soft_time_set(soft_of(vcpu->engine), cpu);
 	cpu_save(cpu, to);
+	soft_chips_save(soft_vcpu_of(vcpu), to);
 }
 
 static int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from)
@@ -189,6 +194,7 @@ static int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *fro
 
 	soft_time_set(soft_of(vcpu->engine), cpu);
 	cpu_load(cpu, from);
+	soft_chips_load(soft_vcpu_of(vcpu), from);
 	return 0;
 }
 
@@ -270,6 +276,8 @@ const struct engine_ops engine_soft = {
 	.failure = soft_failure,
 	.retired = soft_retired,
 	.rip = soft_rip,
+	.interrupt_input = soft_interrupt_input,
+	.msi = soft_msi,
 	.nmi = soft_nmi,
 	.chip = soft_chip,
 	.chips_fetch = soft_chips_fetch,

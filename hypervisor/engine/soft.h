@@ -10,7 +10,7 @@
 
 #include "chip/clock.h"
 #include "cpu/cpu.h"
-#include "engine/engine.h"
+#include "engine/chips.h"
 
 struct soft_vcpu {
 	struct engine_vcpu vcpu;
@@ -35,6 +35,8 @@ struct soft {
 	uint64_t slice;
 	unsigned wanted, count; /* vCPUs */
 	struct soft_vcpu vcpu[ENGINE_VCPUS_MAX];
+	struct chips chips;
+	bool latched; /* some vCPU had latches set when chips_fetch() was called */
 
 	struct soft_time time;
 	struct soft_vcpu *running; /* in cpu_run() */
@@ -63,8 +65,13 @@ uint64_t soft_retired(const struct engine *engine);
 /* ---- soft_chips.c ---- */
 
 struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu);
-/* What the CPU is behind RESET: bootstrap processor or waiting. */
-void soft_vcpu_reset(struct soft_vcpu *vcpu);
+/* Gives a vCPU its local APIC. False: no room. */
+bool soft_chips_add(struct soft_vcpu *vcpu);
+void soft_chips_reset(struct soft *soft);
+void soft_chips_save(struct soft_vcpu *vcpu, struct vcpu_state *to);
+void soft_chips_load(struct soft_vcpu *vcpu, const struct vcpu_state *from);
+void soft_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
+void soft_msi(struct engine *engine, uint64_t address, uint32_t data);
 void soft_nmi(struct engine *engine, unsigned vcpu);
 void *soft_chip(struct engine *engine, unsigned index, const struct state_table **table);
 int soft_chips_fetch(struct engine *engine);

@@ -1,6 +1,8 @@
 /* soft_chips.c: what a vCPU reaches outside itself: the bus, and its interrupt chips. */
 #include "engine/soft.h"
 
+#include "cpu/control.h"
+#include "cpu/mem/phys.h"
 #include "x86/msr.h"
 
 static struct soft *soft_behind(void *owner) { return ((struct soft_vcpu *)owner)->soft; }
@@ -9,106 +11,75 @@ static struct soft *soft_behind(void *owner) { return ((struct soft_vcpu *)owner
 
 static uint32_t port_in(void *owner, uint16_t port, unsigned size)
 {
-	const struct engine_bus *bus = &soft_behind(owner)->bus;
+	struct soft *soft = soft_behind(owner);
 
-	return bus->port_in(bus->owner, port, size);
+	return chips_port_in(&soft->chips, &soft->bus, port, size);
 }
 
 static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
 {
-	const struct engine_bus *bus = &soft_behind(owner)->bus;
+	struct soft *soft = soft_behind(owner);
 
-	bus->port_out(bus->owner, port, size, value);
+	chips_port_out(&soft->chips, &soft->bus, port, size, value);
 }
 
 static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
 {
-	const struct engine_bus *bus = &soft_behind(owner)->bus;
+	const struct soft_vcpu *vcpu = owner;
 
-	bus->mmio_read(bus->owner, address, to, size);
+	chips_mmio_read(&vcpu->soft->chips, &vcpu->soft->bus, vcpu->vcpu.number, address, to, size);
 }
 
 static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
 {
-	const struct engine_bus *bus = &soft_behind(owner)->bus;
+	const struct soft_vcpu *vcpu = owner;
 
-	bus->mmio_write(bus->owner, address, from, size);
+	chips_mmio_write(&vcpu->soft->chips, &vcpu->soft->bus, vcpu->vcpu.number, address, from, size);
 }
 
-/* ---- MSRs ---- */
+/* ---- from the processor to its local APIC ---- */
 
-/* IA32_APIC_BASE (SDM 3A 11.4.4): bits that no processor here has are reserved. */
-static bool apic_base_valid(const struct soft *soft, uint64_t value)
+static struct lapic *lapic_of(struct soft_vcpu *vcpu)
 {
-	uint64_t address = (1ull << soft->profile.physical_bits) - 1;
-	uint64_t flags = APIC_BASE_BSP | APIC_BASE_ENABLE;
-
-	if (profile_has(&soft->profile, FEATURE_x2apic))
-		flags |= APIC_BASE_EXTD;
-	if (value & ~((address & ~0xfffull) | flags))
-		return false;
-	/* x2APIC mode without the APIC is an invalid state (SDM 3A 11.12.1). */
-	return (value & (APIC_BASE_ENABLE | APIC_BASE_EXTD)) != APIC_BASE_EXTD;
+	vcpu->soft->chips.changed = true;
+	return &vcpu->soft->chips.lapic[vcpu->vcpu.number];
 }
 
-static bool msr_read(void *owner, uint32_t index, uint64_t *value)
+static bool apic_read(void *owner, uint32_t index, uint64_t *value)
 {
-	struct cpu *cpu = ((struct soft_vcpu *)owner)->cpu;
-
-	switch (index) {
-	case MSR_APIC_BASE: *value = cpu->msr.apic_base; return cpu_has(cpu, FEATURE_apic);
-	case MSR_TSC_DEADLINE: *value = cpu->msr.tsc_deadline; return cpu_has(cpu, FEATURE_tsc_deadline);
-	default:
-		/* The x2APIC range outside x2APIC mode (SDM 3A 11.12.2). */
-		if (cpu->msr.apic_base & APIC_BASE_EXTD)
-			cpu_unmodelled(cpu, "RDMSR of the local APIC in x2APIC mode");
-		return false;
-	}
+	return lapic_msr_read(lapic_of(owner), index, value);
 }
 
-static bool msr_write(void *owner, uint32_t index, uint64_t value)
+/* The page of registers must lie where no memory is: a slot would be seen in its place. */
+static void check_base(struct soft_vcpu *vcpu, uint64_t value)
 {
-	struct cpu *cpu = ((struct soft_vcpu *)owner)->cpu;
-
-	switch (index) {
-	case MSR_APIC_BASE:
-		if (!cpu_has(cpu, FEATURE_apic) || !apic_base_valid(soft_behind(owner), value))
-			return false;
-		cpu->msr.apic_base = value;
-		return true;
-	case MSR_TSC_DEADLINE:
-		/* Outside TSC-deadline mode, which only the local APIC can enter, it is ignored (SDM
-		 * 3A 11.5.4.1). */
-		return cpu_has(cpu, FEATURE_tsc_deadline);
-	default:
-		if (cpu->msr.apic_base & APIC_BASE_EXTD)
-			cpu_unmodelled(cpu, "WRMSR to the local APIC in x2APIC mode");
-		return false;
-	}
+	if ((value & (APIC_BASE_ENABLE | APIC_BASE_EXTD)) == APIC_BASE_ENABLE &&
+	    phys_host(vcpu->soft->memory, value & vcpu->cpu->physical_mask & ~0xfffull, NULL))
+		cpu_unmodelled(vcpu->cpu, "IA32_APIC_BASE where memory is");
 }
 
-static void cr8_written(void *owner, uint64_t cr8)
+static bool apic_write(void *owner, uint32_t index, uint64_t value)
 {
-	(void)owner;
-	(void)cr8;
+	if (index == MSR_APIC_BASE)
+		check_base(owner, value);
+	return lapic_msr_write(lapic_of(owner), index, value);
 }
 
-/* ---- INIT ---- */
+static int interrupt_acknowledge(void *owner) { return lapic_acknowledge(lapic_of(owner)); }
+static void cr8_written(void *owner, uint64_t cr8) { lapic_write_cr8(lapic_of(owner), cr8); }
+static void tsc_moved(void *owner) { lapic_tsc_changed(lapic_of(owner)); }
 
-/* The bootstrap processor starts at the reset vector, all others wait (SDM 3A 9.4.2). */
+/* The bootstrap processor starts at the reset vector, all others wait for a SIPI (SDM 3A 9.4.2). */
+static void start(struct soft_vcpu *vcpu)
+{
+	if (!(lapic_of(vcpu)->base & APIC_BASE_BSP))
+		vcpu->cpu->activity = ACTIVITY_WAIT_FOR_SIPI;
+}
+
 static void init_taken(void *owner)
 {
-	struct cpu *cpu = ((struct soft_vcpu *)owner)->cpu;
-
-	if (!(cpu->msr.apic_base & APIC_BASE_BSP))
-		cpu->activity = ACTIVITY_WAIT_FOR_SIPI;
-}
-
-void soft_vcpu_reset(struct soft_vcpu *vcpu)
-{
-	if (vcpu->vcpu.number)
-		vcpu->cpu->msr.apic_base &= ~(uint64_t)APIC_BASE_BSP;
-	init_taken(vcpu);
+	lapic_reset(lapic_of(owner), true);
+	start(owner);
 }
 
 struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu)
@@ -119,39 +90,168 @@ struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu)
 		.port_out = port_out,
 		.mmio_read = mmio_read,
 		.mmio_write = mmio_write,
+		.interrupt_acknowledge = interrupt_acknowledge,
 		.cr8_written = cr8_written,
 		.init_taken = init_taken,
-		.msr_read = msr_read,
-		.msr_write = msr_write,
+		.tsc_moved = tsc_moved,
+		.msr_read = apic_read,
+		.msr_write = apic_write,
 	};
 }
 
+/* ---- from the local APIC to its processor ---- */
+
+static struct cpu *cpu_of(void *owner) { return ((struct soft_vcpu *)owner)->cpu; }
+
+static void interrupt_line(void *owner, bool raised) { cpu_set_interrupt_line(cpu_of(owner), raised); }
+static void nmi(void *owner) { cpu_raise_nmi(cpu_of(owner)); }
+static void smi(void *owner) { cpu_raise_smi(cpu_of(owner)); }
+static void init(void *owner) { cpu_raise_init(cpu_of(owner), soft_behind(owner)->running == owner); }
+static void sipi(void *owner, uint8_t vector) { cpu_start(cpu_of(owner), vector); }
+static void tpr_written(void *owner, uint8_t tpr) { cpu_of(owner)->cr8 = tpr >> 4; }
+
+static uint64_t tsc(void *owner)
+{
+	soft_time_set(soft_behind(owner), cpu_of(owner));
+	return control_tsc(cpu_of(owner));
+}
+
+static uint64_t tsc_time(void *owner, uint64_t value)
+{
+	uint64_t now = tsc(owner), ticks = soft_ticks(soft_behind(owner));
+	uint64_t due = value > now ? ticks + (value - now) : ticks;
+
+	return due < ticks || due > CLOCK_NEVER / PROFILE_TICK_NS ? CLOCK_NEVER : due * PROFILE_TICK_NS;
+}
+
+/* ---- life ---- */
+
+bool soft_chips_add(struct soft_vcpu *vcpu)
+{
+	struct soft *soft = vcpu->soft;
+	const struct profile *profile = &soft->profile;
+	struct lapic_model model = {.x2apic = profile_has(profile, FEATURE_x2apic),
+				    .tsc_deadline = profile_has(profile, FEATURE_tsc_deadline),
+				    .amd = profile->vendor == VENDOR_AMD,
+				    .physical_bits = profile->physical_bits,
+				    .timer_ns = PROFILE_CRYSTAL_NS};
+	struct lapic_cpu cpu = {.owner = vcpu,
+				.interrupt_line = interrupt_line,
+				.nmi = nmi,
+				.smi = smi,
+				.init = init,
+				.sipi = sipi,
+				.tpr_written = tpr_written,
+				.tsc = tsc,
+				.tsc_time = tsc_time};
+
+	if (!chips_add_lapic(&soft->chips, &model, &cpu, soft->clock, profile_has(profile, FEATURE_apic)))
+		return false;
+	start(vcpu);
+	return true;
+}
+
+void soft_chips_reset(struct soft *soft)
+{
+	chips_reset(&soft->chips);
+	for (unsigned i = 0; i < soft->count; i++)
+		start(&soft->vcpu[i]);
+}
+
+/* ---- what struct vcpu_state has of a local APIC ---- */
+
+void soft_chips_save(struct soft_vcpu *vcpu, struct vcpu_state *to)
+{
+	const struct lapic *lapic = &vcpu->soft->chips.lapic[vcpu->vcpu.number];
+
+	to->apic_base = lapic->base;
+	to->tsc_deadline = lapic->tsc_deadline;
+}
+
+void soft_chips_load(struct soft_vcpu *vcpu, const struct vcpu_state *from)
+{
+	struct lapic *lapic = &vcpu->soft->chips.lapic[vcpu->vcpu.number];
+
+	if (lapic->base == from->apic_base && lapic->tsc_deadline == from->tsc_deadline &&
+	    lapic->tpr >> 4 == from->cr8)
+		return;
+	vcpu->soft->chips.changed = true;
+	lapic->base = from->apic_base;
+	lapic->tsc_deadline = from->tsc_deadline;
+	if (lapic->tpr >> 4 != from->cr8)
+		lapic_write_cr8(lapic, from->cr8);
+	lapic_state.loaded(lapic);
+}
+
 /* ---- from outside ---- */
+
+void soft_interrupt_input(struct engine *engine, unsigned gsi, bool raised)
+{
+	chips_input(&soft_of(engine)->chips, gsi, raised);
+}
+
+void soft_msi(struct engine *engine, uint64_t address, uint32_t data)
+{
+	chips_msi(&soft_of(engine)->chips, address, data);
+}
 
 void soft_nmi(struct engine *engine, unsigned vcpu) { cpu_raise_nmi(soft_of(engine)->vcpu[vcpu].cpu); }
 
 /* ---- state ---- */
 
-void *soft_chip(struct engine *engine, unsigned index, const struct state_table **table)
+/* What struct vcpu_state has no field for. vcpu_load() makes it as if none of this were under way. */
+static const struct state_field latch_fields[] = {
+	STATE(struct cpu, init_pending), STATE(struct cpu, smi_pending), STATE(struct cpu, dr6_pending),
+	STATE(struct cpu, wait.armed),   STATE(struct cpu, wait.masked), STATE(struct cpu, wait.carry),
+	STATE(struct cpu, wait.line),    STATE(struct cpu, wait.until),
+};
+
+static void latches_loaded(void *device) { cpu_latches_changed(device); }
+
+static STATE_TABLE(latch_state, "vcpu", 1, latch_fields, latches_loaded);
+
+static bool has_latches(const struct cpu *cpu)
 {
-	*table = &soft_time_state;
-	return index == 0 ? &soft_of(engine)->time : NULL;
+	return cpu->init_pending || cpu->smi_pending || cpu->dr6_pending || cpu->wait.armed ||
+	       cpu->activity == ACTIVITY_MWAIT;
 }
 
+/* The time, each vCPU's latches, and the chips. */
+void *soft_chip(struct engine *engine, unsigned index, const struct state_table **table)
+{
+	struct soft *soft = soft_of(engine);
+
+	if (index == 0) {
+		*table = &soft_time_state;
+		return &soft->time;
+	}
+	if (index <= soft->count) {
+		*table = &latch_state;
+		return soft->vcpu[index - 1].cpu;
+	}
+	return chips_at(&soft->chips, index - 1 - soft->count, table);
+}
+
+/* Latches that are set now must be set again by every load that brings this state back. */
 int soft_chips_fetch(struct engine *engine)
 {
-	(void)engine;
+	struct soft *soft = soft_of(engine);
+
+	soft->chips.changed = soft->latched = false;
+	for (unsigned i = 0; i < soft->count; i++)
+		soft->latched |= has_latches(soft->vcpu[i].cpu);
 	return 0;
 }
 
 int soft_chips_store(struct engine *engine)
 {
-	(void)engine;
+	soft_of(engine)->chips.changed = false;
 	return 0;
 }
 
 bool soft_chips_changed(const struct engine *engine)
 {
-	(void)engine;
-	return false;
+	const struct soft *soft = (const struct soft *)engine;
+
+	return soft->chips.changed || soft->latched;
 }

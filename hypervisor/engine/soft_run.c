@@ -159,8 +159,10 @@ enum engine_exit soft_run(struct engine *engine, uint64_t budget)
 	for (;;) {
 		struct soft_vcpu *vcpu;
 
-		if (timer_ticks(soft) <= soft->time.ticks)
+		if (timer_ticks(soft) <= soft->time.ticks) {
+			soft->chips.changed = true;
 			clock_run(soft->clock);
+		}
 		if (soft->stop) {
 			soft->stop = false;
 			return ENGINE_STOPPED;

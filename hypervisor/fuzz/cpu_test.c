@@ -340,6 +340,7 @@ static void run(const struct vcpu_state *state, const struct engine_trace *trace
 	uint64_t began = ops->retired(one.engine);
 
 	assert_true(ops->memory_write(one.engine, 0, image, RAM));
+	ops->reset(one.engine); /* its chips, which @state says nothing of */
 	ops->trace(one.engine, trace);
 	assert_int_equal(ops->vcpu_load(one.vcpu, state), 0);
 	memset(result, 0, sizeof(*result));

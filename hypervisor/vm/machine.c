@@ -185,43 +185,10 @@ void *machine_device(struct machine *machine, unsigned index, const struct state
 	case 1: *table = &debug_state; return &machine->debug;
 	case 2: *table = &pci_state; return &machine->pci;
 	case 3: *table = &control_state; return &machine->control;
-	case 4: *table = &pic_state; return &machine->pic;
-	case 5: *table = &pci_host_bridge_state; return &machine->pci.host_bridge;
-	case 6: *table = &pci_isa_bridge_state; return &machine->pci.isa_bridge;
-	default: return peripherals_device(&machine->peripherals, index - 7, table);
+	case 4: *table = &pci_host_bridge_state; return &machine->pci.host_bridge;
+	case 5: *table = &pci_isa_bridge_state; return &machine->pci.isa_bridge;
+	default: return peripherals_device(&machine->peripherals, index - 6, table);
 	}
-}
-
-/* ---- the interrupt controllers of the board ---- */
-
-static uint64_t pic_port_read(void *device, uint64_t offset, unsigned size)
-{
-	struct pic_ports *ports = device;
-
-	(void)size;
-	return pic_read(ports->pic, (uint16_t)(ports->first + offset));
-}
-
-static void pic_port_write(void *device, uint64_t offset, unsigned size, uint64_t value)
-{
-	struct pic_ports *ports = device;
-
-	(void)size;
-	pic_write(ports->pic, (uint16_t)(ports->first + offset), (uint8_t)value);
-}
-
-static int attach_pic(struct machine *machine)
-{
-	static const struct bus_ops ops = {
-		.name = "PIC", .width = 1, .read = pic_port_read, .write = pic_port_write};
-	static const uint16_t first[3] = {PIC_MASTER, PIC_SLAVE, PIC_ELCR};
-	int error = 0;
-
-	for (unsigned i = 0; i < 3 && !error; i++) {
-		machine->pic_ports[i] = (struct pic_ports){&machine->pic, first[i]};
-		error = bus_claim_ports(&machine->bus, first[i], 2, &ops, &machine->pic_ports[i]);
-	}
-	return error;
 }
 
 static int attach_devices(struct machine *machine)
@@ -242,7 +209,6 @@ static int attach_devices(struct machine *machine)
 	machine->pci.reset_asked = reset_asked;
 	machine->pci.interrupt = pci_line;
 	machine->pci.msi = pci_msi;
-	pic_init(&machine->pic, NULL, NULL);
 	machine->control.present = machine->config.control;
 	machine->control.owner = machine;
 	machine->control.command = command;
@@ -254,8 +220,6 @@ static int attach_devices(struct machine *machine)
 		error = pci_attach(&machine->pci, bus);
 	if (!error)
 		error = attach_peripherals(machine);
-	if (!error)
-		error = attach_pic(machine);
 	return error ? error : control_attach(&machine->control, bus);
 }
 

@@ -9,7 +9,6 @@
 #include <signal.h>
 
 #include "chip/clock.h"
-#include "chip/pic.h"
 #include "dev/bus.h"
 #include "dev/control.h"
 #include "dev/debug.h"
@@ -85,11 +84,6 @@ struct machine {
 	struct serial serial;
 	struct debug debug;
 	struct pci pci;
-	struct pic pic;
-	struct pic_ports {
-		struct pic *pic;
-		uint16_t first;
-	} pic_ports[3]; /* both chips', and ELCR */
 	struct control control;
 	struct peripherals peripherals;
 	uint64_t printed; /* bytes since machine_run() began */
