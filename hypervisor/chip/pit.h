@@ -18,22 +18,25 @@
 /* Ports that pit_read() and pit_write() take. */
 enum pit_port { PIT_COUNTER0 = 0x40, PIT_COUNTER1, PIT_COUNTER2, PIT_CONTROL, PIT_PORT61 = 0x61 };
 
+/* Without padding, as it is saved as a whole. */
 struct pit_counter {
-	uint8_t control;               /* access, mode and BCD, as written in the control word */
-	uint8_t gate, output;          /* levels */
-	uint8_t null_count;            /* status: what was written is not in the counter yet */
-	uint8_t write_high, read_high; /* the second byte of two is next */
-	uint8_t low;                   /* first byte of two, written */
-	uint8_t latched, status_latched;
-	uint8_t status;
-	uint8_t running; /* CE counts (but for a low gate) */
-	uint8_t loaded;  /* a count has been written since the control word */
-	uint8_t armed;   /* modes 0, 1, 4, 5: the terminal count is still to come; mode 3: half of a period */
-	uint16_t latch;
-	uint32_t reload;  /* CR: 1 to 65536 (10000 in BCD) */
-	uint32_t count;   /* CE at @since */
-	uint64_t since;   /* input pulse */
+	uint64_t since;   /* input pulse at which the rest was so */
 	uint64_t load_at; /* input pulse that loads CR into CE; UINT64_MAX: none */
+	uint32_t reload;  /* CR: 1 to 65536, or 10000 in BCD */
+	uint32_t in_use;  /* mode 3: CR as this half found it */
+	uint32_t count;   /* CE, up to 65536; mode 3: pulses left of this half */
+	uint16_t latch;
+	uint8_t control; /* access, mode and BCD, as in the control word */
+	uint8_t status;
+	uint8_t gate, output;          /* levels */
+	uint8_t null_count;            /* what was written is not in CE yet */
+	uint8_t write_high, read_high; /* the second byte of two is next */
+	uint8_t low;                   /* the first one, written */
+	uint8_t latched, status_latched;
+	uint8_t running; /* CE counts (but for a low gate) */
+	uint8_t written; /* CR has been, since the control word */
+	uint8_t armed;   /* modes 0, 1, 4, 5: the terminal count is still to come, or just now */
+	uint8_t unused[3];
 };
 
 struct pit {
