@@ -1,5 +1,6 @@
 """The runner against a visor that behaves as badly as each test wants."""
 
+import csv
 import json
 import os
 import resource
@@ -288,6 +289,30 @@ class Outputs(Bench):
         self.assertIn("needs SMM", self.trapline("list", "--untested", status=0).stdout)
         self.assertFalse((self.path / "runs").exists())
 
+    def test_list_for_programs(self):
+        rows = [json.loads(line) for line in self.trapline("list", "--untested", "--json", status=0).stdout.splitlines()]
+        self.assertEqual(rows, [
+            {"t": "untested", "suite": "s", "insn": "RSM", "mode": "long", "cpl": 0, "condition": "-",
+             "state": "untested", "reason": "needs SMM", "clauses": ["SDM_RSM"]},
+            {"t": "clause", "key": "SDM_RSM", "manual": "SDM", "volume": "2B", "section": "4.3:RSM", "title": "leave SMM"}])
+        rows = list(csv.DictReader(self.trapline("list", "--untested", "--csv", status=0).stdout.splitlines()))
+        self.assertEqual([row["t"] for row in rows], ["untested", "clause"])
+        self.assertEqual(rows[0]["clauses"], "SDM_RSM")
+        rows = self.trapline("list", "--untested", "--json", "s.RSM.long", status=0).stdout.splitlines()
+        self.assertEqual(len(rows), 1)
+        self.trapline("list", "--untested", "--json", "s.nosuch", status=5)
+        cases = [json.loads(line) for line in self.trapline("list", "--json", status=0).stdout.splitlines()]
+        self.assertEqual((cases[0]["id"], cases[0]["cite"][0]["section"]), ("s.a.long.cpl0", "4.3"))
+        rows = list(csv.DictReader(self.trapline("list", "--csv", "s.a", status=0).stdout.splitlines()))
+        self.assertEqual((rows[0]["id"], rows[0]["expectation"]), ("s.a.long.cpl0", "RUNS"))
+
+    def test_untested_clauses_in_the_report(self):
+        self.trapline("run", "--target", "soft:amd", "-j1", status=1)
+        page = (self.last().path.parent / "report.html").read_text(encoding="utf-8")
+        self.assertIn("Clauses that no case cites <small>1<", page)
+        self.assertIn("<small>SDM_RSM</small>", page)
+        self.assertNotIn("SDM_A", page)
+
     def test_lint_finds_empty_cells(self):
         done = self.trapline("lint", status=1)
         self.assertIn("A real cpl0: empty cell", done.stderr)
@@ -298,6 +323,7 @@ class Outputs(Bench):
                           "host", "reproduce"},
                   "case": {"id", "insn", "mode", "cpl", "class", "want", "cite"},
                   "cell": {"insn", "mode", "cpl", "condition", "state", "reason"},
+                  "clause": {"key", "manual", "volume", "section", "title"},
                   "target": {"target", "visor", "image", "digest", "suite", "cases"},
                   "start": {"target", "id"},
                   "end": {"target", "id", "verdict", "expected", "got", "want", "why"},

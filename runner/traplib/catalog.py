@@ -11,12 +11,14 @@ class Suite:
 
     def __init__(self, name, image, lines):
         self.name, self.image, self.lines = name, image, lines
-        self.records, self.cases, self.cells = results.parse(lines), {}, []
+        self.records, self.cases, self.cells, self.clauses = results.parse(lines), {}, [], []
         for record in self.records:
             if record["t"] == "case":
                 self.cases[record["id"]] = record
             elif record["t"] == "cell":
                 self.cells.append(record)
+            elif record["t"] == "clause":
+                self.clauses.append(record)
         self.places = {case_id: place for place, case_id in enumerate(self.cases)}
 
 

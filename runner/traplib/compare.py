@@ -140,7 +140,7 @@ def merge(paths, parent):
                 for record in cases.values():
                     writer.record(**record)
         if not seen & set(run.suites):
-            for record in run.cells:
+            for record in [*run.cells, *run.clauses.values()]:
                 writer.record(**record)
         seen |= set(run.suites)
         for record in run.targets.values():

@@ -10,7 +10,7 @@ import re
 from html import escape as text
 from pathlib import Path
 
-from . import catalog, deviations, mutants, summary, verdicts
+from . import catalog, deviations, mutants, summary, untested, verdicts
 from .lint import MODES, cpls
 
 OPEN_FAILURES = 50  # shown at once; the rest unfolds
@@ -256,7 +256,7 @@ def clauses(run):
         yield from clause_rows(cases, ends)
         yield "</ul></details>\n"
     yield "</section>\n"
-    yield from untested(run)
+    yield from untested_section(run)
 
 
 def clause_rows(cases, ends):
@@ -278,18 +278,27 @@ def clause_rows(cases, ends):
                f"{text(name)} <small>{where}</small> <code>{text(want)}</code>")
 
 
-def untested(run):
-    """The cells without a case, by their reason."""
+def untested_section(run):
+    """The cells without a case, by their reason, with the clauses that they leave open; the clauses without a case."""
+    cases = [case for suite in run.suites.values() for case in suite.values()]
+    clauses = list(run.clauses.values())
     reasons = {}
-    for cell in run.cells:
+    for cell in untested.cells("", cases, run.cells, clauses):
         if cell["state"] == "untested":
             reasons.setdefault(cell["reason"], []).append(cell)
-    yield f"<section id=untested><h2>Untested <small>{sum(map(len, reasons.values()))} cells</small></h2>\n"
+    yield (f"<section id=untested><h2>Untested <small>{sum(map(len, reasons.values()))} cells; for programs: "
+           "<code>trapline list --untested --json</code></small></h2>\n")
     for reason, cells in sorted(reasons.items()):
         yield f"<details class=k data-k='{text(reason)}'><summary>{text(reason)} <small>{len(cells)}</small></summary><ul>"
-        yield "".join(f"<li>{text(c['insn'])} {c['mode']} cpl{c['cpl']}"
-                      f"{'' if c['condition'] == '-' else ' ' + text(c['condition'])}" for c in cells)
+        yield "".join(f"<li class=g>{text(c['insn'])} {c['mode']} cpl{c['cpl']}"
+                      f"{'' if c['condition'] == '-' else ' ' + text(c['condition'])} "
+                      f"<small>{text(' '.join(c['clauses']))}</small>" for c in cells)
         yield "</ul></details>\n"
+    open_ = untested.uncited(cases, clauses)
+    if open_:
+        yield f"<details class=k data-k='clauses'><summary>Clauses that no case cites <small>{len(open_)}</small></summary><ul>"
+        yield "".join(f"<li class=g><b>{text(c['key'])}</b> {text(c['manual'])} {text(c['volume'])} {text(c['section'])} "
+                      f"{text(c['title'])}" for c in open_) + "</ul></details>\n"
     yield "</section>\n"
 
 

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 
-from . import boots, catalog, compare, deviations, html, junit, ktap, lint, mutants, paths, policy, results, summary, targets
+from . import (boots, catalog, compare, deviations, html, junit, ktap, lint, listing, mutants, paths, policy, results,
+               summary, targets, untested)
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
 from .execute import Executor, Job
@@ -76,7 +77,11 @@ def parser():
 
     list_ = commands.add_parser("list", help="cases with their expectations and citations; runs nothing")
     list_.add_argument("select", nargs="*", metavar="SELECT", help=SELECT_HELP)
-    list_.add_argument("--untested", action="store_true", help="the cells without a case, with the reason")
+    list_.add_argument("--untested", action="store_true", help="the cells without a case, with the reason, and the "
+                       "clauses of the manuals that no case cites")
+    form = list_.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="JSON lines, in the words of runner/SCHEMA.md")
+    form.add_argument("--csv", action="store_true", help="comma-separated values with a line of names")
 
     report = commands.add_parser("report", help="the summary and reports of a run, made again")
     report.add_argument("run", metavar="RUN", nargs="?", default="last", help="name, folder or file; default: last")
@@ -147,12 +152,14 @@ def results_folder(options):
     return options.results or paths.default_results()
 
 
-def load_suites(selection):
+def load_suites(selection, cells=False):
     """The suites that a selection concerns, read from their guests."""
     images = paths.images()
     names = selection.suites(images)
     suites = [catalog.load(name, images[name]) for name in names]
     ids = [case_id for suite in suites for case_id in suite.cases]
+    if cells:
+        ids += [untested.cell_id({"suite": suite.name, **cell}) for suite in suites for cell in suite.cells]
     unused = selection.unused(ids)
     if unused:
         raise NothingSelected(f"{unused[0]}: no case matches; `trapline list` shows them all")
@@ -162,18 +169,14 @@ def load_suites(selection):
 def command_list(options):
     """trapline list"""
     selection = Selection(options.select)
-    suites = load_suites(selection)
-    out = []
-    for suite in suites:
-        if options.untested:
-            out += [f"{c['insn']}\t{c['mode']}\tcpl{c['cpl']}\t{c['condition']}\t{c['state']}\t{c.get('reason', '')}"
-                    for c in suite.cells]
-            continue
-        out += [f"{case_id}\t{catalog.expectation(case['want'])}\t{catalog.citation(case['cite'])}"
-                for case_id, case in suite.cases.items() if selection.matches(case_id)]
-    if not out:
+    suites = load_suites(selection, options.untested)
+    shown = untested if options.untested else listing
+    records = (untested.export(suites, selection) if options.untested else
+               [case for suite in suites for case_id, case in suite.cases.items() if selection.matches(case_id)])
+    if not records:
         raise NothingSelected("nothing is selected")
-    sys.stdout.write("\n".join(out) + "\n")
+    sys.stdout.write(shown.as_json(records) if options.json else shown.as_csv(records) if options.csv else
+                     shown.for_people(records))
     return EXIT_EXPECTED
 
 

@@ -130,7 +130,7 @@ def find(run, parent):
 class Run:
     """A results file, read back by read(), or as it is written by a Writer.
 
-    header: the `run` record. suites: {suite: {id: case record}}. cells: [cell records].
+    header: the `run` record. suites: {suite: {id: case record}}. cells: [cell records]. clauses: {key: clause record}.
     targets: {target: target record}. ends: {(target, id): the last `end` record}.
     attempts: {(target, id): [all of them]}. done: whether the run came to its end.
     open: {(target, id)} started and never ended. stale: [stale records].
@@ -138,7 +138,7 @@ class Run:
 
     def __init__(self, path):
         self.path = Path(path)
-        self.header, self.suites, self.cells, self.targets = None, {}, [], {}
+        self.header, self.suites, self.cells, self.clauses, self.targets = None, {}, [], {}, {}
         self.ends, self.attempts, self.open, self.done, self.stale = {}, {}, set(), False, []
 
     @classmethod
@@ -188,6 +188,8 @@ class Run:
             self.suites.setdefault(record["id"].split(".")[0], {})[record["id"]] = record
         elif kind == "cell":
             self.cells.append(record)
+        elif kind == "clause":
+            self.clauses[record["key"]] = record
         elif kind == "stale":
             self.stale.append(record)
         elif kind == "target":
