@@ -13,6 +13,7 @@
 #include "lib/exchange.h"
 
 #define CR4_LA57_BIT 0x1000
+#define CR4_PCIDE_BIT 0x20000
 
 	.section .text.entry, "ax"
 	.global enter_long, enter_legacy, enter_la57, catch_long_stubs, catch_legacy_stubs
@@ -355,8 +356,10 @@ la57_enter:
 	and $0x7fffffff, %eax
 	mov %eax, %cr0
 	mov EX_IN + STATE_cr4, %eax
+	and $~CR4_PCIDE_BIT, %eax       /* needs IA-32e mode and PCID 0 to be set (SDM 3A 4.10.1) */
 	mov %eax, %cr4
 	mov EX_IN + STATE_cr3, %eax
+	and $0xfffff000, %eax
 	mov %eax, %cr3
 	mov EX_MONITOR_CR0, %eax
 	mov %eax, %cr0
@@ -367,6 +370,9 @@ la57_entered:
 	ret
 
 leave_la57:
+	mov %cr4, %rax
+	and $~CR4_PCIDE_BIT, %eax       /* or paging could not be turned off */
+	mov %rax, %cr4
 	mov $MONITOR_DS, %eax
 	mov %eax, %ds
 	mov %eax, %ss

@@ -1,4 +1,5 @@
 /* suite.c: the rows of the paging suite, family by family. */
+#include "caching.h"
 #include "product.h"
 #include "words.h"
 
@@ -31,6 +32,11 @@ FAMILY(elsewhere)
 #include "elsewhere.def"
 }
 
+FAMILY(caching)
+{
+#include "caching.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -41,5 +47,6 @@ void suite_rows(struct suite *suite)
 	pairs(&cell);
 	sampled(&cell);
 	elsewhere(&cell);
+	caching(&cell);
 	product_inventory(suite);
 }

@@ -24,8 +24,10 @@
 struct paging {
 	struct path path;
 	struct controls controls;
-	uint64_t loaded[LEVEL_COUNT]; /* entries as the case loads them */
-	unsigned offset;              /* of the access in the page */
+	uint64_t rax; /* what the code under test loads there, if it does */
+	bool rax_loaded;
+	uint64_t cr4; /* what it leaves there, if not what the case loads */
+	bool cr4_changed;
 };
 
 extern struct paging paging;
