@@ -601,6 +601,14 @@ const char *predicate_feature(const char *feature, bool present)
 	return text;
 }
 
+const char *predicate_width(unsigned most)
+{
+	char *text = scratch();
+
+	snprintf(text, 200, "cpuid.80000008.0.eax[7:0]<%u", most + 1);
+	return text;
+}
+
 const char *predicate_both(const char *a, const char *b)
 {
 	char *text = scratch();

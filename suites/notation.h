@@ -148,6 +148,7 @@ enum operand_kind {
 #define HAS(feature)    predicate_feature(#feature, true)
 #define HAS_NOT(feature) predicate_feature(#feature, false)
 #define BOTH(a, b)      predicate_both(a, b)
+#define WIDTH_AT_MOST(bits) predicate_width(bits) /* of a physical address */
 #define ELSE            "always"
 
 #define EFFECT(field, value)       effect_field(x, STATE_##field, (value), ~0ull)
@@ -205,6 +206,7 @@ void want_interrupt(struct cell *x, unsigned vector);
 void want_or(struct cell *x);
 void want_on(struct cell *x, const char *predicate);
 const char *predicate_feature(const char *feature, bool present);
+const char *predicate_width(unsigned most);
 const char *predicate_both(const char *a, const char *b);
 
 void effect_field(struct cell *x, enum state_field field, uint64_t value, uint64_t mask);

@@ -163,6 +163,13 @@ static void predicates(void **state)
 	assert_int_equal(holds("vendor=intel,", &intel), -EINVAL);
 	assert_int_equal(holds("vendor=via", &intel), -EINVAL);
 	assert_int_equal(holds("cpuid.7.0.ecx[32]=1", &intel), -EINVAL);
+	assert_int_equal(holds("cpuid.7.0.ecx[3:2]<2", &intel), 1);
+	assert_int_equal(holds("cpuid.7.0.ecx[3:2]<1", &intel), 0);
+	assert_int_equal(holds("cpuid.7.0.ecx[2:2]<1", &intel), 0);
+	assert_int_equal(holds("cpuid.7.0.ecx[2:3]<1", &intel), -EINVAL);
+	assert_int_equal(holds("cpuid.7.0.ecx[2]<1", &intel), -EINVAL);
+	assert_int_equal(holds("cpuid.7.0.ecx[3:2]=1", &intel), -EINVAL);
+	assert_int_equal(holds("cpuid.7.0.ecx[3:2]<", &intel), -EINVAL);
 	assert_int_equal(holds("cpuid.7.0.exx[2]=1", &intel), -EINVAL);
 	assert_int_equal(holds("cpuid.7.0.ecx[2]=2", &intel), -EINVAL);
 	assert_int_equal(holds("cpuid.7.0.ecx[2]", &intel), -EINVAL);

@@ -41,16 +41,33 @@ static bool leaf_is_absent(const struct machine_facts *facts, uint32_t leaf, uin
 	return leaf == 7 && seven && subleaf > seven->reg[0];
 }
 
-/* cpuid.LEAF.SUBLEAF.REG[BIT]=0|1 */
+/* [BIT]=0|1 or [HIGH:LOW]<NUMBER, applied to a register; 1, 0, or -EINVAL. */
+static int bits_hold(struct span bits, struct span value, bool less, uint32_t reg)
+{
+	struct span low = bits, high = span_take(&low, ':');
+	uint64_t first, last, wanted;
+
+	if (!span_number(high, &first) || first > 31 || !span_number(value, &wanted))
+		return -EINVAL;
+	if (!less)
+		return low.size || wanted > 1 ? -EINVAL : (reg >> first & 1) == wanted;
+	if (!span_number(low, &last) || last > first)
+		return -EINVAL;
+	return (reg >> last & (uint32_t)((2ull << (first - last)) - 1)) < wanted;
+}
+
+/* cpuid.LEAF.SUBLEAF.REG[BIT]=0|1 or cpuid.LEAF.SUBLEAF.REG[HIGH:LOW]<NUMBER */
 static int cpuid_term(struct span term, const struct machine_facts *facts)
 {
 	static const char *const registers[4] = {"eax", "ebx", "ecx", "edx"};
 	const struct cpuid_line *line;
+	bool less = memchr(term.at, '<', term.size);
 	struct span value = term;
-	struct span path = span_take(&value, '=');
-	uint64_t leaf, subleaf, bit, wanted;
+	struct span path = span_take(&value, less ? '<' : '=');
+	uint64_t leaf, subleaf;
 	struct span name;
 	unsigned reg = 0;
+	int none;
 
 	span_take(&path, '.');
 	if (!span_hex(span_take(&path, '.'), &leaf) || leaf > UINT32_MAX)
@@ -63,12 +80,11 @@ static int cpuid_term(struct span term, const struct machine_facts *facts)
 	if (reg == 4 || path.size < 2 || path.at[path.size - 1] != ']')
 		return -EINVAL;
 	path.size--;
-	if (!span_number(path, &bit) || bit > 31 || !span_number(value, &wanted) || wanted > 1)
-		return -EINVAL;
+	none = bits_hold(path, value, less, 0);
 	line = find_leaf(facts, (uint32_t)leaf, (uint32_t)subleaf);
-	if (!line)
-		return leaf_is_absent(facts, (uint32_t)leaf, (uint32_t)subleaf) ? wanted == 0 : -ENODATA;
-	return (line->reg[reg] >> bit & 1) == wanted;
+	if (none == -EINVAL || line)
+		return none == -EINVAL ? none : bits_hold(path, value, less, line->reg[reg]);
+	return leaf_is_absent(facts, (uint32_t)leaf, (uint32_t)subleaf) ? none : -ENODATA;
 }
 
 static int term_holds(struct span term, const struct machine_facts *facts)

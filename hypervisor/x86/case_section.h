@@ -24,6 +24,7 @@
  * A PREDICATE is `always`, or terms joined by commas, all of which must hold:
  *   vendor=intel  vendor=amd
  *   cpuid.LEAF.SUBLEAF.REG[BIT]=0|1     LEAF and SUBLEAF in hex, REG eax…edx
+ *   cpuid.LEAF.SUBLEAF.REG[HIGH:LOW]<N  these bits as a number; N in decimal
  * OUTCOME is in the words of outcome.h.
  */
 #ifndef TRAPLINE_X86_CASE_SECTION_H

@@ -6,7 +6,7 @@
 #define FRAME2_DATA 0x99aabbccddeeff00ull
 #define CODE_RET    0xc3u
 
-static const char *const change_names[CHANGE_COUNT] = {"frame", "p0", "w0", "w1", "u1", "x1", "a0", "d0"};
+static const char *const change_names[CHANGE_COUNT] = {"frame", "p0", "w0", "w1", "u1", "x1", "a0", "d0", "p1"};
 
 /* ---- which stories there are ---- */
 
@@ -70,6 +70,53 @@ void caching_mov_cr(struct cell *x, unsigned n, uint64_t value)
 	BYTES(0x0f, 0x22, (uint8_t)(0xc0 | n << 3));
 }
 
+/* ---- a task switch to what follows, with all registers as they are ---- */
+
+#define TASK CASE_TSS32_SPARE
+
+void caching_task_switch(struct cell *x, uint64_t cr3)
+{
+	uint32_t next = (uint32_t)LOADED(rip) + 1 + x->tail_count + 7;
+
+	for (unsigned i = 0; i < 8; i++)
+		POKE(4, TASK + TSS32_GPR + 4 * i, LOADED(rax + i));
+	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
+		POKE(4, TASK + TSS32_SEG + 4 * i, x->state.field[STATE_es + i]);
+	POKE(4, TASK + TSS32_EIP, next);
+	POKE(4, TASK + TSS32_EFLAGS, LOADED(rflags));
+	POKE(4, TASK + TSS32_CR3, cr3);
+	BYTES(0xea, 0, 0, 0, 0, CASE_SEL_TSS32_SPARE & 0xff, 0);
+	paging.in_new_task = true;
+	paging.task_cr3 = cr3;
+}
+
+/* Two busy bits, TR, CR0.TS, CR3, and the old task's state; the registers are those of the new task. */
+void paging_say_task(struct cell *x)
+{
+	EFFECT(tr, CASE_SEL_TSS32_SPARE);
+	EFFECT(cr0, LOADED(cr0) | CR0_TS);
+	if (paging.task_cr3 != LOADED(cr3))
+		EFFECT(cr3, paging.task_cr3);
+	MEMORY_UNDEFINED(16, CASE_GDT_ENTRY(CASE_SEL_TSS32));
+	MEMORY_UNDEFINED(TSS32_SIZE, CASE_TSS32);
+}
+
+/* A second root with the entries of the first: its address. */
+uint64_t caching_second_root(struct cell *x)
+{
+	struct path_entry *top = &paging.path.entry[0];
+	uint32_t index = top->address & (uint32_t)PAGE_MASK, root = CASE_PATH_PML4;
+
+	if (shape_is_32(paging.path.shape)) {
+		POKE(4, root, CASE_PT_32 | PTE_P | PTE_W | PTE_U | PTE_A);
+		POKE(4, root + index, top->value);
+	} else {
+		POKE(8, root, CASE_PD | PTE_P);
+		POKE(8, root + index, top->value);
+	}
+	return root;
+}
+
 /* ---- the story ---- */
 
 static bool writes_first(enum change change) { return change == CHANGE_W0 || change == CHANGE_D0; }
@@ -105,6 +152,8 @@ void caching_begin(struct cell *x, const struct caching *at)
 	}
 	if (at->change == CHANGE_W1 && path_at(&paging.path, at->level))
 		path_at(&paging.path, at->level)->value &= ~PTE_W;
+	if (at->change == CHANGE_P1 && path_at(&paging.path, at->level))
+		path_at(&paging.path, at->level)->value &= ~PTE_P;
 	if (at->change == CHANGE_X1) {
 		NEEDS(nx);
 		OR_IN(efer, EFER_NXE);
@@ -122,6 +171,7 @@ static uint64_t changed_value(const struct caching *at, uint64_t value)
 	case CHANGE_X1: return value | PTE_NX;
 	case CHANGE_A0: return value & ~PTE_A;
 	case CHANGE_D0: return value & ~PTE_D;
+	case CHANGE_P1: return value | PTE_P;
 	case CHANGE_COUNT: break;
 	}
 	return value;
@@ -148,7 +198,7 @@ void caching_first(struct cell *x, const struct caching *at)
 		BYTES(0xff, 0xd3); /* CALL [E/R]BX */
 	else if (writes_first(at->change))
 		BYTES(0x89, 0x2b); /* MOV [EBX], EBP */
-	else
+	else if (at->change != CHANGE_P1)
 		BYTES(0x8b, 0x03); /* MOV EAX, [EBX] */
 	BYTES(0x89, 0x11);	   /* MOV [ECX], EDX */
 }
@@ -167,9 +217,11 @@ void caching_second(struct cell *x, const struct caching *at)
 
 static void say_registers(struct cell *x, const struct caching *at)
 {
-	bool reads_first = !writes_first(at->change) && at->change != CHANGE_X1;
+	bool reads_first = !writes_first(at->change) && at->change != CHANGE_X1 && at->change != CHANGE_P1;
 
-	if (paging.rax_loaded)
+	if (paging.in_new_task)
+		paging_say_task(x);
+	else if (paging.rax_loaded)
 		EFFECT(rax, paging.rax);
 	else if (reads_first)
 		EFFECT(rax, (uint32_t)PAGED_DATA);
@@ -246,6 +298,8 @@ static void say_stale(struct cell *x, const struct caching *at)
 void caching_say(struct cell *x, const struct caching *at, unsigned drops)
 {
 	say_fresh(x, at);
+	if (at->change == CHANGE_P1)
+		return;
 	if (!(drops & DROPS_PAGE) || (at->global && !(drops & DROPS_GLOBAL))) {
 		OR;
 		say_stale(x, at);

@@ -29,6 +29,7 @@ enum change {
 	CHANGE_X1,    /* not executable, for a call */
 	CHANGE_A0,    /* A cleared: set again */
 	CHANGE_D0,    /* D cleared, for a write: set again */
+	CHANGE_P1,    /* present, without an access before: what is not present is never kept */
 	CHANGE_COUNT
 };
 
@@ -62,6 +63,14 @@ void caching_say(struct cell *x, const struct caching *at, unsigned drops);
 #define CR4_AFTER(value) (paging.cr4 = (value), paging.cr4_changed = true)
 #define LOAD_EAX(value) caching_load_eax(x, (value))
 
+#define SWITCH_TASK(cr3) caching_task_switch(x, (cr3))
+#define SECOND_ROOT caching_second_root(x)
+
+/* JMP to the spare TSS, whose registers are the case's own, its EIP behind the JMP and its CR3 @cr3. */
+void caching_task_switch(struct cell *x, uint64_t cr3);
+/* Builds a second root (a PDPT, or the page directory of 32-bit paging) like the first; its address. */
+uint64_t caching_second_root(struct cell *x);
+void paging_say_task(struct cell *x);
 void caching_bytes(struct cell *x, const uint8_t *bytes, size_t count);
 void caching_mov_cr(struct cell *x, unsigned n, uint64_t value);
 void caching_load_eax(struct cell *x, uint32_t value);

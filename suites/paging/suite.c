@@ -1,5 +1,6 @@
 /* suite.c: the rows of the paging suite, family by family. */
 #include "caching.h"
+#include "crossing.h"
 #include "product.h"
 #include "words.h"
 
@@ -37,6 +38,31 @@ FAMILY(caching)
 #include "caching.def"
 }
 
+FAMILY(crossing)
+{
+#include "crossing.def"
+}
+
+FAMILY(width)
+{
+#include "width.def"
+}
+
+FAMILY(addresses)
+{
+#include "addresses.def"
+}
+
+FAMILY(pdpte)
+{
+#include "pdpte.def"
+}
+
+FAMILY(delivery)
+{
+#include "delivery.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -48,5 +74,10 @@ void suite_rows(struct suite *suite)
 	sampled(&cell);
 	elsewhere(&cell);
 	caching(&cell);
+	width(&cell);
+	addresses(&cell);
+	pdpte(&cell);
+	delivery(&cell);
+	crossing(&cell);
 	product_inventory(suite);
 }

@@ -1,4 +1,5 @@
 /* words.c: what the words of words.h do. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "words.h"
@@ -250,6 +251,51 @@ static void say_faults(struct cell *x, const struct promise *promise, bool amd)
 		say_fault(x, promise->error[i]);
 		paging_say_flags(x, &paging.path, promise, false);
 	}
+}
+
+void paging_say_early(struct cell *x)
+{
+	paging_say_flags(x, &paging.path,
+			 &(struct promise){.faults = true, .used = paging.path.count}, false);
+}
+
+void paging_say_above(struct cell *x)
+{
+	struct path above = paging.path;
+
+	above.count--;
+	paging_say_flags(x, &above, &(struct promise){.used = above.count}, false);
+}
+
+void paging_say_reserved(struct cell *x, enum level level)
+{
+	const struct controls *c = &paging.controls;
+	struct promise promise = {.faults = true};
+	enum access access = paging_access(x);
+	uint64_t target = paging_target(x);
+
+	while (paging.path.entry[promise.used].level != level)
+		promise.used++;
+	PAGE_FAULT(PF_P | PF_RSVD | (c->cpl == 3 ? PF_U : 0) | (access_writes(access) ? PF_W : 0), target);
+	if (access == ACCESS_OF_FETCH)
+		EFFECT(rip, target);
+	paging_say_flags(x, &paging.path, &promise, false);
+}
+
+const char *paging_numbered(const char *word, unsigned number)
+{
+	static char texts[256][16];
+	static unsigned count;
+	char text[16];
+
+	snprintf(text, sizeof(text), "%s%u", word, number);
+	for (unsigned i = 0; i < count; i++) {
+		if (!strcmp(texts[i], text))
+			return texts[i];
+	}
+	if (count == 256)
+		abort();
+	return strcpy(texts[count++], text);
 }
 
 void paging_say(struct cell *x)

@@ -7,7 +7,7 @@
  *
  * PATH(shape)            maps the access's address by a permissive path; always the first word
  * ENTRY(level, change)   changes one entry: ONLY(bits) beside its address, SET_BITS(bits), CLEAR_BITS(bits), VALUE(entry)
- * CONTROLS(fields)       struct controls of rule.h; CR0.WP = 1 unless .wp = false is said by NO_WP
+ * CONTROLS(fields)       struct controls of rule.h, all of them: .wp = true is the baseline's
  * POINT                  aims the access at the path: after all that changes it
  * AS_RULED               the outcome that rule.c computes, with its clauses
  *
@@ -28,6 +28,8 @@ struct paging {
 	bool rax_loaded;
 	uint64_t cr4; /* what it leaves there, if not what the case loads */
 	bool cr4_changed;
+	bool in_new_task; /* it switches to another task, whose CR3 this is */
+	uint64_t task_cr3;
 };
 
 extern struct paging paging;
@@ -38,7 +40,7 @@ extern struct paging paging;
 #define SET_BITS(bits)       |= (uint64_t)(bits)
 #define CLEAR_BITS(bits)     &= ~(uint64_t)(bits)
 #define VALUE(entry)         = (entry)
-#define CONTROLS(...)        paging_controls(x, (struct controls){.wp = true, ##__VA_ARGS__})
+#define CONTROLS(...)        paging_controls(x, (struct controls){__VA_ARGS__})
 #define POINT                paging_point(x)
 #define AS_RULED             paging_say(x)
 
@@ -70,6 +72,14 @@ void paging_cite_shape(struct cell *x, enum shape shape);
 void paging_poke(struct cell *x, const struct path *path);
 /* The effects of @promise on the entries of @path: accessed and dirty flags. */
 void paging_say_flags(struct cell *x, const struct path *path, const struct promise *promise, bool writes);
+/* A of all entries of the current path may be set, none of them must: for an access that faults by rights. */
+void paging_say_early(struct cell *x);
+/* A is set in all entries of the current path but the last. */
+void paging_say_above(struct cell *x);
+/* A page fault for a reserved bit at @level. */
+void paging_say_reserved(struct cell *x, enum level level);
+/* "bit36": a part of an id. */
+const char *paging_numbered(const char *word, unsigned number);
 /* The effects of the access where it is permitted. */
 void paging_say_success(struct cell *x);
 
