@@ -15,6 +15,9 @@ enum exit_code {
 	EXIT_USAGE = 2,   /* a wrong command line or file */
 	EXIT_HARNESS = 3, /* the harness failed, or the run is incomplete */
 	EXIT_NOTHING = 5, /* nothing was selected */
+	/* Of a guest without cases; even, as what the debug exit gives is odd. */
+	EXIT_GUEST_RESET = 4,
+	EXIT_GUEST_SHUTDOWN = 6,
 	EXIT_SIGNAL = 128 /* and the signal's number */
 };
 

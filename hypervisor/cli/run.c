@@ -86,6 +86,8 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 	config.device = options->device;
 	config.cpu = options->cpu;
 	config.memory = options->memory;
+	config.rtc_start = options->rtc_start;
+	config.no_hpet = options->no_hpet;
 	config.vcpus = options->vcpus;
 	config.seed = options->seed;
 	config.slice = options->slice;

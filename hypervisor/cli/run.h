@@ -16,6 +16,9 @@ struct run_options {
 	const struct engine_ops *engine;
 	const char *engine_text; /* as given */
 	const char *device, *cpu, *append, *initrd, *trace, *break_check, *image;
+	int64_t rtc_start;    /* seconds since 1970 */
+	const char *rtc_text; /* --rtc, where it is a fixed time */
+	bool no_hpet;
 	uint64_t memory;
 	unsigned vcpus;
 	uint64_t seed;  /* of the vCPUs' turns, and of random numbers for the guest */

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include "cli/line.h"
 #include "cli/run.h"
@@ -23,6 +25,9 @@ static const char help[] =
 	"                        the same run for the same N (default 0)\n"
 	"  --slice N             under soft, most instructions of a vCPU's turn, down to 1 (default 4096)\n"
 	"  --append STRING       command line for the guest\n"
+	"  --rtc TIME            what the real-time clock begins with: YYYY-MM-DDTHH:MM:SS, or host for this\n"
+	"                        machine's time (UTC; default 2026-01-01T00:00:00)\n"
+	"  --no-hpet             a machine without HPET\n"
 	"  --initrd FILE         Linux's initrd, or the first module of multiboot and PVH\n"
 	"  --disk FILE           virtio disk, raw or qcow2 by its first bytes, or raw:FILE, qcow2:FILE;\n"
 	"                        the guest writes to it. Repeatable. qcow2 needs qemu-nbd\n"
@@ -44,13 +49,16 @@ static const char help[] =
 	"  --invert              judge each case against the opposite of its expectation\n"
 	"Exit codes: 0 all as expected, 1 not, 2 wrong command line or file, 3 the harness failed or the "
 	"run\n"
-	"is incomplete, 5 no case was selected, 128+n stopped by signal n.\n";
+	"is incomplete, 5 no case was selected, 128+n stopped by signal n. Of a guest without cases, 0 is also power-off,\n"
+	"4 a reset, 6 a triple fault.\n";
 
 enum {
 	ENGINE,
 	CPU,
 	MEM,
 	APPEND,
+	RTC,
+	NO_HPET,
 	INITRD,
 	SMP,
 	SEED,
@@ -78,6 +86,8 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"cpu", required_argument, NULL, CPU},
 				      {"mem", required_argument, NULL, MEM},
 				      {"append", required_argument, NULL, APPEND},
+				      {"rtc", required_argument, NULL, RTC},
+				      {"no-hpet", no_argument, NULL, NO_HPET},
 				      {"initrd", required_argument, NULL, INITRD},
 				      {"smp", required_argument, NULL, SMP},
 				      {"seed", required_argument, NULL, SEED},
@@ -177,6 +187,27 @@ static int parse_slice(struct run_options *options, const char *text)
 	return 0;
 }
 
+static int parse_rtc(struct run_options *options, const char *text)
+{
+	unsigned year, month, day, hour, minute, second;
+	int end = 0;
+
+	if (strcmp(text, "host") == 0) {
+		static char now[32]; /* said as it was, so that the run can be repeated */
+		time_t host = time(NULL);
+
+		options->rtc_start = host;
+		strftime(now, sizeof(now), "%Y-%m-%dT%H:%M:%S", gmtime(&host));
+		options->rtc_text = now;
+		return 0;
+	}
+	if (sscanf(text, "%4u-%2u-%2uT%2u:%2u:%2u%n", &year, &month, &day, &hour, &minute, &second, &end) != 6 ||
+	    text[end] || !rtc_seconds(year, month, day, hour, minute, second, &options->rtc_start))
+		return cli_fail(EXIT_USAGE, "--rtc %s: not a time such as 2026-01-31T23:59:59, nor host", text);
+	options->rtc_text = text;
+	return 0;
+}
+
 static int parse_timeout(struct run_options *options, const char *text)
 {
 	char *end;
@@ -203,6 +234,8 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case CPU: options->cpu = value; return 0;
 	case MEM: return parse_memory(options, value);
 	case APPEND: options->append = value; return 0;
+	case RTC: return parse_rtc(options, value);
+	case NO_HPET: options->no_hpet = true; return 0;
 	case INITRD: options->initrd = value; return 0;
 	case SMP: return parse_vcpus(options, value);
 	case SEED: return parse_seed(options, value);
@@ -234,7 +267,7 @@ int run_parse(int argc, char **argv, struct run_options *options)
 
 	*options = (struct run_options){.engine = &engine_soft,
 					.engine_text = engine_soft.name,
-					.memory = MEMORY_DEFAULT,
+					.memory = MEMORY_DEFAULT, .rtc_start = RTC_START_DEFAULT,
 					.vcpus = 1};
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
 		code = parse_option(options, option, optarg);
@@ -292,6 +325,8 @@ char *run_again(const struct run_options *options)
 	line_text(&line, options->entropy ? " --entropy" : "");
 	line_text(&line, options->virtio_console ? " --virtio-console" : "");
 	quoted(&line, "append", options->append);
+	quoted(&line, "rtc", options->rtc_text);
+	line_text(&line, options->no_hpet ? " --no-hpet" : "");
 	quoted(&line, "initrd", options->initrd);
 	quoted(&line, "break", options->break_check);
 	if (options->max_insns)

@@ -91,8 +91,12 @@ static int finish(struct plain *plain, const struct machine_end *end)
 		return (int)((end->value << 1 | 1) & 0xff);
 	if (end->event == MACHINE_SIGNAL)
 		return EXIT_SIGNAL + run_signal;
+	if (end->event == MACHINE_POWER_OFF)
+		return 0;
 	machine_end_text(end, text, sizeof(text));
 	switch (end->event) {
+	case MACHINE_RESET: return cli_fail(EXIT_GUEST_RESET, "%s", text);
+	case MACHINE_SHUTDOWN: return cli_fail(EXIT_GUEST_SHUTDOWN, "%s", text);
 	case MACHINE_UNCLAIMED:
 	case MACHINE_MISUSED:
 	case MACHINE_FAILED: return cli_fail(EXIT_HARNESS, "%s", text);

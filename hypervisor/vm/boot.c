@@ -93,6 +93,7 @@ static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 		.append = options->append ? options->append : "",
 		.memory = loader->machine->config.memory,
 		.rom = loader->machine->rom_size,
+		.rsdp = ACPI_BASE,
 		.initrd_size = options->initrd_size,
 		.initrd_name = options->initrd_name ? options->initrd_name : "initrd",
 	};
@@ -258,6 +259,20 @@ static int boot_rom(struct loader *loader)
 	return 0; /* the vCPU is in its reset state already */
 }
 
+/* What a guest finds without firmware that would have put it there. Before the image, whose own memory it is. */
+static int place_platform(struct loader *loader)
+{
+	const struct boot_options *options = loader->options;
+	const struct platform_boot boot = {.kernel = loader->image->data,
+					   .kernel_size = loader->image->size,
+					   .initrd = options->initrd,
+					   .initrd_size = options->initrd_size,
+					   .append = options->append};
+
+	platform_place_tables(&loader->machine->platform);
+	return platform_describe_boot(&loader->machine->platform, &boot);
+}
+
 int boot_image(struct machine *machine, const struct image *image, const struct boot_options *options,
 	       char *why, size_t size)
 {
@@ -265,8 +280,12 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 		.machine = machine, .image = image, .options = options, .why = why, .size = size};
 	struct multiboot_header header;
 	size_t offset;
-	int error;
+	int error = place_platform(&loader);
 
+	if (error) {
+		snprintf(why, size, "%s", strerror(-error));
+		return error;
+	}
 	if (boot_is_linux(image))
 		error = boot_linux(&loader);
 	else if (find_multiboot(image, &header, &offset))

@@ -47,7 +47,7 @@ static void compare_devices(struct session *s, unsigned index)
 {
 	const struct state_table *table;
 	const uint8_t *wanted = s->suite.snapshot.devices;
-	uint8_t found[8192];
+	static uint8_t found[1 << 17];
 	void *device;
 
 	for (unsigned i = 0; (device = machine_device(s->machine, i, &table)); i++) {

@@ -71,6 +71,8 @@ static void exited(void *owner, uint32_t value) { end_with(owner, MACHINE_EXIT, 
 
 static void reset_asked(void *owner) { end_with(owner, MACHINE_RESET, 0); }
 
+static void power_off(void *owner) { end_with(owner, MACHINE_POWER_OFF, 0); }
+
 /* Counts a byte of output. False: it is one too many. */
 static bool may_print(struct machine *machine)
 {
@@ -114,7 +116,7 @@ static void no_interrupts(struct machine *machine)
 		 machine->engine->ops->name);
 }
 
-static void pci_line(void *owner, unsigned irq, bool raised)
+static void line_changed(void *owner, unsigned irq, bool raised)
 {
 	struct machine *machine = owner;
 
@@ -122,6 +124,16 @@ static void pci_line(void *owner, unsigned irq, bool raised)
 		machine->engine->ops->interrupt_input(machine->engine, irq, raised);
 	else
 		no_interrupts(machine);
+}
+
+static void pci_line(void *owner, unsigned irq, bool raised)
+{
+	interrupt_lines_set(&((struct machine *)owner)->platform.lines, LINE_PCI, irq, raised);
+}
+
+static void serial_line(void *owner, bool raised)
+{
+	interrupt_lines_set(&((struct machine *)owner)->platform.lines, LINE_SERIAL, SERIAL1_IRQ, raised);
 }
 
 static void pci_msi(void *owner, uint64_t address, uint32_t data)
@@ -152,6 +164,21 @@ static int attach_peripherals(struct machine *machine)
 	config.owner = machine;
 	config.sent = virtio_sent;
 	return peripherals_attach(&machine->peripherals, &config, &dma, &machine->pci);
+}
+
+static int attach_platform(struct machine *machine)
+{
+	const struct dma dma = {machine, dma_read, dma_write};
+	const struct platform_config config = {.memory = machine->config.memory,
+					       .vcpus = machine->config.vcpus ? machine->config.vcpus : 1,
+					       .hpet = !machine->config.no_hpet,
+					       .rtc_start = machine->config.rtc_start,
+					       .owner = machine,
+					       .interrupt = line_changed,
+					       .reset_asked = reset_asked,
+					       .power_off = power_off};
+
+	return platform_attach(&machine->platform, &config, &dma, &machine->clock, &machine->bus);
 }
 
 /* ---- the engine's bus ---- */
@@ -187,8 +214,11 @@ void *machine_device(struct machine *machine, unsigned index, const struct state
 	case 3: *table = &control_state; return &machine->control;
 	case 4: *table = &pci_host_bridge_state; return &machine->pci.host_bridge;
 	case 5: *table = &pci_isa_bridge_state; return &machine->pci.isa_bridge;
-	default: return peripherals_device(&machine->peripherals, index - 6, table);
+	default: index -= 6; break;
 	}
+	if (index < platform_devices(&machine->platform))
+		return platform_device(&machine->platform, index, table);
+	return peripherals_device(&machine->peripherals, index - platform_devices(&machine->platform), table);
 }
 
 static int attach_devices(struct machine *machine)
@@ -201,6 +231,9 @@ static int attach_devices(struct machine *machine)
 	bus->open_bus = machine->config.open_bus;
 	machine->serial.owner = machine;
 	machine->serial.sent = serial_sent;
+	machine->serial.interrupt = serial_line;
+	if (!serial_use_clock(&machine->serial, &machine->clock))
+		return -ENOSPC;
 	serial_reset(&machine->serial);
 	machine->debug.owner = machine;
 	machine->debug.printed = console_printed;
@@ -218,6 +251,8 @@ static int attach_devices(struct machine *machine)
 		error = debug_attach(&machine->debug, bus);
 	if (!error)
 		error = pci_attach(&machine->pci, bus);
+	if (!error)
+		error = attach_platform(machine);
 	if (!error)
 		error = attach_peripherals(machine);
 	return error ? error : control_attach(&machine->control, bus);
@@ -294,6 +329,7 @@ void machine_free(struct machine *machine)
 		return;
 	if (machine->engine)
 		machine->engine->ops->close(machine->engine);
+	platform_free(&machine->platform);
 	if (machine->ram)
 		munmap(machine->ram, machine->config.memory);
 	if (machine->rom)
@@ -391,6 +427,7 @@ void machine_end_text(const struct machine_end *end, char *text, size_t size)
 		[MACHINE_READY] = "the guest said READY",
 		[MACHINE_DONE] = "the guest said DONE",
 		[MACHINE_RESET] = "the guest reset the machine",
+		[MACHINE_POWER_OFF] = "the guest switched the machine off",
 		[MACHINE_SHUTDOWN] = "the machine shut down (triple fault)",
 		[MACHINE_HALTED] = "the guest halted, and nothing can wake it",
 		[MACHINE_BUDGET] = "the instruction budget is spent",

@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "vm/memory_map.h"
 #include "vm/peripherals.h"
+#include "vm/platform.h"
 #include "vm/span.h"
 
 #define MEMORY_MIN     (2ull << 20)
@@ -29,6 +30,7 @@ enum machine_event {
 	MACHINE_DONE,      /* control device: the case is over */
 	MACHINE_EXIT,      /* debug exit; value */
 	MACHINE_RESET,     /* the guest reset the machine */
+	MACHINE_POWER_OFF, /* the guest switched it off */
 	MACHINE_SHUTDOWN,  /* triple fault */
 	MACHINE_HALTED,    /* a halt that nothing can end */
 	MACHINE_BUDGET,    /* instruction budget spent */
@@ -59,6 +61,8 @@ struct machine_config {
 	unsigned vcpus;  /* 0: one */
 	uint64_t seed, slice; /* of the vCPUs' turns, as in struct engine_config */
 	bool open_bus, control;
+	bool no_hpet;
+	int64_t rtc_start; /* time of the real-time clock when the machine is made, in seconds since 1970 */
 	struct peripherals_config peripherals; /* but for the virtio console's owner and sent, which are below */
 	/* Where the guest's output goes. */
 	void *owner;
@@ -84,6 +88,7 @@ struct machine {
 	struct serial serial;
 	struct debug debug;
 	struct pci pci;
+	struct platform platform;
 	struct control control;
 	struct peripherals peripherals;
 	uint64_t printed; /* bytes since machine_run() began */

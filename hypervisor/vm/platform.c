@@ -1,6 +1,7 @@
 #include "vm/platform.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "dev/absent.h"
@@ -16,37 +17,42 @@ static void line_changed(void *owner, unsigned line, bool raised)
 	platform->config.interrupt(platform->config.owner, line, raised);
 }
 
+static void pit_line(void *owner, bool level)
+{
+	interrupt_lines_set(&((struct platform *)owner)->lines, LINE_PIT, 0, level);
+}
+
 static void rtc_line(void *owner, bool raised)
 {
-	lines_set(&((struct platform *)owner)->lines, LINE_RTC, 8, raised);
+	interrupt_lines_set(&((struct platform *)owner)->lines, LINE_RTC, 8, raised);
 }
 
 static void hpet_line(void *owner, unsigned input, bool raised)
 {
-	lines_set(&((struct platform *)owner)->lines, LINE_HPET, input, raised);
+	interrupt_lines_set(&((struct platform *)owner)->lines, LINE_HPET, input, raised);
 }
 
 static void hpet_legacy(void *owner, bool replaced)
 {
 	struct platform *platform = owner;
 
-	lines_cut(&platform->lines, LINE_PIT, replaced);
-	lines_cut(&platform->lines, LINE_RTC, replaced);
+	interrupt_lines_cut(&platform->lines, LINE_PIT, replaced);
+	interrupt_lines_cut(&platform->lines, LINE_RTC, replaced);
 }
 
 static void sci_line(void *owner, bool raised)
 {
-	lines_set(&((struct platform *)owner)->lines, LINE_SCI, ACPI_SCI, raised);
+	interrupt_lines_set(&((struct platform *)owner)->lines, LINE_SCI, ACPI_SCI, raised);
 }
 
 static void keyboard_line(void *owner, unsigned irq, bool raised)
 {
-	lines_set(&((struct platform *)owner)->lines, LINE_KEYBOARD, irq, raised);
+	interrupt_lines_set(&((struct platform *)owner)->lines, LINE_KEYBOARD, irq, raised);
 }
 
 static void test_line(void *owner, unsigned gsi, bool raised)
 {
-	lines_set(&((struct platform *)owner)->lines, LINE_TEST, gsi, raised);
+	interrupt_lines_set(&((struct platform *)owner)->lines, LINE_TEST, gsi, raised);
 }
 
 /* ---- reset and power ---- */
@@ -118,18 +124,71 @@ void platform_place_tables(struct platform *platform)
 	platform->dma.write(platform->dma.owner, ACPI_BASE, image, acpi_size(&platform->acpi));
 }
 
-void platform_describe_boot(struct platform *platform, const struct platform_boot *boot)
+/* Copies bytes behind those of an item already there; returns them and what is behind. */
+static uint8_t *keep(uint8_t **room, const void *from, size_t size)
+{
+	uint8_t *kept = *room;
+
+	if (size)
+		memcpy(kept, from, size);
+	*room += size;
+	return kept;
+}
+
+int platform_describe_boot(struct platform *platform, const struct platform_boot *boot)
 {
 	struct fw_cfg *fw_cfg = &platform->fw_cfg;
 	const char *append = boot->append ? boot->append : "";
+	size_t text = strlen(append) + 1;
+	uint8_t *room = malloc(boot->kernel_size + boot->initrd_size + text);
 
-	fw_cfg_set(fw_cfg, FW_CFG_KERNEL_DATA, boot->kernel, boot->kernel_size);
+	if (!room)
+		return -ENOMEM;
+	platform_free(platform);
+	platform->boot = room;
+	fw_cfg_set(fw_cfg, FW_CFG_KERNEL_DATA, keep(&room, boot->kernel, boot->kernel_size), boot->kernel_size);
 	fw_cfg_set_number(fw_cfg, FW_CFG_KERNEL_SIZE, boot->kernel_size, 4);
-	fw_cfg_set(fw_cfg, FW_CFG_INITRD_DATA, boot->initrd, boot->initrd_size);
+	fw_cfg_set(fw_cfg, FW_CFG_INITRD_DATA, keep(&room, boot->initrd, boot->initrd_size), boot->initrd_size);
 	fw_cfg_set_number(fw_cfg, FW_CFG_INITRD_SIZE, boot->initrd_size, 4);
-	fw_cfg_set_number(fw_cfg, FW_CFG_INITRD_ADDR, boot->initrd_address, 4);
-	fw_cfg_set(fw_cfg, FW_CFG_CMDLINE_DATA, append, strlen(append) + 1);
-	fw_cfg_set_number(fw_cfg, FW_CFG_CMDLINE_SIZE, strlen(append) + 1, 4);
+	fw_cfg_set(fw_cfg, FW_CFG_CMDLINE_DATA, keep(&room, append, text), text);
+	fw_cfg_set_number(fw_cfg, FW_CFG_CMDLINE_SIZE, text, 4);
+	return 0;
+}
+
+void platform_free(struct platform *platform)
+{
+	free(platform->boot);
+	platform->boot = NULL;
+}
+
+/* ---- the PIT, which knows no bus ---- */
+
+static uint64_t pit_port_read(void *device, uint64_t offset, unsigned size)
+{
+	struct pit_ports *ports = device;
+
+	(void)size;
+	return pit_read(ports->pit, (uint16_t)(ports->first + offset));
+}
+
+static void pit_port_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct pit_ports *ports = device;
+
+	(void)size;
+	pit_write(ports->pit, (uint16_t)(ports->first + offset), (uint8_t)value);
+}
+
+static int claim_pit(struct platform *platform, struct bus *bus)
+{
+	static const struct bus_ops ops = {
+		.name = "PIT", .width = 1, .read = pit_port_read, .write = pit_port_write};
+	int error;
+
+	platform->pit_ports[0] = (struct pit_ports){&platform->pit, PIT_COUNTER0};
+	platform->pit_ports[1] = (struct pit_ports){&platform->pit, PIT_PORT61};
+	error = bus_claim_ports(bus, PIT_COUNTER0, 4, &ops, &platform->pit_ports[0]);
+	return error ? error : bus_claim_ports(bus, PIT_PORT61, 1, &ops, &platform->pit_ports[1]);
 }
 
 /* ---- life ---- */
@@ -158,14 +217,16 @@ static bool make_devices(struct platform *platform, struct clock *clock)
 
 	i8042_reset(&platform->i8042);
 	i8237_reset(&platform->i8237);
-	return rtc_init(&platform->rtc, &rtc, clock) && acpi_pm_init(&platform->pm, clock) &&
+	return pit_init(&platform->pit, clock, pit_line, platform) && rtc_init(&platform->rtc, &rtc, clock) && acpi_pm_init(&platform->pm, clock) &&
 	       (!config->hpet || hpet_init(&platform->hpet, clock));
 }
 
 static int claim(struct platform *platform, struct bus *bus)
 {
-	int error = rtc_attach(&platform->rtc, bus);
+	int error = claim_pit(platform, bus);
 
+	if (!error)
+		error = rtc_attach(&platform->rtc, bus);
 	if (!error)
 		error = acpi_pm_attach(&platform->pm, bus);
 	if (!error && platform->config.hpet)
@@ -197,6 +258,7 @@ int platform_attach(struct platform *platform, const struct platform_config *con
 
 void platform_reset(struct platform *platform)
 {
+	pit_reset(&platform->pit);
 	rtc_reset(&platform->rtc);
 	if (platform->config.hpet)
 		hpet_reset(&platform->hpet);
@@ -206,17 +268,20 @@ void platform_reset(struct platform *platform)
 	fw_cfg_reset(&platform->fw_cfg);
 }
 
+/* The HPET, which may not be there, is the last. */
+unsigned platform_devices(const struct platform *platform) { return platform->config.hpet ? 9 : 8; }
+
 void *platform_device(struct platform *platform, unsigned index, const struct state_table **table)
 {
 	switch (index) {
-	case 0: *table = &lines_state; return &platform->lines;
+	case 0: *table = &interrupt_lines_state; return &platform->lines;
 	case 1: *table = &rtc_state; return &platform->rtc;
 	case 2: *table = &acpi_pm_state; return &platform->pm;
 	case 3: *table = &i8042_state; return &platform->i8042;
 	case 4: *table = &i8237_state; return &platform->i8237;
 	case 5: *table = &fw_cfg_state; return &platform->fw_cfg;
 	case 6: *table = &testdev_state; return &platform->testdev;
-	case 7: *table = &hpet_state; return platform->config.hpet ? &platform->hpet : NULL;
-	default: return NULL;
+	case 7: *table = &pit_state; return &platform->pit;
+	default: *table = &hpet_state; return &platform->hpet;
 	}
 }

@@ -1,11 +1,12 @@
 /*
- * platform.h: the board of a PC around its processors, memory and PCI bus: RTC, HPET, ACPI's fixed hardware and
+ * platform.h: the board of a PC around its processors, memory and PCI bus: PIT, RTC, HPET, ACPI's fixed hardware and
  * tables, keyboard controller, DMA controllers, fw_cfg, pc-testdev, the ports of what is absent; and the interrupt
  * lines that they and the machine's other devices share.
  */
 #ifndef TRAPLINE_VM_PLATFORM_H
 #define TRAPLINE_VM_PLATFORM_H
 
+#include "chip/pit.h"
 #include "dev/acpi.h"
 #include "dev/acpi_pm.h"
 #include "dev/dma.h"
@@ -13,7 +14,7 @@
 #include "dev/hpet.h"
 #include "dev/i8042.h"
 #include "dev/i8237.h"
-#include "dev/lines.h"
+#include "dev/interrupt_lines.h"
 #include "dev/rtc.h"
 #include "dev/testdev.h"
 
@@ -30,7 +31,12 @@ struct platform_config {
 
 struct platform {
 	struct platform_config config;
-	struct lines lines;
+	struct interrupt_lines lines;
+	struct pit pit;
+	struct pit_ports {
+		struct pit *pit;
+		uint16_t first;
+	} pit_ports[2];
 	struct rtc rtc;
 	struct hpet hpet;
 	struct acpi_pm pm;
@@ -41,6 +47,7 @@ struct platform {
 	struct acpi acpi; /* made once; not state */
 	struct dma dma;
 	uint8_t e820[20 * 8];
+	uint8_t *boot; /* bytes of platform_describe_boot() */
 };
 
 /* Makes the devices and claims their ranges. @platform was zero. 0, -EEXIST, -ENOSPC. */
@@ -48,19 +55,21 @@ int platform_attach(struct platform *platform, const struct platform_config *con
 		    struct clock *clock, struct bus *bus);
 /* RESET. */
 void platform_reset(struct platform *platform);
-/* Each device with its table: NULL past the last. */
+/* How many devices have state, and each with its table. */
+unsigned platform_devices(const struct platform *platform);
 void *platform_device(struct platform *platform, unsigned index, const struct state_table **table);
 
 /* Puts the ACPI tables where a guest without firmware looks for them: at ACPI_BASE, the RSDP first. */
 void platform_place_tables(struct platform *platform);
 
-/* What fw_cfg says of a loaded kernel; the bytes are borrowed. */
+/* What fw_cfg says of a loaded kernel. */
 struct platform_boot {
 	const void *kernel, *initrd;
 	size_t kernel_size, initrd_size;
 	const char *append; /* NULL: none */
-	uint32_t initrd_address;
 };
-void platform_describe_boot(struct platform *platform, const struct platform_boot *boot);
+/* Keeps a copy, which platform_free() gives back. 0, -ENOMEM. */
+int platform_describe_boot(struct platform *platform, const struct platform_boot *boot);
+void platform_free(struct platform *platform);
 
 #endif

@@ -36,8 +36,8 @@ TEST_IMAGE(hostile,
 	   "noline: movb $0x41, %al\noutb %al, $0xe9\njmp noline\n"
 	   "misuse: movl $0x5454, %edx\nmovb $2, %al\noutb %al, %dx\nhlt\n"
 	   "twice: movl $0x5454, %edx\nmovl $1, %eax\noutl %eax, %dx\nhlt\n"
-	   "port: inb $0x61, %al\n" DONE
-	   "mmio: movl 0xfed00000, %eax\n" DONE
+	   "port: inb $0x62, %al\n" DONE
+	   "mmio: movl 0xfed80000, %eax\n" DONE
 	   "scribble: movl $0x100000, %edi\nmovl $0x8000, %ecx\nxorl %eax, %eax\ncld\nrep stosl\nhlt\n"
 	   "after: " PRINT(after_text) "cli\nhlt\n"
 	   "exit: movb $0x10, %al\noutb %al, $0xf4\nhlt\n"
@@ -73,8 +73,8 @@ static const struct {
 	{"noline", "RUNS", VERDICT_ERROR, "the guest printed without end"},
 	{"misuse", "RUNS", VERDICT_ERROR, "misuse of the control device: out 0x5454 size 1 value 0x2"},
 	{"twice", "RUNS", VERDICT_ERROR, "misuse of the control device"},
-	{"port", "RUNS", VERDICT_ERROR, "no device answers: in 0x61 size 1"},
-	{"mmio", "RUNS", VERDICT_ERROR, "no device answers: read 0xfed00000 size 4"},
+	{"port", "RUNS", VERDICT_ERROR, "no device answers: in 0x62 size 1"},
+	{"mmio", "RUNS", VERDICT_ERROR, "no device answers: read 0xfed80000 size 4"},
 	{"scribble", "RUNS", VERDICT_FAIL, "wanted RUNS, got "},
 	{"after", "RUNS", VERDICT_ERROR, "did not come back"},
 	{"exit", "RUNS", VERDICT_ERROR, "the guest wrote 0x10 to the debug exit"},

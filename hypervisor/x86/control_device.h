@@ -30,5 +30,6 @@ enum control_command { CONTROL_READY = 1, CONTROL_DONE = 2 };
 #define DEBUG_CONSOLE_PORT 0xe9 /* a read gives 0xe9 where the console exists */
 #define DEBUG_EXIT_PORT    0xf4 /* ends with status (value << 1) | 1 */
 #define SERIAL1_PORT       0x3f8
+#define SERIAL1_IRQ        4
 
 #endif

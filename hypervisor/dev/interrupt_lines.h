@@ -1,9 +1,9 @@
 /*
- * lines.h: the interrupt lines of the board. Several devices may lead to one line, which is raised while one of
+ * interrupt_lines.h: the interrupt lines of the board. Several devices may lead to one line, which is raised while one of
  * them raises it; a source can be cut off, as the HPET's legacy replacement cuts the PIT and the RTC.
  */
-#ifndef TRAPLINE_DEV_LINES_H
-#define TRAPLINE_DEV_LINES_H
+#ifndef TRAPLINE_DEV_INTERRUPT_LINES_H
+#define TRAPLINE_DEV_INTERRUPT_LINES_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,7 +22,7 @@ enum line_source {
 	LINE_SOURCES
 };
 
-struct lines {
+struct interrupt_lines {
 	uint32_t source[LINE_SOURCES]; /* levels, a bit a line */
 	uint32_t cut;                  /* a bit a source */
 	uint32_t told;                 /* levels as last told */
@@ -31,10 +31,10 @@ struct lines {
 	void (*changed)(void *owner, unsigned line, bool raised);
 };
 
-extern const struct state_table lines_state;
+extern const struct state_table interrupt_lines_state;
 
-void lines_set(struct lines *lines, enum line_source source, unsigned line, bool raised);
+void interrupt_lines_set(struct interrupt_lines *lines, enum line_source source, unsigned line, bool raised);
 /* Cuts a source off, or joins it again with the levels that it has. */
-void lines_cut(struct lines *lines, enum line_source source, bool cut);
+void interrupt_lines_cut(struct interrupt_lines *lines, enum line_source source, bool cut);
 
 #endif

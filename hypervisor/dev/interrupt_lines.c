@@ -1,10 +1,10 @@
-#include "dev/lines.h"
+#include "dev/interrupt_lines.h"
 
-static const struct state_field fields[] = {STATE(struct lines, source), STATE(struct lines, cut),
-					    STATE(struct lines, told)};
-STATE_TABLE(lines_state, "lines", 1, fields);
+static const struct state_field fields[] = {STATE(struct interrupt_lines, source), STATE(struct interrupt_lines, cut),
+					    STATE(struct interrupt_lines, told)};
+STATE_TABLE(interrupt_lines_state, "lines", 1, fields);
 
-static void tell(struct lines *lines)
+static void tell(struct interrupt_lines *lines)
 {
 	uint32_t levels = 0, changed;
 
@@ -17,7 +17,7 @@ static void tell(struct lines *lines)
 			lines->changed(lines->owner, line, levels >> line & 1);
 }
 
-void lines_set(struct lines *lines, enum line_source source, unsigned line, bool raised)
+void interrupt_lines_set(struct interrupt_lines *lines, enum line_source source, unsigned line, bool raised)
 {
 	uint32_t bit = 1u << line;
 
@@ -25,7 +25,7 @@ void lines_set(struct lines *lines, enum line_source source, unsigned line, bool
 	tell(lines);
 }
 
-void lines_cut(struct lines *lines, enum line_source source, bool cut)
+void interrupt_lines_cut(struct interrupt_lines *lines, enum line_source source, bool cut)
 {
 	uint32_t bit = 1u << source;
 

@@ -1,6 +1,6 @@
 #include "dev/test_bench.h"
 
-#include "dev/lines.h"
+#include "dev/interrupt_lines.h"
 
 static uint32_t levels;
 static unsigned told;
@@ -15,25 +15,25 @@ static void changed(void *owner, unsigned line, bool raised)
 
 static void shared_and_cut(void **state)
 {
-	struct lines lines = {.changed = changed};
+	struct interrupt_lines lines = {.changed = changed};
 
 	(void)state;
-	lines_set(&lines, LINE_RTC, 8, true);
-	lines_set(&lines, LINE_TEST, 8, true);
-	lines_set(&lines, LINE_PCI, 31, true);
+	interrupt_lines_set(&lines, LINE_RTC, 8, true);
+	interrupt_lines_set(&lines, LINE_TEST, 8, true);
+	interrupt_lines_set(&lines, LINE_PCI, 31, true);
 	assert_int_equal(levels, 1u << 31 | 1u << 8);
 	assert_int_equal(told, 2);
-	lines_set(&lines, LINE_RTC, 8, false);
+	interrupt_lines_set(&lines, LINE_RTC, 8, false);
 	assert_int_equal(told, 2);
-	lines_set(&lines, LINE_TEST, 8, false);
+	interrupt_lines_set(&lines, LINE_TEST, 8, false);
 	assert_int_equal(levels, 1u << 31);
-	lines_cut(&lines, LINE_RTC, true);
-	lines_set(&lines, LINE_RTC, 8, true);
+	interrupt_lines_cut(&lines, LINE_RTC, true);
+	interrupt_lines_set(&lines, LINE_RTC, 8, true);
 	assert_int_equal(levels, 1u << 31);
-	lines_set(&lines, LINE_HPET, 8, true);
+	interrupt_lines_set(&lines, LINE_HPET, 8, true);
 	assert_int_equal(levels, 1u << 31 | 1u << 8);
-	lines_set(&lines, LINE_HPET, 8, false);
-	lines_cut(&lines, LINE_RTC, false);
+	interrupt_lines_set(&lines, LINE_HPET, 8, false);
+	interrupt_lines_cut(&lines, LINE_RTC, false);
 	assert_int_equal(levels, 1u << 31 | 1u << 8);
 }
 
