@@ -158,6 +158,11 @@ static void write_window(struct ioapic *ioapic, uint32_t value)
 		write_entry(ioapic, ioapic->select, value);
 }
 
+static uint32_t word_at(const uint8_t *byte)
+{
+	return byte[0] | (uint32_t)byte[1] << 8 | (uint32_t)byte[2] << 16 | (uint32_t)byte[3] << 24;
+}
+
 void ioapic_mmio_read(struct ioapic *ioapic, unsigned offset, void *to, unsigned size)
 {
 	uint8_t *byte = to;
@@ -183,8 +188,7 @@ void ioapic_mmio_write(struct ioapic *ioapic, unsigned offset, const void *from,
 	else if (offset == EOI)
 		ioapic_eoi(ioapic, byte[0]);
 	else if (offset == IOWIN && size >= 4)
-		write_window(ioapic,
-			     (uint32_t)(byte[0] | byte[1] << 8 | byte[2] << 16 | (uint32_t)byte[3] << 24));
+		write_window(ioapic, word_at(byte));
 }
 
 /* ---- life ---- */

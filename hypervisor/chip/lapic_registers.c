@@ -282,6 +282,11 @@ static void write_page(struct lapic *lapic, unsigned offset, uint32_t value)
 		apic_bus_retry(lapic->bus);
 }
 
+static uint32_t word_at(const uint8_t *byte)
+{
+	return byte[0] | (uint32_t)byte[1] << 8 | (uint32_t)byte[2] << 16 | (uint32_t)byte[3] << 24;
+}
+
 void lapic_mmio_read(struct lapic *lapic, unsigned offset, void *to, unsigned size)
 {
 	uint8_t *byte = to;
@@ -294,7 +299,7 @@ void lapic_mmio_read(struct lapic *lapic, unsigned offset, void *to, unsigned si
 		if (CHIP_CHECK(LAPIC_ILLEGAL_REGISTER, !exists))
 			lapic_error(lapic, ERROR_REGISTER);
 		for (; size && within < 16; size--, within++, offset++)
-			*byte++ = within < 4 ? (uint8_t)(value >> 8 * within) : 0;
+			*byte++ = (uint8_t)(within < 4 ? value >> 8 * within : 0);
 	}
 }
 
@@ -304,8 +309,7 @@ void lapic_mmio_write(struct lapic *lapic, unsigned offset, const void *from, un
 
 	if (offset & 15 || size < 4)
 		return;
-	write_page(lapic, offset & 0xff0,
-		   (uint32_t)(byte[0] | byte[1] << 8 | byte[2] << 16 | (uint32_t)byte[3] << 24));
+	write_page(lapic, offset & 0xff0, word_at(byte));
 }
 
 /* ---- x2APIC mode ---- */
