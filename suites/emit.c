@@ -60,9 +60,13 @@ static void write_case(FILE *out, const struct case_entry *entry, size_t index)
 	for (unsigned i = 0; i < entry->length; i++)
 		fprintf(out, "0x%02x, ", entry->bytes[i]);
 	if (entry->watch_count)
-		fprintf(out, "}, watch_%zu},\n", index);
+		fprintf(out, "}, watch_%zu, ", index);
 	else
-		fprintf(out, "}, 0},\n");
+		fprintf(out, "}, 0, ");
+	if (entry->story)
+		fprintf(out, "story_%s},\n", entry->story);
+	else
+		fprintf(out, "0},\n");
 }
 
 int suite_write_table(const struct suite *suite, const char *path)
@@ -76,6 +80,10 @@ int suite_write_table(const struct suite *suite, const char *path)
 	for (size_t i = 0; i < suite->case_count; i++) {
 		write_settings(out, &suite->cases[i], i);
 		write_watch(out, &suite->cases[i], i);
+	}
+	for (size_t i = 0; i < suite->case_count; i++) {
+		if (suite->cases[i].story)
+			fprintf(out, "extern void story_%s(void);\n", suite->cases[i].story);
 	}
 	fprintf(out, "\nconst char case_suite[] = \"%s\";\nconst uint32_t case_count = %zu;\n", suite->name,
 		suite->case_count);

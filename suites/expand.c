@@ -185,6 +185,51 @@ bool row_next(struct cell *x)
 
 void row_given(struct cell *x) { cell_encode(x); }
 
+/* ---- stories ---- */
+
+/* A story stands in the place of an instruction: in the ids, and in the case section. */
+static const struct insn *story_insn(const char *name)
+{
+	static struct insn *known[STORIES_MAX];
+	unsigned i = 0;
+
+	for (; i < STORIES_MAX && known[i]; i++) {
+		if (!strcmp(known[i]->name, name))
+			return known[i];
+	}
+	if (i == STORIES_MAX)
+		abort();
+	known[i] = calloc(1, sizeof(*known[i]));
+	if (!known[i])
+		abort();
+	*known[i] = (struct insn){.key = name, .name = name, .class = CLASS_CONTROL, .suite = "-"};
+	return known[i];
+}
+
+void story_begin(struct cell *x, const char *name, const char *file, int line)
+{
+	static const enum insn_key none[] = {INSN_NONE};
+
+	row_begin(x, none, WHERE_MODE(MODE_LONG) | WHERE_CPL(0), file, line);
+	x->mode = MODE_LONG;
+	x->insn = story_insn(name);
+	x->story = name;
+}
+
+bool story_next(struct cell *x)
+{
+	if (x->active) {
+		if (!x->want_count)
+			want_kind(x, OUTCOME_RUNS);
+		cell_finish(x);
+		x->active = false;
+		x->story = NULL;
+		return false;
+	}
+	cell_begin(x);
+	return true;
+}
+
 static void note_add(struct suite *suite, const struct cell_note *note)
 {
 	if (suite->note_count == suite->note_room) {
@@ -263,6 +308,24 @@ void given_clear(struct cell *x, enum state_field field, uint64_t value)
 void given_poke(struct cell *x, enum setting_kind kind, uint32_t address, uint64_t value)
 {
 	setting_add(x, (struct case_setting){.kind = (uint8_t)kind, .address = address, .value = value});
+}
+
+void given_parameter(struct cell *x, enum story_parameter parameter, const char *name, const char *word,
+		     uint64_t value)
+{
+	setting_add(x, (struct case_setting){
+			       .kind = SETTING_PARAMETER, .field = (uint16_t)parameter, .value = value});
+	if (word)
+		given_variant(x, word);
+	else
+		given_variant_number(x, "%s%llx", name, (unsigned long long)value);
+}
+
+/* Both come through the local APIC. */
+void given_event(struct cell *x, enum setting_kind kind, unsigned vector)
+{
+	given_needs(x, "apic", true);
+	setting_add(x, (struct case_setting){.kind = (uint8_t)kind, .value = vector});
 }
 
 static const struct condition *condition_find(const char *name)
@@ -900,7 +963,8 @@ void cell_finish(struct cell *x)
 {
 	struct suite *suite = x->suite;
 	struct case_entry entry = {
-		.file = x->file, .line = x->line, .insn = x->insn, .mode = x->mode, .cpl = x->cpl};
+		.file = x->file, .line = x->line, .insn = x->insn, .mode = x->mode, .cpl = x->cpl,
+		.story = x->story};
 
 	if (!x->want_count)
 		cell_error(x, "the row says nothing");

@@ -93,6 +93,7 @@ const struct feature_bit *feature_find(const char *name);
 #define SETTINGS_MAX 96
 #define CITES_MAX    10
 #define TAGS_MAX     12
+#define STORIES_MAX 256
 
 #define EFFECT_EVENT STATE_COUNT /* not a field: the vector of an interrupt */
 
@@ -125,6 +126,7 @@ struct cell {
 	unsigned where;
 	unsigned insn_index, mode, cpl; /* the cursor of row_next() */
 	const struct insn *insn;
+	const char *story; /* NULL: bytes are run */
 	unsigned made;
 	/* From here to the outcomes, each of which begins empty, all is zero in a new cell. */
 	bool active;
@@ -173,6 +175,7 @@ struct case_entry {
 	unsigned watch_count;
 	uint64_t conditions; /* bits by index in condition_table */
 	char *text;          /* its want, or and cite lines */
+	const char *story;
 };
 
 /* A cell of the inventory that has no case on purpose. */

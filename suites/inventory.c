@@ -23,7 +23,7 @@ struct inventory {
 	bool not_encodable[MODE_COUNT][4];
 };
 
-static struct inventory table[INSN_COUNT];
+static struct inventory table[INSN_COUNT + STORIES_MAX];
 static unsigned table_count;
 
 static struct inventory *inventory_get(const char *name)

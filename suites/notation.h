@@ -43,6 +43,23 @@
 		(void)(__VA_ARGS__);                                                                        \
 	}
 
+/*
+ * A story: C in guests/NAME that checks by itself (guests/lib/story.h), once for each row. What is given are
+ * its parameters (x86/story_parameters.def), which become part of the id, and what the machine must have.
+ *
+ * TELL(lapic_priority, (GIVE(vector, 0x41), NEEDS(apic)), SDM(PPR), APM(PPR))
+ */
+#define TELL(STORY, GIVEN, ...)                                                                             \
+	for (story_begin(x, #STORY, __FILE__, __LINE__); story_next(x);) {                                  \
+		GIVEN;                                                                                      \
+		(void)(__VA_ARGS__);                                                                        \
+	}
+#define GIVE(parameter, value)                                                                              \
+	given_parameter(x, STORY_PARAMETER_##parameter, #parameter, NULL, (uint64_t)(value))
+/* The same where a word says more than the number. */
+#define GIVE_AS(word, parameter, value)                                                                     \
+	given_parameter(x, STORY_PARAMETER_##parameter, #parameter, word, (uint64_t)(value))
+
 /* The instruction has no encoding there. */
 #define NOT_ENCODABLE(INSNS, WHERE)                                                                         \
 	row_note(x, INSN_LIST(INSNS), (WHERE), "", false, NULL, __FILE__, __LINE__);
@@ -96,6 +113,9 @@
 #define POKE(size, address, value) given_poke(x, SETTING_POKE##size, (uint32_t)(address), (uint64_t)(value))
 #define DESCRIPTOR(selector, base, limit, attributes)                                                       \
 	given_descriptor(x, (selector), (base), (limit), (attributes))
+/* Events from outside that are pending when the first instruction begins. */
+#define PENDING_INTERRUPT(vector) given_event(x, SETTING_INTERRUPT, (vector))
+#define PENDING_NMI given_event(x, SETTING_NMI, 0)
 #define NEEDS(feature) given_needs(x, #feature, true)
 #define LACKS(feature) given_needs(x, #feature, false)
 #define PHYSICAL_BITS(most) given_physical_bits(x, (most)) /* of a physical address, at most (CPUID 80000008H) */
@@ -181,6 +201,12 @@ bool row_next(struct cell *x);
 void row_given(struct cell *x);
 void row_note(struct cell *x, const enum insn_key *insns, unsigned where, const char *condition,
 	      bool encodable, const char *reason, const char *file, int line);
+
+void story_begin(struct cell *x, const char *name, const char *file, int line);
+bool story_next(struct cell *x);
+void given_parameter(struct cell *x, enum story_parameter parameter, const char *name, const char *word,
+		     uint64_t value);
+void given_event(struct cell *x, enum setting_kind kind, unsigned vector);
 
 void given_bit(struct cell *x, enum state_field field, uint64_t bit, const char *name);
 void given_cr4(struct cell *x, uint64_t bit, const char *name);

@@ -135,6 +135,9 @@ bool baseline_apply(const struct case_spec *spec, struct machine_state *state)
 			if (!has_physical_bits(setting->value))
 				return false;
 			break;
+		case SETTING_INTERRUPT:
+		case SETTING_NMI: /* load_events() */
+		case SETTING_PARAMETER: break;
 		case SETTING_NEEDS:
 			if (!needs(setting))
 				return false;

@@ -181,6 +181,8 @@ monitor_stubs:
 	.endr
 
 monitor_exception:
+	cmpq $2, (%rsp)
+	je monitor_nmi
 	cmpq $1, (%rsp)
 	jne 1f
 	movq $1, EX_DETECT
@@ -190,6 +192,28 @@ monitor_exception:
 	and $-16, %rsp
 	call monitor_fault
 
+/*
+ * void apic_pend_nmi(void): an NMI, which blocks others as long as there is no IRET, and one more. The first
+ * one's frame is thrown away.
+ */
+	.global apic_pend_nmi
+apic_pend_nmi:
+	push %rbx
+	mov %rsp, nmi_stack
+	call apic_send_nmi
+1:	pause
+	jmp 1b
+monitor_nmi:
+	mov nmi_stack, %rsp
+	call apic_send_nmi
+	pop %rbx
+	ret
+
+	.section .bss
+	.balign 8
+nmi_stack:
+	.skip 8
+	.section .text.entry
 enter_legacy:
 	push %rbx
 	push %rbp

@@ -1,5 +1,6 @@
 #include "lib/load.h"
 
+#include "lib/apic.h"
 #include "lib/baseline.h"
 #include "lib/machine.h"
 #include "lib/quiet.h"
@@ -88,6 +89,26 @@ static void prepare_stub(const struct case_spec *spec, uint32_t address)
 	code[length++] = CASE_END & 0xff;
 	code[length++] = CASE_END >> 8;
 	world_poke(address, code, length);
+}
+
+bool load_events(const struct case_spec *spec)
+{
+	bool any = false;
+
+	for (unsigned pass = 0; pass < 2; pass++) { /* the NMI last: no IRET may come behind it */
+		for (unsigned i = 0; i < spec->setting_count; i++) {
+			const struct case_setting *setting = &spec->settings[i];
+
+			if (setting->kind == SETTING_INTERRUPT && !pass)
+				apic_pend_interrupt((uint8_t)setting->value);
+			else if (setting->kind == SETTING_NMI && pass)
+				apic_pend_nmi();
+			else
+				continue;
+			any = true;
+		}
+	}
+	return any;
 }
 
 void load_case(struct exchange *x, const struct case_spec *spec)

@@ -11,6 +11,9 @@
 /* Write the bytes under test and the frame into memory, fill the rest of @x, load what C can. */
 void load_case(struct exchange *x, const struct case_spec *spec);
 
+/* Have the interrupts and the NMI that the case begins with pending. Whether there are any. */
+bool load_events(const struct case_spec *spec);
+
 /* Whether PUSHFD stands between the bytes under test and the end (load.c says why). */
 bool load_pushes_flags(const struct case_spec *spec);
 

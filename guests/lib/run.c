@@ -1,11 +1,13 @@
 #include "lib/run.h"
 
+#include "lib/apic.h"
 #include "lib/baseline.h"
 #include "lib/effects.h"
 #include "lib/load.h"
 #include "lib/machine.h"
 #include "lib/quiet.h"
 #include "lib/report.h"
+#include "lib/story.h"
 #include "lib/world.h"
 #include "x86/case_layout.h"
 
@@ -60,6 +62,7 @@ void run_case(const struct case_spec *spec)
 {
 	struct exchange *x = &exchange;
 	struct ending end = {0};
+	bool events;
 
 	current = spec;
 	report_text("start ");
@@ -68,10 +71,17 @@ void run_case(const struct case_spec *spec)
 	report_text("end ");
 	report_text(spec->id);
 	report_text(" ");
+	if (spec->story) {
+		story_run(spec);
+		report_end_line();
+		current = NULL;
+		return;
+	}
 	baseline_fill(&x->in, spec->mode, spec->cpl);
 	world_prepare(spec->mode, spec->cpl);
 	if (baseline_apply(spec, &x->in)) {
 		load_case(x, spec);
+		events = load_events(spec);
 		world_expect_busy((uint16_t)x->in.field[STATE_tr]);
 		if (baseline_is_64(spec->mode)) {
 			if (x->in.field[STATE_cr4] & CR4_LA57)
@@ -81,6 +91,8 @@ void run_case(const struct case_spec *spec)
 			enter_legacy();
 		}
 		ending_capture(x, spec, &end);
+		if (events && !machine.control_device)
+			apic_settle();
 		effects_report(x, spec, &end);
 	}
 	report_end_line();

@@ -15,6 +15,8 @@
  *   enter.S     into the mode and back, all but real mode; real.S real mode
  *   ending.c    the pushed frame: RIP, CS, RFLAGS, stack, error code
  *   effects.c   RUNS or FAULT, and every effect
+ *   story.c     stories: cases in C, with story_entry.S for their interrupts, apic.c for the local APIC,
+ *               cpus.c and ap.S for the other processors
  *   report.c    the lines, to the debug console and the serial port
  *
  * The monitor is this library between cases: 64-bit mode, CPL 0, its own GDT, IDT, page tables

@@ -46,10 +46,19 @@ static bool is_memory(struct span name)
 	return span_number(rest, &number) && number > 0 && number <= 0xffff;
 }
 
+/* NAME:want and NAME:got of a story's check that failed. */
+static bool is_check(struct span name)
+{
+	struct span kind = name;
+	struct span check = span_take(&kind, ':');
+
+	return check.size > 0 && (span_equals(kind, "want") || span_equals(kind, "got"));
+}
+
 static bool is_argument(enum outcome_kind kind, struct span name)
 {
 	switch (kind) {
-	case OUTCOME_RUNS: return span_equals(name, "event");
+	case OUTCOME_RUNS: return span_equals(name, "event") || is_check(name);
 	case OUTCOME_FAULT:
 		return span_equals(name, "vector") || span_equals(name, "error") || span_equals(name, "rf");
 	case OUTCOME_VMFAIL: return span_equals(name, "n");
@@ -268,6 +277,13 @@ bool outcome_matches(const struct outcome *want, const struct outcome *got, char
 	for (unsigned i = 0; i < got->effect_count; i++) {
 		const struct effect *came = &got->effect[i];
 
+		if (!find_effect(want, came->name) && is_check(came->name) && i + 1 < got->effect_count) {
+			struct span rest = came->name;
+
+			snprintf(why, size, "%.*s: wanted %.*s, got %.*s", SPAN_ARGS(span_take(&rest, ':')),
+				 SPAN_ARGS(came->value), SPAN_ARGS(got->effect[i + 1].value));
+			return false;
+		}
 		if (!find_effect(want, came->name)) {
 			snprintf(why, size, "%.*s: wanted no change, got %.*s", SPAN_ARGS(came->name),
 				 SPAN_ARGS(came->value));

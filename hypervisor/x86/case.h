@@ -35,6 +35,9 @@ enum setting_kind {
 	SETTING_POKE4,
 	SETTING_POKE8,
 	SETTING_PHYSICAL_BITS, /* precondition: CPUID 80000008H tells at most @value, else NOTSUP */
+	SETTING_INTERRUPT, /* the local APIC holds external interrupt `value` pending when the case begins */
+	SETTING_NMI,       /* an NMI is pending */
+	SETTING_PARAMETER, /* of a story: parameter `field` (enum story_parameter) is `value` */
 	SETTING_NEEDS  /* precondition: CPUID leaf/subleaf/register/bit has this value, else NOTSUP */
 };
 
@@ -65,6 +68,14 @@ struct case_spec {
 	uint8_t watch_count;
 	uint8_t bytes[CASE_BYTES_MAX];
 	const struct case_watch *watch;
+	void (*story)(void); /* C that runs in place of bytes (guests/lib/story.h), or NULL */
+};
+
+enum story_parameter {
+#define STORY_PARAMETER(name) STORY_PARAMETER_##name,
+#include "x86/story_parameters.def"
+#undef STORY_PARAMETER
+	STORY_PARAMETER_COUNT
 };
 
 extern const struct case_spec case_table[];

@@ -41,6 +41,9 @@
  * Of changed quadwords that the case does not watch, the first 16 are told one by one;
  * where there are more, changed=0xN says how many in all.
  *
+ * A story (case.h) is a case whose guest code compares by itself: of each check that found something else
+ * it reports two effects, NAME:want=VALUE and NAME:got=VALUE, which nothing expects.
+ *
  * An expectation is written in the same words, where VALUE may also be
  *   *          anything, changed or not (the manual leaves it undefined)
  *   V&M        the bits of mask M have value V, the others are undefined

@@ -34,6 +34,11 @@ FAMILY(stacks)
 #include "stacks.def"
 }
 
+FAMILY(chips)
+{
+#include "chips.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -44,4 +49,5 @@ void suite_rows(struct suite *suite)
 	double_faults(&cell);
 	stacks(&cell);
 	breakpoints(&cell);
+	chips(&cell);
 }
