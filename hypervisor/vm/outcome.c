@@ -279,8 +279,9 @@ bool outcome_matches(const struct outcome *want, const struct outcome *got, char
 
 		if (!find_effect(want, came->name) && is_check(came->name) && i + 1 < got->effect_count) {
 			struct span rest = came->name;
+			struct span check = span_take(&rest, ':');
 
-			snprintf(why, size, "%.*s: wanted %.*s, got %.*s", SPAN_ARGS(span_take(&rest, ':')),
+			snprintf(why, size, "%.*s: wanted %.*s, got %.*s", SPAN_ARGS(check),
 				 SPAN_ARGS(came->value), SPAN_ARGS(got->effect[i + 1].value));
 			return false;
 		}

@@ -13,7 +13,8 @@ enum way_kind {
 	WAY_FAULT,
 	WAY_TRAP,      /* #DB behind an instruction: RIP is the next instruction's */
 	WAY_SOFTWARE,  /* INT n, INT3, INTO: not external to the program (EXT = 0), DPL is checked */
-	WAY_PRIVILEGED /* INT1: EXT = 1, DPL is not checked (SDM 2A INT) */
+	WAY_PRIVILEGED, /* INT1: EXT = 1, DPL is not checked (SDM 2A INT) */
+	WAY_EXTERNAL    /* pending in front of the instruction */
 };
 
 struct way {
@@ -91,6 +92,14 @@ static uint32_t error_pf(const struct cell *x) { return ACCESS_READ; }
 static void effects_db(struct cell *x) { EFFECT(dr6, CASE_DR6 | DR6_BS); }
 static void effects_pf(struct cell *x) { EFFECT(cr2, CASE_OPERAND); }
 
+#define WAY_EXTERNAL_VECTOR 0x45
+GIVES(external)
+{
+	PENDING_INTERRUPT(WAY_EXTERNAL_VECTOR);
+	OR_IN(rflags, RFLAGS_IF);
+}
+GIVES(nmi) { PENDING_NMI; }
+
 static const struct way ways[] = {
 	{.name = "de", .insn = DIV_R8, .kind = WAY_FAULT, .vector = VECTOR_DE, .given = given_de},
 	{.name = "db", .insn = NOP, .kind = WAY_TRAP, .vector = VECTOR_DB, .given = given_db, .effects = effects_db},
@@ -116,6 +125,8 @@ static const struct way ways[] = {
 	{.name = "ac", .insn = LOAD_16, .where = (VM86 | PROTECTED) | CPL3, .kind = WAY_FAULT, .vector = VECTOR_AC,
 	 .given = given_ac},
 	{.name = "xm", .insn = LDMXCSR, .kind = WAY_FAULT, .vector = VECTOR_XM, .offset = 6, .given = given_xm},
+	{.name = "external", .insn = NOP, .kind = WAY_EXTERNAL, .vector = WAY_EXTERNAL_VECTOR, .given = given_external},
+	{.name = "nmi", .insn = NOP, .kind = WAY_EXTERNAL, .vector = VECTOR_NMI, .given = given_nmi},
 	{.name = "int_n", .insn = INT_N, .kind = WAY_SOFTWARE, .vector = WAY_INT_VECTOR, .given = given_int_n},
 };
 
@@ -127,7 +138,9 @@ static inline uint32_t way_error(const struct cell *x, const struct way *way)
 /* RIP in the image that its handler finds. */
 static inline uint64_t way_return_ip(struct cell *x, const struct way *way)
 {
-	return way->kind == WAY_FAULT ? LOADED(rip) + way->offset : cell_next_ip(x);
+	return way->kind == WAY_FAULT      ? LOADED(rip) + way->offset
+	       : way->kind == WAY_EXTERNAL ? LOADED(rip)
+					   : cell_next_ip(x);
 }
 
 /* What comes when its handler is in order. */
@@ -137,7 +150,7 @@ static inline void way_says(struct cell *x, const struct way *way)
 		want_fault(x, way->vector, way_error(x, way));
 	else
 		want_interrupt(x, way->vector);
-	if (way->vector < 32)
+	if (way->vector < 32 || way->kind == WAY_EXTERNAL)
 		EFFECT(rip, way_return_ip(x, way));
 	if (way->effects)
 		way->effects(x);
