@@ -33,8 +33,8 @@ END = b'{"t":"end"'
 
 # Besides the profiles as they are: without what a listed instruction may lack, so that the gate that asks for its
 # CPUID bit shows.
-WITHOUT = ("pku", "xsaves", "xsavec", "xsaveopt", "xgetbv1", "xsave", "invpcid", "rdtscp", "rdpid", "fsgsbase", "syscall",
-           "sep", "smap", "monitor", "rdrand", "rdseed", "umip")
+WITHOUT = ("fma", "f16c", "avx2", "avx", "pku", "xsaves", "xsavec", "xsaveopt", "xgetbv1", "xsave", "invpcid", "rdtscp",
+           "rdpid", "fsgsbase", "syscall", "sep", "smap", "monitor", "rdrand", "rdseed", "umip")
 BARE = ",-".join(WITHOUT)
 DEFAULT_TARGETS = ("soft", f"soft:amd,-{BARE},-wbnoinvd,-monitorx,-rdpru,-xsaveerptr", f"soft:intel,-{BARE}")
 
