@@ -163,7 +163,7 @@ struct cpu_wait {
 	bool armed;          /* a store to the line at @line disarms, and ends ACTIVITY_MWAIT */
 	bool masked;         /* interrupts end it even where IF = 0 */
 	bool carry;          /* CF = 1 when @until is what ends it */
-	uint64_t line;       /* physical */
+	uint64_t line;       /* physical address, a multiple of MONITOR_LINE */
 	uint64_t until;      /* of cpu_ticks(); UINT64_MAX: no limit of time */
 };
 

@@ -7,6 +7,7 @@
 #include "cpu/events.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
+#include "cpu/mem/phys.h"
 #include "cpu/segment.h"
 #include "cpu/trace.h"
 #include "cpu/simd.h"
@@ -147,9 +148,12 @@ void cpu_latches_changed(struct cpu *cpu)
 		pending_set(cpu, PENDING_SMI);
 	if (cpu->init_pending)
 		pending_set(cpu, PENDING_INIT);
+	if (cpu->wait.armed)
+		phys_set_monitored(cpu->memory, cpu->wait.line);
 }
 
-/* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM 3C 31.3). */
+/* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM
+ * 3C 31.3). */
 static bool take_init(struct cpu *cpu)
 {
 	if (!cpu->init_pending || cpu->smm)
@@ -401,13 +405,14 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 		*stop = CPU_STOP_REQUESTED;
 		return true;
 	}
-	if (cpu->retired >= cpu->event_at) {
-		*stop = cpu->retired >= cpu->stop_at ? CPU_STOP_BUDGET : CPU_STOP_REQUESTED;
-		return true;
-	}
+	/* Before the budget, whose end must not make a turn longer. */
 	if (cpu->pending & PENDING_YIELD) {
 		pending_clear(cpu, PENDING_YIELD);
 		*stop = CPU_STOP_YIELD;
+		return true;
+	}
+	if (cpu->retired >= cpu->event_at) {
+		*stop = cpu->retired >= cpu->stop_at ? CPU_STOP_BUDGET : CPU_STOP_REQUESTED;
 		return true;
 	}
 	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI && (take_nmi(cpu) || take_interrupt(cpu)))
@@ -471,7 +476,8 @@ static enum cpu_stop run(struct cpu *cpu)
 		return CPU_STOP_UNMODELLED;
 	case UNWIND_EVENT:
 		trace_unpark(cpu);
-		/* What faults did not complete, and its breakpoints were not met; INT n and its kin do complete. */
+		/* What faults did not complete, and its breakpoints were not met; INT n and its kin do
+		 * complete. */
 		if (cpu->raised.kind == EVENT_FAULT && cpu->raised.vector != VECTOR_DB)
 			cpu->dr6_pending = 0;
 		if (delivers_for_ever(cpu)) {

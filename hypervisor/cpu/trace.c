@@ -295,6 +295,18 @@ static uint32_t line_bits(unsigned first, unsigned last)
 	return (~0u >> (31 - (high - low))) << low;
 }
 
+/* Whether some CPU has traces of @page. */
+static bool holds_code(const struct phys_memory *memory, uint64_t page)
+{
+	for (unsigned i = 0; i < memory->cpu_count; i++) {
+		const struct code_page *at = page_find(memory->cpus[i]->traces, page);
+
+		if (at && at->traces)
+			return true;
+	}
+	return false;
+}
+
 void trace_written(struct trace_cache *cache, uint64_t address, size_t size)
 {
 	unsigned offset = (unsigned)(address % PAGE);
@@ -307,7 +319,7 @@ void trace_written(struct trace_cache *cache, uint64_t address, size_t size)
 	if (likely(!(page->lines & lines)))
 		return;
 	page_kill(cache, page, lines);
-	if (!page->traces && cache->cpu->memory->cpu_count <= 1)
+	if (!page->traces && !holds_code(cache->cpu->memory, page->page))
 		phys_clear_code(cache->cpu->memory, page->page);
 }
 
@@ -413,7 +425,10 @@ static unsigned trace_fill(struct cpu *cpu, struct trace *trace, const uint8_t *
 	return offset;
 }
 
-static uint64_t trace_key(const struct cpu *cpu, uint64_t physical) { return physical * CODE_MODES | cpu->code_mode; }
+static uint64_t trace_key(const struct cpu *cpu, uint64_t physical)
+{
+	return physical * CODE_MODES | cpu->code_mode;
+}
 
 static struct code_page *page_make(struct trace_cache *cache, uint64_t page)
 {

@@ -2,12 +2,13 @@
  * monitor.c: HLT RSM, MONITOR MWAIT MONITORX MWAITX UMONITOR UMWAIT TPAUSE, CLAC STAC, RDPKRU WRPKRU
  * (SDM 2A to 2D; APM 3 chapters 3, 4).
  *
- * A wait ends at once: the manuals let it end for reasons of the processor's own, and software must
- * look at its condition again.
+ * All of the waits are ACTIVITY_MWAIT, with how it ends in cpu->wait. There is no wait where no monitor is armed: a
+ * store to its line, or the delivery of an event, has disarmed it.
  */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/insn/operand.h"
+#include "cpu/mem/phys.h"
 
 static inline void hlt(struct cpu *cpu, const struct insn *insn)
 {
@@ -26,9 +27,24 @@ DEFINE_INSN(rsm)
 /* ---- MONITOR and its kin ---- */
 
 /* The address counts as a read of one byte. */
-static void monitor_address(struct cpu *cpu, const struct insn *insn, unsigned reg)
+static void arm_monitor(struct cpu *cpu, const struct insn *insn, unsigned reg)
 {
-	mem_check_read(cpu, insn->segment, cpu->reg[reg] << insn->address_shift >> insn->address_shift, 1);
+	uint64_t offset = cpu->reg[reg] << insn->address_shift >> insn->address_shift;
+
+	cpu->wait.line = mem_check_physical(cpu, insn->segment, offset) & ~(uint64_t)(MONITOR_LINE - 1);
+	cpu->wait.armed = true;
+	phys_set_monitored(cpu->memory, cpu->wait.line);
+}
+
+/* Waits for @ticks at most; with @masked, for interrupts with IF = 0 as well. */
+static void wait_begin(struct cpu *cpu, uint64_t ticks, bool masked, bool carry)
+{
+	uint64_t now = cpu_ticks(cpu);
+
+	cpu->wait.masked = masked;
+	cpu->wait.carry = carry;
+	cpu->wait.until = ticks < UINT64_MAX - now ? now + ticks : UINT64_MAX;
+	cpu->activity = ACTIVITY_MWAIT;
 }
 
 static void check_extensions(struct cpu *cpu, uint32_t allowed)
@@ -47,7 +63,7 @@ static inline void monitor(struct cpu *cpu, const struct insn *insn)
 {
 	check_monitor_enabled(cpu);
 	check_extensions(cpu, 0);
-	monitor_address(cpu, insn, RAX);
+	arm_monitor(cpu, insn, RAX);
 }
 DEFINE_INSN(monitor)
 
@@ -57,38 +73,62 @@ static inline void mwait(struct cpu *cpu, const struct insn *insn)
 	(void)insn;
 	check_monitor_enabled(cpu);
 	check_extensions(cpu, 1);
+	if (cpu->wait.armed)
+		wait_begin(cpu, UINT64_MAX, cpu->reg[RCX] & 1, false);
 }
 DEFINE_INSN(mwait)
 
 static inline void monitorx(struct cpu *cpu, const struct insn *insn)
 {
 	check_extensions(cpu, 0);
-	monitor_address(cpu, insn, RAX);
+	arm_monitor(cpu, insn, RAX);
 }
 DEFINE_INSN(monitorx)
 
-/* ECX[1]: EBX is a limit of time. */
+/* ECX[1]: EBX is a limit of time, in cycles of the TSC. */
 static inline void mwaitx(struct cpu *cpu, const struct insn *insn)
 {
+	uint64_t limit = cpu->reg[RCX] & 2 ? (uint32_t)cpu->reg[RBX] : UINT64_MAX;
+
 	(void)insn;
 	check_extensions(cpu, 3);
+	if (cpu->wait.armed)
+		wait_begin(cpu, limit, cpu->reg[RCX] & 1, false);
 }
 DEFINE_INSN(mwaitx)
 
 static inline void umonitor(struct cpu *cpu, const struct insn *insn)
 {
-	monitor_address(cpu, insn, insn->rm);
+	arm_monitor(cpu, insn, insn->rm);
 }
 DEFINE_INSN(umonitor)
 
-/* UMWAIT, TPAUSE. CF = 0: the operating system's limit of time was not met; the other five are cleared. */
-static inline void user_wait(struct cpu *cpu, const struct insn *insn)
+/*
+ * UMWAIT, TPAUSE: until the TSC is EDX:EAX, or the operating system's limit of time has passed, which CF = 1 tells; the
+ * other five flags are cleared (SDM 2D, SDM 4 IA32_UMWAIT_CONTROL).
+ */
+static void user_wait(struct cpu *cpu, const struct insn *insn, bool monitor)
 {
+	uint64_t deadline = cpu->reg[RDX] << 32 | (uint32_t)cpu->reg[RAX], now = control_tsc(cpu);
+	uint64_t limit = cpu->msr.umwait_control & ~3ull;
+
 	if (CHECK(WAIT_RESERVED, reg_read(cpu, insn->rm, 4) & ~1ull))
 		cpu_raise(cpu, VECTOR_GP, 0);
 	flags_set(&cpu->lazy, 0);
+	if (deadline <= now || (monitor && !cpu->wait.armed))
+		return;
+	cpu->wait.armed = monitor;
+	if (limit && limit < deadline - now)
+		wait_begin(cpu, limit, true, true);
+	else
+		wait_begin(cpu, deadline - now, true, false);
 }
-DEFINE_INSN(user_wait)
+
+static inline void umwait(struct cpu *cpu, const struct insn *insn) { user_wait(cpu, insn, true); }
+DEFINE_INSN(umwait)
+
+static inline void tpause(struct cpu *cpu, const struct insn *insn) { user_wait(cpu, insn, false); }
+DEFINE_INSN(tpause)
 
 /* ---- SMAP and protection keys ---- */
 

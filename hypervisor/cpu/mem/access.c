@@ -313,6 +313,15 @@ void mem_check_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t 
 	check_pages(cpu, linear, size, current_access(cpu) | ACCESS_WRITE);
 }
 
+uint64_t mem_check_physical(struct cpu *cpu, unsigned segment, uint64_t offset)
+{
+	uint64_t linear;
+
+	mem_check_read(cpu, segment, offset, 1);
+	linear = segment_linear(cpu, segment, offset, 1, ACCESS_READ);
+	return tlb_translate(cpu, linear, current_access(cpu))->physical | (linear & PAGE_MASK);
+}
+
 void mem_check_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size)
 {
 	uint64_t linear = checked_linear(cpu, segment, offset, size, ACCESS_READ);

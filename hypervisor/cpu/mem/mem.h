@@ -39,6 +39,8 @@ void mem_write_bytes(struct cpu *cpu, unsigned segment, uint64_t offset, const v
 /* Raises what a write of @size bytes would raise, and writes nothing. */
 void mem_check_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size);
 void mem_check_read(struct cpu *cpu, unsigned segment, uint64_t offset, size_t size);
+/* The same for one byte, and its physical address. */
+uint64_t mem_check_physical(struct cpu *cpu, unsigned segment, uint64_t offset);
 
 /*
  * Read-modify-write: translates once, for writing. mem_modify_begin() returns the old value,

@@ -128,6 +128,39 @@ void phys_set_code(struct phys_memory *memory, uint64_t address)
 	*flags |= PAGE_CODE;
 }
 
+void phys_set_monitored(struct phys_memory *memory, uint64_t address)
+{
+	struct memory_slot *slot = phys_slot(memory, address);
+	uint8_t *flags = slot ? &slot->flags[(address - slot->base) / PAGE_SIZE] : NULL;
+
+	if (!flags || *flags & PAGE_MONITORED)
+		return;
+	if (*flags == PAGE_DIRTY)
+		forget_writable(memory);
+	*flags |= PAGE_MONITORED;
+}
+
+/* The flag stays while a monitor is armed in the page. */
+static void tell_monitors(struct phys_memory *memory, uint8_t *flags, uint64_t address, size_t size)
+{
+	bool armed = false;
+
+	for (unsigned i = 0; i < memory->cpu_count; i++) {
+		struct cpu *cpu = memory->cpus[i];
+
+		if (!cpu->wait.armed)
+			continue;
+		if (address < cpu->wait.line + MONITOR_LINE && cpu->wait.line < address + size) {
+			cpu->wait.armed = false;
+			if (cpu->activity == ACTIVITY_MWAIT)
+				cpu->activity = ACTIVITY_ACTIVE;
+		}
+		armed |= cpu->wait.armed && !((cpu->wait.line ^ address) & ~PAGE_MASK);
+	}
+	if (!armed)
+		*flags &= (uint8_t)~PAGE_MONITORED;
+}
+
 void phys_clear_code(struct phys_memory *memory, uint64_t address)
 {
 	struct memory_slot *slot = phys_slot(memory, address);
@@ -146,6 +179,8 @@ void phys_page_written(struct phys_memory *memory, uint8_t *flags, uint64_t addr
 	}
 	if (*flags & PAGE_CODE)
 		tell_code_written(memory, address, size);
+	if (*flags & PAGE_MONITORED)
+		tell_monitors(memory, flags, address, size);
 }
 
 uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t size)

@@ -1,11 +1,11 @@
 /*
- * phys.h: the physical memory that a CPU sees: slots of host memory, with two facts
- * about each 4 KiB page: does it hold decoded code, and was it written since the last
- * time that someone asked.
+ * phys.h: the physical memory that CPUs see: slots of host memory, with three facts
+ * about each 4 KiB page: does it hold decoded code, was it written since the last
+ * time that someone asked, and does a CPU wait for a write.
  *
  * Every write to guest memory goes through here or through a writable TLB entry, which a
- * page gets only while it is dirty already and holds no code. So both facts are exact,
- * and a hot store pays for neither.
+ * page gets only while it is dirty already and nothing else. So these facts are exact,
+ * and a hot store pays for none.
  */
 #ifndef TRAPLINE_CPU_MEM_PHYS_H
 #define TRAPLINE_CPU_MEM_PHYS_H
@@ -19,7 +19,8 @@ struct trace_cache;
 
 enum page_flag {
 	PAGE_DIRTY = 1, /* written since phys_dirty_reset(); in the dirty list */
-	PAGE_CODE = 2   /* decoded traces came from it: writes must tell trace.c */
+	PAGE_CODE = 2,  /* decoded traces came from it: writes must tell trace.c */
+	PAGE_MONITORED = 4 /* a CPU's armed monitor may lie in it */
 };
 
 struct memory_slot {
@@ -60,6 +61,11 @@ void phys_detach(struct phys_memory *memory, struct cpu *cpu);
  */
 void phys_set_code(struct phys_memory *memory, uint64_t address);
 void phys_clear_code(struct phys_memory *memory, uint64_t address);
+
+/* The line of MONITOR_LINE bytes at cpu->wait.line of some CPU is watched from now on: a write to it disarms the
+ * monitor, and ends the wait of a CPU in ACTIVITY_MWAIT. No effect outside all slots. */
+#define MONITOR_LINE 64u
+void phys_set_monitored(struct phys_memory *memory, uint64_t address);
 
 /* Host address of guest-physical @address, NULL where no slot holds it. For reading only. */
 const uint8_t *phys_host(const struct phys_memory *memory, uint64_t address, struct memory_slot **slot);
