@@ -12,7 +12,7 @@ struct encoding {
 	unsigned prefix_count;
 	bool operand_override;
 	unsigned rex;
-	uint8_t opcode[4];
+	uint8_t opcode[8];
 	unsigned opcode_count;
 	int digit;          /* ModRM.reg, or -1 */
 	unsigned immediate; /* bytes */
@@ -39,7 +39,8 @@ static bool token_is_byte(const char *token)
 	return strlen(token) == 2 && isxdigit((unsigned char)token[0]) && isxdigit((unsigned char)token[1]);
 }
 
-static void read_byte(struct encoding *e, unsigned byte)
+/* False: there is no room. */
+static bool read_byte(struct encoding *e, unsigned byte)
 {
 	bool prefix = byte == 0x66 || byte == 0xf2 || byte == 0xf3 || byte == 0xf0;
 
@@ -47,14 +48,17 @@ static void read_byte(struct encoding *e, unsigned byte)
 		e->prefixes[e->prefix_count++] = (uint8_t)byte;
 	else if (e->opcode_count < sizeof(e->opcode))
 		e->opcode[e->opcode_count++] = (uint8_t)byte;
+	else
+		return false;
+	return true;
 }
 
 /* Reads one word of the notation; false if there is no such word. */
 static bool read_token(struct encoding *e, unsigned mode, const char *token)
 {
 	if (token_is_byte(token))
-		read_byte(e, (unsigned)strtoul(token, NULL, 16));
-	else if (!strcmp(token, "o16"))
+		return read_byte(e, (unsigned)strtoul(token, NULL, 16));
+	if (!strcmp(token, "o16"))
 		want_operand_size(e, mode, 16);
 	else if (!strcmp(token, "o32"))
 		want_operand_size(e, mode, 32);

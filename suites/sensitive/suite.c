@@ -66,6 +66,11 @@ FAMILY(extended_state)
 #include "extended_state.def"
 }
 
+FAMILY(vector)
+{
+#include "vector.def"
+}
+
 FAMILY(fsgsbase)
 {
 #include "fsgsbase.def"
@@ -128,6 +133,7 @@ void suite_rows(struct suite *suite)
 	privileged(&cell);
 	counters(&cell);
 	extended_state(&cell);
+	vector(&cell);
 	fsgsbase(&cell);
 	syscall(&cell);
 	waiting(&cell);
