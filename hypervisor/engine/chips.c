@@ -14,7 +14,14 @@
 static void eoi(void *owner, uint8_t vector) { ioapic_eoi(&((struct chips *)owner)->ioapic, vector); }
 static void retry(void *owner) { ioapic_retry(&((struct chips *)owner)->ioapic); }
 static uint8_t extint_acknowledge(void *owner) { return pic_acknowledge(&((struct chips *)owner)->pic); }
-static void pic_output(void *owner, bool raised) { apic_bus_extint(&((struct chips *)owner)->bus, raised); }
+/* To every LINT0, and to the I/O APIC's input 0 for those who take ExtINT there. */
+static void pic_output(void *owner, bool raised)
+{
+	struct chips *chips = owner;
+
+	apic_bus_extint(&chips->bus, raised);
+	ioapic_line(&chips->ioapic, 0, raised);
+}
 
 void chips_init(struct chips *chips)
 {

@@ -195,7 +195,13 @@ void soft_msi(struct engine *engine, uint64_t address, uint32_t data)
 	chips_msi(&soft_of(engine)->chips, address, data);
 }
 
-void soft_nmi(struct engine *engine, unsigned vcpu) { cpu_raise_nmi(soft_of(engine)->vcpu[vcpu].cpu); }
+void soft_nmi(struct engine *engine, unsigned vcpu) { lapic_nmi_pin(lapic_of(&soft_of(engine)->vcpu[vcpu])); }
+
+void soft_virtual_wire(struct engine *engine)
+{
+	if (!soft_of(engine)->chips.absent)
+		lapic_virtual_wire(lapic_of(&soft_of(engine)->vcpu[0]));
+}
 
 /* ---- state ---- */
 

@@ -298,5 +298,8 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 		error = boot_rom(&loader);
 	if (error && error != -EINVAL)
 		snprintf(why, size, "%s", strerror(-error));
+	/* A ROM is the firmware, and finds the machine as reset leaves it. */
+	if (!error && !machine->rom && machine->engine->ops->virtual_wire)
+		machine->engine->ops->virtual_wire(machine->engine);
 	return error;
 }
