@@ -12,7 +12,7 @@ import time
 from . import paths
 
 PACKAGES = ("linux-image-cloud-amd64", "busybox-static")
-MODULES = ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
+MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
            "virtio_console", "rng-core", "virtio-rng")
 
 
@@ -137,8 +137,8 @@ def folder():
 
 # ---- running it ----
 
-PROMPT = re.compile(rb"(?m)^/ # $|^~ # $")
-APPEND = "console=ttyS0 panic=-1"
+PROMPT = re.compile(rb"(?m)^/ # (?:\x1b\[6n)?")
+APPEND = "console=ttyS0 panic=-1 nmi_watchdog=0"
 TIMED = APPEND + " quiet cryptomgr.notests"
 
 
