@@ -7,11 +7,12 @@
 
 _Noreturn static void raise_gp0(struct cpu *cpu) { cpu_raise(cpu, VECTOR_GP, 0); }
 
-/* What follows from a change of mode or of how addresses are translated. */
-static void mode_changed(struct cpu *cpu, bool translation)
+/*
+ * What follows from a change of mode. Translations that depend on what has changed are dropped by tlb_select(),
+ * which knows what they depend on.
+ */
+static void mode_changed(struct cpu *cpu)
 {
-	if (translation)
-		tlb_flush_all(cpu);
 	cpu_mode_changed(cpu);
 	segment_derive_all(cpu);
 }
@@ -76,7 +77,7 @@ void control_write_cr0(struct cpu *cpu, uint64_t value)
 		cpu->efer = value & CR0_PG && cpu->efer & EFER_LME ? cpu->efer | EFER_LMA
 								   : cpu->efer & ~(uint64_t)EFER_LMA;
 	if (changed)
-		mode_changed(cpu, changed & (CR0_PG | CR0_PE | CR0_WP));
+		mode_changed(cpu);
 }
 
 /* ---- CR3 ---- */
@@ -99,7 +100,8 @@ void control_write_cr3(struct cpu *cpu, uint64_t value)
 	 * Translations are not tagged with a PCID, so that a write with bit 63 set drops them too: a
 	 * processor may always do so (SDM 3A 4.10.4.1).
 	 */
-	tlb_flush_non_global(cpu);
+	if (CHECK(TLB_CR3, true))
+		tlb_flush_non_global(cpu);
 }
 
 /* ---- CR4 ---- */
@@ -159,9 +161,6 @@ static void check_cr4(struct cpu *cpu, uint64_t value)
 		raise_gp0(cpu);
 }
 
-#define CR4_TRANSLATION                                                                                      \
-	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PKS)
-
 void control_write_cr4(struct cpu *cpu, uint64_t value)
 {
 	check_cr4(cpu, value);
@@ -173,7 +172,11 @@ void control_write_cr4(struct cpu *cpu, uint64_t value)
 			raise_gp0(cpu);
 	}
 	cpu->cr4 = value;
-	mode_changed(cpu, changed & CR4_TRANSLATION);
+	/* Neither changes what a translation is, so tlb_select() does not see them (SDM 3A 4.10.4.1). */
+	if (CHECK(TLB_CR4_PGE, changed & CR4_PGE) ||
+	    CHECK(TLB_CR4_PCIDE, changed & CR4_PCIDE && !(value & CR4_PCIDE)))
+		tlb_flush_all(cpu);
+	mode_changed(cpu);
 }
 
 /* ---- CR8, EFER, XCR0 ---- */
@@ -243,7 +246,7 @@ void control_write_efer(struct cpu *cpu, uint64_t value)
 	if (changed & EFER_LMSLE)
 		cpu_unmodelled(cpu, "EFER.LMSLE: segment limits in 64-bit mode");
 	cpu->efer = (value & ~(uint64_t)EFER_LMA) | kept;
-	mode_changed(cpu, changed & EFER_NXE);
+	mode_changed(cpu);
 }
 
 void control_write_xcr(struct cpu *cpu, uint32_t index, uint64_t value)

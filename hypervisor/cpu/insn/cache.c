@@ -16,7 +16,7 @@ static inline void invlpg(struct cpu *cpu, const struct insn *insn)
 	uint64_t linear =
 		(cpu->segment[insn->segment].linear_base + insn_offset(cpu, insn)) & cpu->linear_mask;
 
-	if (!cpu_64bit(cpu) || linear_is_canonical(cpu, linear))
+	if (CHECK(TLB_INVLPG, !cpu_64bit(cpu) || linear_is_canonical(cpu, linear)))
 		tlb_flush_page(cpu, linear);
 }
 DEFINE_INSN(invlpg)
@@ -38,9 +38,12 @@ static inline void invpcid(struct cpu *cpu, const struct insn *insn)
 		cpu_raise(cpu, VECTOR_GP, 0);
 	if (CHECK(INVPCID_CANONICAL, type == INVPCID_ADDRESS && !linear_is_canonical(cpu, descriptor[1])))
 		cpu_raise(cpu, VECTOR_GP, 0);
-	if (type == INVPCID_ADDRESS)
+	/* Translations are not tagged: what one PCID loses all lose, globals too. */
+	if (CHECK(TLB_INVPCID_ADDRESS, type == INVPCID_ADDRESS))
 		tlb_flush_page(cpu, descriptor[1]);
-	else
+	if (CHECK(TLB_INVPCID_CONTEXT, type == INVPCID_CONTEXT) ||
+	    CHECK(TLB_INVPCID_ALL_GLOBAL, type == INVPCID_ALL_GLOBAL) ||
+	    CHECK(TLB_INVPCID_ALL, type == INVPCID_ALL))
 		tlb_flush_all(cpu);
 }
 DEFINE_INSN(invpcid)

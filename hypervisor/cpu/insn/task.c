@@ -199,8 +199,10 @@ static void load_cr3(struct cpu *cpu, const struct task_switch *s)
 	if (s->narrow || !(cpu->cr0 & CR0_PG))
 		return;
 	cpu->cr3 = s->task.cr3;
-	tlb_flush_non_global(cpu);
-	trace_mapping_changed(cpu);
+	if (CHECK(TLB_TASK, true)) {
+		tlb_flush_non_global(cpu);
+		trace_mapping_changed(cpu);
+	}
 	if (!(cpu->cr4 & CR4_PAE))
 		return;
 	bool valid = pdptes_load(cpu, cpu->cr3);

@@ -102,7 +102,7 @@ void tlb_flush_page(struct cpu *cpu, uint64_t linear)
 	uint64_t index = tlb_index(linear);
 
 	/* The translation of a large page is kept in pieces; INVLPG drops all of it. */
-	if (linear >= cpu->tlbs[0].large_low && linear <= cpu->tlbs[0].large_high) {
+	if (CHECK(TLB_LARGE, linear >= cpu->tlbs[0].large_low && linear <= cpu->tlbs[0].large_high)) {
 		tlb_flush_all(cpu);
 		return;
 	}
@@ -187,7 +187,7 @@ void tlb_select(struct cpu *cpu)
 	enum tlb_context context = TLB_SUPERVISOR;
 	bool ac = cpu->rflags & RFLAGS_AC;
 
-	if (unlikely(inputs_changed(cpu)))
+	if (unlikely(inputs_changed(cpu)) && CHECK(TLB_CONTROLS, true))
 		tlb_flush_all(cpu);
 	if (cpu->cpl == 3)
 		context = ac && cpu->cr0 & CR0_AM ? TLB_USER_ALIGNED : TLB_USER;
@@ -200,7 +200,8 @@ void tlb_select(struct cpu *cpu)
 
 static _Noreturn void raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error)
 {
-	cpu->cr2 = linear;
+	if (CHECK(PAGE_FAULT_CR2, true))
+		cpu->cr2 = linear;
 	cpu_raise(cpu, VECTOR_PF, error);
 }
 
@@ -240,7 +241,7 @@ static void fill(struct cpu *cpu, struct tlb *tlb, uint64_t linear, const struct
 				  .physical = walked->physical,
 				  .rights = walked->rights,
 				  .watched = page_is_watched(cpu, linear)};
-	if (!walked->dirty)
+	if (CHECK(TLB_CLEAN, !walked->dirty))
 		slow->rights &= ~(1u << ACCESS_WRITE);
 	if (memory) {
 		slow->host = memory->host + (walked->physical - memory->base);

@@ -38,11 +38,11 @@ static uint32_t error_base(const struct cpu *cpu, unsigned access)
 	bool fetch_shown = cpu->cr4 & CR4_SMEP || (cpu->cr4 & CR4_PAE && cpu->efer & EFER_NXE);
 	uint32_t error = 0;
 
-	if (access & ACCESS_WRITE)
+	if (CHECK(ERROR_WRITE, access & ACCESS_WRITE))
 		error |= PF_W;
-	if (access & ACCESS_USER)
+	if (CHECK(ERROR_USER, access & ACCESS_USER))
 		error |= PF_U;
-	if (access & ACCESS_EXECUTE && fetch_shown)
+	if (CHECK(ERROR_FETCH, access & ACCESS_EXECUTE && fetch_shown))
 		error |= PF_I;
 	return error;
 }
@@ -64,7 +64,9 @@ static uint32_t key_denies(const struct trail *trail)
 	bool writes_obey = trail->access & ACCESS_USER || cpu->cr0 & CR0_WP;
 	uint32_t denied = 0;
 
-	if (!trail->user || !(cpu->cr4 & CR4_PKE) || !(cpu->efer & EFER_LMA))
+	if (!(cpu->cr4 & CR4_PKE) || CHECK(PKU_MODE, !(cpu->efer & EFER_LMA)))
+		return 0;
+	if (CHECK(PKU_SUPERVISOR_PAGE, !trail->user && (access_disable || write_disable)))
 		return 0;
 	if (CHECK(PKU_AD, access_disable))
 		denied |= ALLOW_READ | ALLOW_WRITE;
@@ -113,8 +115,10 @@ static void set_accessed_above(const struct trail *trail)
 {
 	if (trail->access & ACCESS_PROBE)
 		return;
-	for (unsigned i = 0; i + 1 < trail->depth; i++)
-		set_entry_bits(trail, i, PTE_A);
+	for (unsigned i = 0; i + 1 < trail->depth; i++) {
+		if (CHECK(ACCESSED_TABLE, !(trail->entry[i] & PTE_A)))
+			set_entry_bits(trail, i, PTE_A);
+	}
 }
 
 /*
@@ -126,14 +130,18 @@ static bool finish(struct trail *trail, struct walk *result, uint64_t base, uint
 	uint32_t wanted = right_wanted(trail->access), by_key = key_denies(trail);
 	uint32_t denied = trail->access & ACCESS_USER ? user_denied(trail) : supervisor_denied(trail);
 	unsigned last = trail->depth - 1;
+	uint64_t flags = 0;
 
 	if (CHECK(PTE_NX, !trail->executable))
 		denied |= ALLOW_EXECUTE;
 	set_accessed_above(trail);
 	if ((denied | by_key) & wanted)
-		return fail(result, trail, PF_P | (by_key & wanted ? PF_PK : 0));
-	if (!probe)
-		set_entry_bits(trail, last, write ? PTE_A | PTE_D : PTE_A);
+		return fail(result, trail, PF_P | (CHECK(ERROR_KEY, by_key & wanted) ? PF_PK : 0));
+	if (CHECK(ACCESSED_PAGE, !probe && !(trail->entry[last] & PTE_A)))
+		flags |= PTE_A;
+	if (CHECK(DIRTY_PAGE, !probe && write && !(trail->entry[last] & PTE_D)))
+		flags |= PTE_D;
+	set_entry_bits(trail, last, flags);
 	result->physical = base + (trail->linear & (size - 1) & ~PAGE_MASK);
 	result->size = size;
 	result->rights = ALLOW_ALL & ~(denied | by_key);
@@ -167,7 +175,7 @@ static uint64_t reserved_32(const struct cpu *cpu, uint64_t entry, unsigned leve
 {
 	uint64_t reserved = 0;
 
-	if (!(cpu->cr4 & CR4_PSE))
+	if (CHECK(RESERVED_WITHOUT_PSE, !(cpu->cr4 & CR4_PSE)))
 		return 0;
 	if (level == 1)
 		return cpu_has(cpu, FEATURE_pat) ? 0 : PTE_PS;
@@ -178,7 +186,9 @@ static uint64_t reserved_32(const struct cpu *cpu, uint64_t entry, unsigned leve
 	if (!cpu_has(cpu, FEATURE_pse36))
 		return reserved | BITS(21, 13);
 	/* Bits 20:13 are bits 39:32 of the address, as far as it goes. */
-	return reserved | 1ull << 21 | (BITS(39, 32) & ~cpu->physical_mask) >> 19;
+	if (CHECK(RESERVED_PSE36, entry & 1ull << 21))
+		reserved |= 1ull << 21;
+	return reserved | (BITS(39, 32) & ~cpu->physical_mask) >> 19;
 }
 
 static bool walk_32(struct trail *trail, struct walk *result)
@@ -192,7 +202,7 @@ static bool walk_32(struct trail *trail, struct walk *result)
 	entry = trail->entry[0];
 	if (CHECK(PTE_RESERVED, entry & reserved_32(cpu, entry, 2)))
 		return fail(result, trail, PF_P | PF_RSVD);
-	if (entry & PTE_PS && cpu->cr4 & CR4_PSE)
+	if (CHECK(PDE_4M, entry & PTE_PS && cpu->cr4 & CR4_PSE))
 		return finish(trail, result,
 			      ((entry & BITS(31, 22)) | (entry & BITS(20, 13)) << 19) & cpu->physical_mask,
 			      1ull << 22);
@@ -210,20 +220,22 @@ static bool walk_32(struct trail *trail, struct walk *result)
 static uint64_t reserved_64(const struct cpu *cpu, uint64_t entry, unsigned level)
 {
 	bool ia32e = cpu->efer & EFER_LMA, large = entry & PTE_PS;
-	uint64_t reserved = ADDRESS_BITS & ~cpu->physical_mask;
+	uint64_t beyond = ADDRESS_BITS & ~cpu->physical_mask, reserved = 0;
 
-	if (!(cpu->efer & EFER_NXE))
+	if (CHECK(RESERVED_WIDTH, entry & beyond))
+		reserved |= beyond;
+	if (CHECK(RESERVED_XD, entry & PTE_NX && !(cpu->efer & EFER_NXE)))
 		reserved |= PTE_NX;
-	if (!ia32e)
+	if (CHECK(RESERVED_PAE, !ia32e && entry & BITS(62, 52)))
 		reserved |= BITS(62, 52);
-	if (level >= 4 || (level == 3 && !cpu_has(cpu, FEATURE_pdpe1gb)))
+	if (CHECK(RESERVED_PS, large && (level >= 4 || (level == 3 && !cpu_has(cpu, FEATURE_pdpe1gb)))))
 		reserved |= PTE_PS;
 	/* Where the last level has G, AMD's PML4E and PML5E must have zero (APM 2 5.3.3, figures). */
-	if (level >= 4 && cpu->profile->vendor == VENDOR_AMD)
+	if (CHECK(RESERVED_UPPER_G, entry & PTE_G && level >= 4 && cpu->profile->vendor == VENDOR_AMD))
 		reserved |= PTE_G;
-	if (level == 3 && large)
+	if (CHECK(RESERVED_1G, level == 3 && large && entry & BITS(29, 13)))
 		reserved |= BITS(29, 13);
-	if (level == 2 && large)
+	if (CHECK(RESERVED_2M, level == 2 && large && entry & BITS(20, 13)))
 		reserved |= BITS(20, 13);
 	return reserved;
 }
@@ -243,7 +255,7 @@ static bool walk_64(struct trail *trail, struct walk *result, uint64_t table, un
 		entry = trail->entry[trail->depth - 1];
 		if (CHECK(PTE_RESERVED, entry & reserved_64(cpu, entry, level)))
 			return fail(result, trail, PF_P | PF_RSVD);
-		if (level == 1 || (level <= 3 && entry & PTE_PS))
+		if (level == 1 || CHECK(LARGE_PAGE, level <= 3 && entry & PTE_PS))
 			return finish(trail, result, entry & ADDRESS_BITS & ~(size - 1) & cpu->physical_mask,
 				      size);
 		table = entry & ADDRESS_BITS & cpu->physical_mask;
@@ -254,7 +266,7 @@ static bool walk_pae(struct trail *trail, struct walk *result)
 {
 	uint64_t pdpte = trail->cpu->pdpte[trail->linear >> 30 & 3];
 
-	if (CHECK(PTE_PRESENT, !(pdpte & PTE_P)))
+	if (CHECK(PDPTE_PRESENT, !(pdpte & PTE_P)))
 		return fail(result, trail, 0);
 	return walk_64(trail, result, pdpte & ADDRESS_BITS & trail->cpu->physical_mask, 2);
 }
@@ -277,7 +289,7 @@ bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result
 	}
 	if (cpu->efer & EFER_LMA)
 		return walk_64(&trail, result, cpu->cr3 & ADDRESS_BITS & cpu->physical_mask,
-			       cpu->cr4 & CR4_LA57 ? 5 : 4);
+			       CHECK(FIVE_LEVELS, cpu->cr4 & CR4_LA57) ? 5 : 4);
 	trail.linear &= BITS(31, 0);
 	return cpu->cr4 & CR4_PAE ? walk_pae(&trail, result) : walk_32(&trail, result);
 }
