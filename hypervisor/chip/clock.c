@@ -42,6 +42,7 @@ static void fire_one(struct clock *clock)
 		if (due != clock->next)
 			continue;
 		timer->at = CLOCK_NEVER;
+		clock->fired++;
 		find_next(clock);
 		timer->fired(timer->owner, due);
 		return;

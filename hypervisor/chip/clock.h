@@ -36,7 +36,8 @@ struct clock {
 	/* The next timer is due earlier than it was (within a bus call too). */
 	void (*changed)(void *owner);
 
-	uint64_t next; /* when the next timer is due; CLOCK_NEVER: none is armed */
+	uint64_t fired; /* how often a timer has */
+	uint64_t next;  /* when the next timer is due; CLOCK_NEVER: none is armed */
 	unsigned count;
 	struct clock_timer *timer[CLOCK_TIMERS_MAX];
 };

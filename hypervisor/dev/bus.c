@@ -94,6 +94,8 @@ static void perform(struct bus *bus, struct bus_access *access)
 		bus_refuse(bus, access);
 		return;
 	}
+	if (!range->ops->apart)
+		bus->changed = true;
 	if (access->write)
 		range->ops->write(range->device, offset, access->size, access->value);
 	else

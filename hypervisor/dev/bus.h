@@ -17,6 +17,7 @@ struct bus_ops {
 	const char *name;
 	unsigned width; /* widest access that the device takes; wider ones come as several, lowest first */
 	bool reaches;   /* an access that begins in the range is the device's even where it ends behind it */
+	bool apart;     /* an access changes nothing beyond this device and its interrupt line */
 	uint64_t (*read)(void *device, uint64_t offset, unsigned size);
 	void (*write)(void *device, uint64_t offset, unsigned size, uint64_t value);
 };
@@ -38,6 +39,7 @@ struct bus_access {
 
 struct bus {
 	void *owner;
+	bool changed; /* set by each access to a device that is not apart; for whoever puts devices back */
 	void (*unclaimed)(void *owner, const struct bus_access *access);
 	void (*traced)(void *trace_owner, const struct bus_access *access); /* each access, when not NULL */
 	void *trace_owner;

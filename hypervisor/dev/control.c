@@ -48,7 +48,7 @@ static void control_write(void *device, uint64_t offset, unsigned size, uint64_t
 }
 
 static const struct bus_ops control_ops = {
-	.name = "control device", .width = 4, .read = control_read, .write = control_write};
+	.name = "control device", .width = 4, .apart = true, .read = control_read, .write = control_write};
 
 int control_attach(struct control *control, struct bus *bus)
 {

@@ -58,11 +58,11 @@ static void post_write(void *device, uint64_t offset, unsigned size, uint64_t va
 }
 
 static const struct bus_ops console_ops = {
-	.name = "debug console", .width = 1, .read = console_read, .write = console_write};
+	.name = "debug console", .width = 1, .apart = true, .read = console_read, .write = console_write};
 static const struct bus_ops exit_ops = {
-	.name = "debug exit", .width = 4, .read = exit_read, .write = exit_write};
+	.name = "debug exit", .width = 4, .apart = true, .read = exit_read, .write = exit_write};
 static const struct bus_ops post_ops = {
-	.name = "diagnostic port", .width = 4, .read = post_read, .write = post_write};
+	.name = "diagnostic port", .width = 4, .apart = true, .read = post_read, .write = post_write};
 
 int debug_attach(struct debug *debug, struct bus *bus)
 {

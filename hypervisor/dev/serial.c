@@ -69,7 +69,8 @@ STATE_TABLE(serial_state, "serial", 2, fields, loaded);
 /* Start bit, data, parity and stop bits, of 16 * divisor clocks of 1.8432 MHz each; four of these. */
 static uint64_t timeout_ns(const struct serial *serial)
 {
-	uint64_t half_bits = 2 * (1u + 5u + (serial->lcr & LCR_DATA) + (serial->lcr & LCR_PARITY ? 1u : 0u) + 1u);
+	uint64_t half_bits =
+		2 * (1u + 5u + (serial->lcr & LCR_DATA) + (serial->lcr & LCR_PARITY ? 1u : 0u) + 1u);
 
 	if (serial->lcr & LCR_STOP)
 		half_bits += serial->lcr & LCR_DATA ? 2u : 1u;
@@ -90,7 +91,8 @@ static void restart_timeout(struct serial *serial)
 	bool waiting = (serial->fcr & FCR_ENABLE) && serial->fifo_count;
 
 	serial->timed_out = waiting && !serial->clock;
-	set_timeout(serial, waiting && serial->clock ? clock_now(serial->clock) + timeout_ns(serial) : CLOCK_NEVER);
+	set_timeout(serial,
+		    waiting && serial->clock ? clock_now(serial->clock) + timeout_ns(serial) : CLOCK_NEVER);
 }
 
 static void empty_fifo(struct serial *serial)
@@ -366,7 +368,7 @@ static void serial_write(void *device, uint64_t offset, unsigned size, uint64_t 
 }
 
 static const struct bus_ops serial_ops = {
-	.name = "serial", .width = 1, .read = serial_read, .write = serial_write};
+	.name = "serial", .width = 1, .apart = true, .read = serial_read, .write = serial_write};
 
 int serial_attach(struct serial *serial, struct bus *bus, uint16_t first)
 {

@@ -133,7 +133,10 @@ static void pci_line(void *owner, unsigned irq, bool raised)
 
 static void serial_line(void *owner, bool raised)
 {
-	interrupt_lines_set(&((struct machine *)owner)->platform.lines, LINE_SERIAL, SERIAL1_IRQ, raised);
+	struct machine *machine = owner;
+
+	machine->bus.changed = true;
+	interrupt_lines_set(&machine->platform.lines, LINE_SERIAL, SERIAL1_IRQ, raised);
 }
 
 static void pci_msi(void *owner, uint64_t address, uint32_t data)
@@ -210,8 +213,8 @@ void *machine_device(struct machine *machine, unsigned index, const struct state
 	switch (index) {
 	case 0: *table = &serial_state; return &machine->serial;
 	case 1: *table = &debug_state; return &machine->debug;
-	case 2: *table = &pci_state; return &machine->pci;
-	case 3: *table = &control_state; return &machine->control;
+	case 2: *table = &control_state; return &machine->control;
+	case MACHINE_APART: *table = &pci_state; return &machine->pci;
 	case 4: *table = &pci_host_bridge_state; return &machine->pci.host_bridge;
 	case 5: *table = &pci_isa_bridge_state; return &machine->pci.isa_bridge;
 	default: index -= 6; break;

@@ -111,7 +111,11 @@ bool machine_write(struct machine *machine, uint64_t address, const void *from, 
 /* Maps @size bytes (a multiple of 4096, at most ROM_MAX) read-only below 4 GiB. 0, -ENOMEM, -EINVAL. */
 int machine_add_rom(struct machine *machine, const uint8_t *data, size_t size);
 
-/* Each device with its table, for whoever walks them: NULL past the last. */
+/*
+ * Each device with its table, for whoever walks them: NULL past the last. Those from MACHINE_APART on have not changed
+ * while machine->bus.changed stayed false and no timer fired; who changes one from outside sets that.
+ */
+#define MACHINE_APART 3u
 void *machine_device(struct machine *machine, unsigned index, const struct state_table **table);
 
 /* Nanoseconds of the monotonic clock. */

@@ -43,7 +43,7 @@ static bool clean(const struct machine *machine)
 }
 
 /* Median nanoseconds of a restore behind @pages written pages; 0 where something failed. */
-static uint64_t measure(struct machine *machine, const struct snapshot *snapshot, unsigned pages)
+static uint64_t measure(struct machine *machine, struct snapshot *snapshot, unsigned pages)
 {
 	static uint64_t taken[ROUNDS];
 

@@ -96,14 +96,22 @@ int snapshot_take(struct snapshot *snapshot, struct machine *machine)
 	save_parts(machine, chip_at, snapshot->chips);
 	for (unsigned i = 0; i < machine->vcpu_count; i++)
 		ops->vcpu_save(machine->vcpus[i], &snapshot->vcpus[i]);
+	machine->bus.changed = false;
+	snapshot->fired = machine->clock.fired;
 	return 0;
+}
+
+/* Whether a device may have changed that is not put back in any case. */
+static bool devices_changed(const struct snapshot *snapshot, const struct machine *machine)
+{
+	return machine->bus.changed || machine->clock.fired != snapshot->fired;
 }
 
 /*
  * The time comes first, as timers are armed and TSCs set by it. The chips come last: what devices do to their
  * lines while they are loaded is put right then. Most cases touch no chip.
  */
-int snapshot_restore(const struct snapshot *snapshot, struct machine *machine)
+int snapshot_restore(struct snapshot *snapshot, struct machine *machine)
 {
 	const struct engine_ops *ops = machine->engine->ops;
 	int error;
@@ -111,7 +119,8 @@ int snapshot_restore(const struct snapshot *snapshot, struct machine *machine)
 	ops->dirty_restore(machine->engine, snapshot->image, snapshot->size);
 	error = load_parts(machine, chip_at, snapshot->chips, 0, 0);
 	if (!error)
-		error = load_parts(machine, machine_device, snapshot->devices, 0, UINT_MAX);
+		error = load_parts(machine, machine_device, snapshot->devices, 0,
+				   devices_changed(snapshot, machine) ? UINT_MAX : MACHINE_APART - 1);
 	for (unsigned i = 0; i < machine->vcpu_count && !error; i++)
 		error = ops->vcpu_load(machine->vcpus[i], &snapshot->vcpus[i]);
 	if (!error && ops->chips_changed(machine->engine)) {
@@ -119,6 +128,8 @@ int snapshot_restore(const struct snapshot *snapshot, struct machine *machine)
 		if (!error)
 			error = ops->chips_store(machine->engine);
 	}
+	machine->bus.changed = false;
+	snapshot->fired = machine->clock.fired;
 	return error;
 }
 

@@ -15,12 +15,13 @@ struct snapshot {
 	uint8_t *devices; /* each saved device, one after the other */
 	uint8_t *chips;   /* likewise those of the engine, its time among them */
 	struct vcpu_state *vcpus;
+	uint64_t fired; /* of the machine's clock, when it was taken or restored last */
 };
 
 /* Takes it; from here on the engine logs dirty pages for snapshot_restore(). 0, -ENOMEM. */
 int snapshot_take(struct snapshot *snapshot, struct machine *machine);
 /* 0, or a negative errno: -EINVAL where the engine or a device refuses its state. */
-int snapshot_restore(const struct snapshot *snapshot, struct machine *machine);
+int snapshot_restore(struct snapshot *snapshot, struct machine *machine);
 void snapshot_free(struct snapshot *snapshot);
 
 #endif
