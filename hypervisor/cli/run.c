@@ -21,7 +21,7 @@ static void catch_signals(void)
 	sigaction(SIGHUP, &action, NULL);
 }
 
-static int load(struct machine *machine, const struct run_options *options, const struct cli_image *opened)
+int run_load(struct machine *machine, const struct run_options *options, const struct cli_image *opened)
 {
 	struct boot_options boot = {.append = options->append, .seed = options->seed};
 	uint8_t *initrd = NULL;
@@ -107,7 +107,7 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 		return cli_fail(EXIT_USAGE, "--engine %s: %s", options->engine_text, why);
 	if (error)
 		return cli_fail(EXIT_HARNESS, "no machine: %s", why);
-	code = load(*machine, options, opened);
+	code = run_load(*machine, options, opened);
 	if (code)
 		run_free(*machine);
 	return code;

@@ -32,6 +32,7 @@ struct run_options {
 	uint64_t max_insns; /* 0: not given */
 	double timeout;     /* seconds; 0: not given */
 	bool json, invert, fail_fast, open_bus, list_breaks, statistics, coverage;
+	bool reboot; /* a reset boots the image again */
 	struct patterns patterns;
 };
 
@@ -47,6 +48,9 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 		const struct machine_config *config);
 /* Frees it, and closes the disks that it had. */
 void run_free(struct machine *machine);
+
+/* Puts the image into a machine that is in its reset state. 0, or an exit code after a message. */
+int run_load(struct machine *machine, const struct run_options *options, const struct cli_image *opened);
 
 /* --statistics: what the engine counted, a line each on standard error. */
 void run_statistics(const struct run_options *options, const struct machine *machine);

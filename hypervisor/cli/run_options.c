@@ -25,7 +25,8 @@ static const char help[] =
 	"                        the same run for the same N (default 0)\n"
 	"  --slice N             under soft, most instructions of a vCPU's turn, down to 1 (default 4096)\n"
 	"  --append STRING       command line for the guest\n"
-	"  --rtc TIME            what the real-time clock begins with: YYYY-MM-DDTHH:MM:SS, or host for this\n"
+	"  --rtc TIME            what the real-time clock begins with: YYYY-MM-DDTHH:MM:SS, or host for "
+	"this\n"
 	"                        machine's time (UTC; default 2026-01-01T00:00:00)\n"
 	"  --no-hpet             a machine without HPET\n"
 	"  --initrd FILE         Linux's initrd, or the first module of multiboot and PVH\n"
@@ -41,6 +42,8 @@ static const char help[] =
 	"                        not under kvm, which does not count\n"
 	"  --timeout SECONDS     time limit, of each case (default 10) or of the guest (none)\n"
 	"  --statistics          at the end, what the engine counted (exits, under kvm), on standard error\n"
+	"  --reboot              a guest that resets the machine boots again, as does a triple fault;\n"
+	"  --no-reboot           either ends the run (default)\n"
 	"  --open-bus            accesses that no device claims read as ones instead of ending the run\n"
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
 	"  --list-breaks         the names that --break takes\n"
@@ -49,7 +52,8 @@ static const char help[] =
 	"  --invert              judge each case against the opposite of its expectation\n"
 	"Exit codes: 0 all as expected, 1 not, 2 wrong command line or file, 3 the harness failed or the "
 	"run\n"
-	"is incomplete, 5 no case was selected, 128+n stopped by signal n. Of a guest without cases, 0 is also power-off,\n"
+	"is incomplete, 5 no case was selected, 128+n stopped by signal n. Of a guest without cases, 0 is "
+	"also power-off,\n"
 	"4 a reset, 6 a triple fault.\n";
 
 enum {
@@ -74,6 +78,8 @@ enum {
 	TIMEOUT,
 	STATISTICS,
 	OPEN_BUS,
+	REBOOT,
+	NO_REBOOT,
 	BREAK,
 	LIST_BREAKS,
 	COVERAGE,
@@ -103,6 +109,8 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"timeout", required_argument, NULL, TIMEOUT},
 				      {"statistics", no_argument, NULL, STATISTICS},
 				      {"open-bus", no_argument, NULL, OPEN_BUS},
+				      {"reboot", no_argument, NULL, REBOOT},
+				      {"no-reboot", no_argument, NULL, NO_REBOOT},
 				      {"break", required_argument, NULL, BREAK},
 				      {"list-breaks", no_argument, NULL, LIST_BREAKS},
 				      {"coverage", no_argument, NULL, COVERAGE},
@@ -201,9 +209,11 @@ static int parse_rtc(struct run_options *options, const char *text)
 		options->rtc_text = now;
 		return 0;
 	}
-	if (sscanf(text, "%4u-%2u-%2uT%2u:%2u:%2u%n", &year, &month, &day, &hour, &minute, &second, &end) != 6 ||
+	if (sscanf(text, "%4u-%2u-%2uT%2u:%2u:%2u%n", &year, &month, &day, &hour, &minute, &second, &end) !=
+		    6 ||
 	    text[end] || !rtc_seconds(year, month, day, hour, minute, second, &options->rtc_start))
-		return cli_fail(EXIT_USAGE, "--rtc %s: not a time such as 2026-01-31T23:59:59, nor host", text);
+		return cli_fail(EXIT_USAGE, "--rtc %s: not a time such as 2026-01-31T23:59:59, nor host",
+				text);
 	options->rtc_text = text;
 	return 0;
 }
@@ -251,6 +261,8 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case TIMEOUT: return parse_timeout(options, value);
 	case STATISTICS: options->statistics = true; return 0;
 	case OPEN_BUS: options->open_bus = true; return 0;
+	case REBOOT: options->reboot = true; return 0;
+	case NO_REBOOT: options->reboot = false; return 0;
 	case BREAK: return parse_break(options, value);
 	case LIST_BREAKS: options->list_breaks = true; return 0;
 	case COVERAGE: options->coverage = true; return 0;
@@ -267,7 +279,8 @@ int run_parse(int argc, char **argv, struct run_options *options)
 
 	*options = (struct run_options){.engine = &engine_soft,
 					.engine_text = engine_soft.name,
-					.memory = MEMORY_DEFAULT, .rtc_start = RTC_START_DEFAULT,
+					.memory = MEMORY_DEFAULT,
+					.rtc_start = RTC_START_DEFAULT,
 					.vcpus = 1};
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
 		code = parse_option(options, option, optarg);
@@ -334,6 +347,7 @@ char *run_again(const struct run_options *options)
 	if (options->timeout > 0)
 		line_format(&line, " --timeout %g", options->timeout);
 	line_text(&line, options->open_bus ? " --open-bus" : "");
+	line_text(&line, options->reboot ? " --reboot" : "");
 	line_text(&line, options->invert ? " --invert" : "");
 	line_add(&line, (struct span){"", 1});
 	return line.at;

@@ -115,6 +115,29 @@ static int start_trace(struct plain *plain, struct tracer *tracer)
 	return ops->trace(plain->machine->engine, &tracer->trace);
 }
 
+/* As often as the guest resets the machine, where the user wants that. An exit code. */
+static int run_guest(struct plain *plain, const struct run_options *options, const struct cli_image *opened,
+		     struct machine_limits limits)
+{
+	const struct engine_ops *ops = plain->machine->engine->ops;
+
+	for (;;) {
+		uint64_t began = ops->retired(plain->machine->engine);
+		const struct machine_end *end = machine_run(plain->machine, &limits);
+		uint64_t spent = ops->retired(plain->machine->engine) - began;
+		int code;
+
+		if (!options->reboot || (end->event != MACHINE_RESET && end->event != MACHINE_SHUTDOWN))
+			return finish(plain, end);
+		if (limits.insns != UINT64_MAX)
+			limits.insns -= spent < limits.insns ? spent : limits.insns;
+		machine_reset(plain->machine);
+		code = run_load(plain->machine, options, opened);
+		if (code)
+			return code;
+	}
+}
+
 int run_plain(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer)
 {
 	static struct plain plain = {.serial.fd = STDOUT_FILENO, .console.fd = STDERR_FILENO};
@@ -138,7 +161,7 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 		 !options->engine->break_check(plain.machine->engine, options->break_check))
 		code = cli_fail(EXIT_USAGE, "--break %s: no check is called that", options->break_check);
 	else
-		code = finish(&plain, machine_run(plain.machine, &limits));
+		code = run_guest(&plain, options, opened, limits);
 	run_statistics(options, plain.machine);
 	run_free(plain.machine);
 	return code;

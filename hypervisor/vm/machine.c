@@ -112,8 +112,8 @@ static void virtio_sent(void *owner, uint8_t byte)
 static void no_interrupts(struct machine *machine)
 {
 	end_with(machine, MACHINE_FAILED, 0);
-	snprintf(machine->end.why, sizeof(machine->end.why), "the %s engine delivers no interrupts of devices",
-		 machine->engine->ops->name);
+	snprintf(machine->end.why, sizeof(machine->end.why),
+		 "the %s engine delivers no interrupts of devices", machine->engine->ops->name);
 }
 
 static void line_changed(void *owner, unsigned irq, bool raised)
@@ -340,6 +340,18 @@ void machine_free(struct machine *machine)
 	free(machine);
 }
 
+/* The levels of lines follow from the devices', which tell them to chips that are reset before. */
+void machine_reset(struct machine *machine)
+{
+	machine->bus.changed = true;
+	machine->engine->ops->reset(machine->engine);
+	serial_reset(&machine->serial);
+	pci_reset(&machine->pci);
+	platform_reset(&machine->platform);
+	peripherals_reset(&machine->peripherals);
+	machine->control.ready = 0;
+}
+
 uint8_t *machine_ram(struct machine *machine, uint64_t address, uint64_t size)
 {
 	uint64_t memory = machine->config.memory, low = memory_low(memory);
@@ -358,8 +370,12 @@ bool machine_write(struct machine *machine, uint64_t address, const void *from, 
 
 int machine_add_rom(struct machine *machine, const uint8_t *data, size_t size)
 {
-	if (machine->rom || size == 0 || size % 4096 || size > ROM_MAX)
+	if (size == 0 || size % 4096 || size > ROM_MAX || (machine->rom && size != machine->rom_size))
 		return -EINVAL;
+	if (machine->rom) {
+		memcpy(machine->rom, data, size);
+		return 0;
+	}
 	machine->rom = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (machine->rom == MAP_FAILED) {
 		machine->rom = NULL;

@@ -101,6 +101,10 @@ struct machine {
 int machine_new(struct machine **machine, const struct machine_config *config, char *why, size_t size);
 void machine_free(struct machine *machine);
 
+/* RESET: processors, chips and devices are as after machine_new(); memory, disks, time and the levels of lines that
+ * devices drive stay. Booting an image again is the caller's. */
+void machine_reset(struct machine *machine);
+
 /* Runs until something ends it; machine->end says what, and is returned. */
 const struct machine_end *machine_run(struct machine *machine, const struct machine_limits *limits);
 
@@ -108,7 +112,8 @@ const struct machine_end *machine_run(struct machine *machine, const struct mach
 uint8_t *machine_ram(struct machine *machine, uint64_t address, uint64_t size);
 /* Writes to RAM. False: not all of it is RAM. */
 bool machine_write(struct machine *machine, uint64_t address, const void *from, size_t size);
-/* Maps @size bytes (a multiple of 4096, at most ROM_MAX) read-only below 4 GiB. 0, -ENOMEM, -EINVAL. */
+/* Maps @size bytes (a multiple of 4096, at most ROM_MAX) read-only below 4 GiB; once, but for the same size again.
+ * 0, -ENOMEM, -EINVAL. */
 int machine_add_rom(struct machine *machine, const uint8_t *data, size_t size);
 
 /*
