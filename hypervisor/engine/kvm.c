@@ -1,10 +1,11 @@
 /*
  * Any device that speaks the KVM ABI as an engine: vCPUs and how they run.
  *
- * There is no interrupt chip in the kernel: the machine's own devices are the vm's, and HLT comes back
- * to us. There is no count of instructions either; so that the caller keeps hold of the run, a timer's
- * signal ends KVM_RUN now and then. The signal is blocked in the thread and open only within KVM_RUN,
- * hence never lost, and no handler is needed.
+ * There is no interrupt chip in the kernel (kvm_chips.c), so HLT comes back to us. There is no count of
+ * instructions either; so that the caller keeps hold of the run, timers come in time and vCPUs take turns, a
+ * timer's signal ends KVM_RUN now and then. The signal is blocked in the thread and open only within KVM_RUN,
+ * hence never lost, and no handler is needed. All vCPUs run on the caller's thread, one at a time: what a
+ * guest's chips and devices see is in one order, and no lock is needed.
  */
 #include "engine/kvm.h"
 
@@ -22,8 +23,9 @@
 
 #include "x86/registers.h"
 
-/* How long run() may keep its caller waiting. */
-#define SLICE_NS 20000000
+/* How long run() may keep its caller waiting, and a turn while another vCPU can run. */
+#define SLICE_NS 20000000u
+#define TURN_NS  1000000u
 
 #define KICK_SIGNAL (SIGRTMIN + 3)
 
@@ -34,7 +36,7 @@ static enum engine_exit fail(struct kvm_vcpu *vcpu, const char *format, ...)
 	va_list arguments;
 
 	va_start(arguments, format);
-	vsnprintf(vcpu->failure, sizeof(vcpu->failure), format, arguments);
+	vsnprintf(kvm_engine_of(vcpu)->failure, KVM_FAILURE_MAX, format, arguments);
 	va_end(arguments);
 	return ENGINE_FAILED;
 }
@@ -50,6 +52,7 @@ static void kick_set(sigset_t *set)
 /* The kernel's own form of a signal set is 64 bits. */
 static int open_kick(struct kvm_vcpu *vcpu)
 {
+	struct kvm_engine *kvm = kvm_engine_of(vcpu);
 	/* struct kvm_signal_mask: a length, and that many bytes right behind it. */
 	struct __attribute__((packed)) {
 		uint32_t size;
@@ -64,18 +67,20 @@ static int open_kick(struct kvm_vcpu *vcpu)
 	for (int number = 1; number <= 64; number++)
 		if (number != KICK_SIGNAL && sigismember(&old, number) == 1)
 			mask.bits |= 1ull << (number - 1);
-	if (ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask) ||
-	    timer_create(CLOCK_MONOTONIC, &event, &vcpu->timer))
+	if (ioctl(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask))
 		return -errno;
-	vcpu->has_timer = true;
+	if (!kvm->has_slice && timer_create(CLOCK_MONOTONIC, &event, &kvm->slice))
+		return -errno;
+	kvm->has_slice = true;
 	return 0;
 }
 
-static void set_slice(struct kvm_vcpu *vcpu, long ns)
+/* The signal comes after @ns, and then again soon, should it have come between two entries. 0: no more. */
+static void set_slice(const struct kvm_engine *kvm, uint64_t ns)
 {
-	struct itimerspec slice = {.it_value.tv_nsec = ns, .it_interval.tv_nsec = ns};
+	struct itimerspec slice = {.it_value.tv_nsec = (long)ns, .it_interval.tv_nsec = ns ? TURN_NS : 0};
 
-	timer_settime(vcpu->timer, 0, &slice, NULL);
+	timer_settime(kvm->slice, 0, &slice, NULL);
 }
 
 static void drain_kick(void)
@@ -111,13 +116,15 @@ static void port_access(struct kvm_vcpu *vcpu)
 
 static void memory_access(struct kvm_vcpu *vcpu)
 {
-	const struct engine_bus *bus = &kvm_engine_of(vcpu)->bus;
+	struct kvm_engine *kvm = kvm_engine_of(vcpu);
 	struct kvm_run *run = vcpu->run;
 
 	if (run->mmio.is_write)
-		bus->mmio_write(bus->owner, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+		chips_mmio_write(&kvm->chips, &kvm->bus, vcpu->vcpu.number, run->mmio.phys_addr, run->mmio.data,
+				 run->mmio.len);
 	else
-		bus->mmio_read(bus->owner, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+		chips_mmio_read(&kvm->chips, &kvm->bus, vcpu->vcpu.number, run->mmio.phys_addr, run->mmio.data,
+				run->mmio.len);
 }
 
 /* An instruction that the device does not carry out, by its bytes where it tells them. */
@@ -154,23 +161,14 @@ static enum engine_exit internal_error(struct kvm_vcpu *vcpu)
 	}
 }
 
-static bool nmi_waits(const struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_events events = {0};
-
-	return ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 && events.nmi.pending && !events.nmi.masked;
-}
-
 /* ---- running ---- */
 
 #define GO_ON (-1)
 
 static int halt(struct kvm_vcpu *vcpu)
 {
-	if (nmi_waits(vcpu))
-		return GO_ON;
 	vcpu->activity = ACTIVITY_HLT;
-	return ENGINE_HALTED;
+	return GO_ON;
 }
 
 /* What an exit means, or GO_ON. */
@@ -211,45 +209,143 @@ static void finish_access(struct kvm_vcpu *vcpu)
 	vcpu->run->immediate_exit = 0;
 }
 
+/* One entry. ENGINE_PAUSED: the signal has come. */
 static int enter(struct kvm_vcpu *vcpu)
 {
-	if (ioctl(vcpu->fd, KVM_RUN, 0) == 0)
-		return take_exit(vcpu);
-	if (errno == EINTR || errno == EAGAIN) {
+	int failed, end;
+
+	kvm_chips_before(vcpu);
+	failed = ioctl(vcpu->fd, KVM_RUN, 0) ? errno : 0;
+	kvm_chips_after(vcpu);
+	if (failed == EINTR || failed == EAGAIN) {
 		drain_kick();
-		return ENGINE_PAUSED;
+		end = ENGINE_PAUSED;
+	} else {
+		end = failed ? (int)fail(vcpu, "KVM_RUN: %s", strerror(failed)) : take_exit(vcpu);
 	}
-	return (int)fail(vcpu, "KVM_RUN: %s", strerror(errno));
+	if (vcpu->refused && end != ENGINE_FAILED)
+		return (int)fail(vcpu, "the device refuses %s", vcpu->refused);
+	return end;
 }
 
-static enum engine_exit kvm_run_vcpu(struct engine *engine, uint64_t budget)
+static struct kvm_vcpu *in_shutdown(struct kvm_engine *kvm)
 {
-	struct kvm_vcpu *vcpu = &kvm_of(engine)->one;
-	int end = GO_ON;
+	for (unsigned i = 0; i < kvm->count; i++)
+		if (kvm->vcpu[i].activity == ACTIVITY_SHUTDOWN)
+			return &kvm->vcpu[i];
+	return NULL;
+}
+
+/* Who can run, from the one behind the last on when @next. NULL: all wait. */
+static struct kvm_vcpu *whose_turn(struct kvm_engine *kvm, bool next)
+{
+	for (unsigned i = 0; i < kvm->count; i++) {
+		unsigned number = (kvm->turn + next + i) % kvm->count;
+
+		if (kvm_chips_runnable(&kvm->vcpu[number])) {
+			kvm->turn = number;
+			return &kvm->vcpu[number];
+		}
+	}
+	return NULL;
+}
+
+static bool others_can_run(struct kvm_engine *kvm)
+{
+	for (unsigned i = 0; i < kvm->count; i++)
+		if (i != kvm->turn && kvm_chips_runnable(&kvm->vcpu[i]))
+			return true;
+	return false;
+}
+
+/* Nanoseconds until the next timer is due, at most @most. */
+static uint64_t until_timer(const struct kvm_engine *kvm, uint64_t most)
+{
+	uint64_t now = clock_now(kvm->clock), next = kvm->clock->next;
+
+	return next <= now ? 0 : next - now < most ? next - now : most;
+}
+
+static void sleep_for(uint64_t ns)
+{
+	struct timespec time = {.tv_nsec = (long)ns};
+
+	nanosleep(&time, NULL);
+}
+
+static void run_timers(struct kvm_engine *kvm)
+{
+	if (kvm->clock->next > clock_now(kvm->clock))
+		return;
+	kvm->chips.changed = true;
+	clock_run(kvm->clock);
+}
+
+/* Sets the slice for the turn that begins or goes on. */
+static void begin_slice(struct kvm_engine *kvm)
+{
+	uint64_t ns = until_timer(kvm, kvm->count > 1 && others_can_run(kvm) ? TURN_NS : SLICE_NS);
+
+	kvm->timer_moved = false;
+	set_slice(kvm, ns ? ns : 1);
+}
+
+/* Until the time is over (@over, of the host's clock) or something ends the run. */
+static int run_until(struct kvm_engine *kvm, uint64_t over)
+{
+	bool next = false, fresh = true;
+
+	for (;;) {
+		struct kvm_vcpu *vcpu;
+		int end;
+
+		run_timers(kvm);
+		if (kvm->stop)
+			return ENGINE_STOPPED;
+		if (in_shutdown(kvm))
+			return ENGINE_SHUTDOWN;
+		vcpu = whose_turn(kvm, next);
+		if (!vcpu && kvm->clock->next == CLOCK_NEVER)
+			return ENGINE_HALTED;
+		if (!vcpu) {
+			sleep_for(until_timer(kvm, TURN_NS));
+			if (kvm_host_ns() >= over)
+				return ENGINE_PAUSED;
+			continue;
+		}
+		if (fresh || kvm->timer_moved)
+			begin_slice(kvm);
+		end = enter(vcpu);
+		next = fresh = end == ENGINE_PAUSED || vcpu->activity != ACTIVITY_ACTIVE;
+		if (kvm->stop) {
+			if (end == GO_ON)
+				finish_access(vcpu);
+			return ENGINE_STOPPED;
+		}
+		if (end == ENGINE_PAUSED ? kvm_host_ns() >= over : end != GO_ON)
+			return end;
+	}
+}
+
+static enum engine_exit kvm_run_vcpus(struct engine *engine, uint64_t budget)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+	int end;
 
 	if (budget == 0)
 		return ENGINE_BUDGET;
-	if (vcpu->activity == ACTIVITY_SHUTDOWN)
-		return ENGINE_SHUTDOWN;
-	if (vcpu->activity == ACTIVITY_HLT && !nmi_waits(vcpu))
-		return ENGINE_HALTED;
-	vcpu->activity = ACTIVITY_ACTIVE;
-	vcpu->stop = false;
-	set_slice(vcpu, SLICE_NS);
-	while (end == GO_ON && !vcpu->stop)
-		end = enter(vcpu);
-	set_slice(vcpu, 0);
-	if (!vcpu->stop)
-		return (enum engine_exit)end;
-	finish_access(vcpu);
-	return ENGINE_STOPPED;
+	kvm->stop = false;
+	/* A little less than the slice, so that its signal finds the time over. */
+	end = run_until(kvm, kvm_host_ns() + SLICE_NS - TURN_NS);
+	set_slice(kvm, 0);
+	return (enum engine_exit)end;
 }
 
-static void kvm_request_stop(struct engine *engine) { kvm_of(engine)->one.stop = true; }
+static void kvm_request_stop(struct engine *engine) { kvm_of(engine)->stop = true; }
 
 static const char *kvm_failure(const struct engine *engine)
 {
-	return ((const struct kvm_engine *)engine)->one.failure;
+	return ((const struct kvm_engine *)engine)->failure;
 }
 
 /* No instruction is counted. */
@@ -267,53 +363,39 @@ static uint64_t kvm_rip(const struct engine_vcpu *vcpu)
 	return regs.rip;
 }
 
-static void kvm_nmi(struct engine *engine, unsigned vcpu)
-{
-	(void)vcpu;
-	ioctl(kvm_of(engine)->one.fd, KVM_NMI);
-}
-
-/* ---- chips ---- */
-
-/* The time is the kernel's, and is not put back: an empty part stands for it. */
-static void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table)
-{
-	static const struct state_table time = {.device = "time", .version = 1};
-
-	if (index == 0) {
-		*table = &time;
-		return engine;
-	}
-	return chips_at(&kvm_of(engine)->chips, index - 1, table);
-}
-
-static int kvm_chips(struct engine *engine)
-{
-	kvm_of(engine)->chips.changed = false;
-	return 0;
-}
-
-static bool kvm_chips_changed(const struct engine *engine)
-{
-	return ((const struct kvm_engine *)engine)->chips.changed;
-}
+static void kvm_nmi(struct engine *engine, unsigned vcpu) { ioctl(kvm_of(engine)->vcpu[vcpu].fd, KVM_NMI); }
 
 /* ---- life ---- */
 
+/* Each vCPU's own APIC id, where CPUID tells it. */
+static int set_cpuid(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
+{
+	uint32_t id = vcpu->vcpu.number;
+
+	for (unsigned i = 0; i < kvm->cpuid->nent; i++) {
+		struct kvm_cpuid_entry2 *entry = &kvm->cpuid->entries[i];
+
+		if (entry->function == 1)
+			entry->ebx = (entry->ebx & 0xff00ffff & 0x00ffffff) | kvm->room << 16 | id << 24;
+		else if (entry->function == 0xb || entry->function == 0x1f)
+			entry->edx = id;
+	}
+	return ioctl(vcpu->fd, KVM_SET_CPUID2, kvm->cpuid) ? -errno : 0;
+}
 
 static int map_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 {
 	struct kvm_enable_cap pv = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
 	void *run;
 
-	vcpu->fd = ioctl(kvm->vm, KVM_CREATE_VCPU, 0);
+	vcpu->fd = ioctl(kvm->vm, KVM_CREATE_VCPU, (unsigned long)vcpu->vcpu.number);
 	if (vcpu->fd < 0)
 		return errno == EEXIST ? -ENOSPC : -errno;
 	run = mmap(NULL, kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (run == MAP_FAILED)
 		return -errno;
 	vcpu->run = run;
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, kvm->cpuid))
+	if (set_cpuid(kvm, vcpu))
 		return -errno;
 	/* Where it is missing, a guest that writes to a paravirtual MSR gets what it asked for. */
 	ioctl(vcpu->fd, KVM_ENABLE_CAP, &pv);
@@ -323,19 +405,23 @@ static int map_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 static int kvm_vcpu_new(struct engine *engine, struct engine_vcpu **made)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
-	struct kvm_vcpu *vcpu = &kvm->one;
+	struct kvm_vcpu *vcpu = &kvm->vcpu[kvm->count];
 	int error;
 
-	if (vcpu->run)
+	if (kvm->count == kvm->room)
 		return -ENOSPC;
-	vcpu->vcpu.engine = engine;
+	vcpu->vcpu = (struct engine_vcpu){.engine = engine, .number = kvm->count};
+	vcpu->fd = vcpu->statistics = -1;
+	kvm->count++;
 	error = map_vcpu(kvm, vcpu);
 	if (!error)
 		error = kvm_state_open(vcpu);
+	if (!error && !kvm_chips_add(vcpu))
+		error = -ENOSPC;
 	if (error)
 		return error;
 	/* What load() keeps is the reset state's until another is saved. */
-	kvm_vcpu_save(&vcpu->vcpu, &kvm->reset);
+	kvm_vcpu_save(&vcpu->vcpu, &vcpu->reset);
 	*made = &vcpu->vcpu;
 	return 0;
 }
@@ -344,19 +430,13 @@ static void kvm_reset(struct engine *engine)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
 
-	kvm_vcpu_load(&kvm->one.vcpu, &kvm->reset);
+	for (unsigned i = 0; i < kvm->count; i++)
+		kvm_vcpu_load(&kvm->vcpu[i].vcpu, &kvm->vcpu[i].reset);
+	kvm_chips_reset(kvm);
 }
 
 static void free_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 {
-	sigset_t set;
-
-	if (vcpu->has_timer) {
-		timer_delete(vcpu->timer);
-		drain_kick();
-		kick_set(&set);
-		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-	}
 	kvm_state_close(vcpu);
 	if (vcpu->statistics >= 0)
 		close(vcpu->statistics);
@@ -366,11 +446,25 @@ static void free_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 		close(vcpu->fd);
 }
 
+static void close_kick(struct kvm_engine *kvm)
+{
+	sigset_t set;
+
+	if (!kvm->has_slice)
+		return;
+	timer_delete(kvm->slice);
+	drain_kick();
+	kick_set(&set);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 static void kvm_close(struct engine *engine)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
 
-	free_vcpu(kvm, &kvm->one);
+	close_kick(kvm);
+	for (unsigned i = 0; i < kvm->count; i++)
+		free_vcpu(kvm, &kvm->vcpu[i]);
 	kvm_device_close(kvm);
 	kvm_memory_free(kvm);
 	free(kvm);
@@ -381,10 +475,6 @@ static int kvm_open(struct engine **engine, const struct engine_config *config, 
 	struct kvm_engine *kvm;
 	int error;
 
-	if (config->vcpus > 1) {
-		snprintf(why, size, "under kvm there is one vCPU");
-		return -EINVAL;
-	}
 	if (strcmp(config->cpu, "host") != 0) {
 		snprintf(why, size, "under kvm the processor is the host's: only host can be asked for");
 		return -EINVAL;
@@ -394,9 +484,10 @@ static int kvm_open(struct engine **engine, const struct engine_config *config, 
 		return -ENOMEM;
 	kvm->engine.ops = &engine_kvm;
 	kvm->bus = config->bus;
-	chips_init(&kvm->chips);
-	kvm->one.fd = kvm->one.statistics = -1;
-	error = kvm_device_open(kvm, config->device, why, size);
+	kvm->room = config->vcpus ? config->vcpus : 1;
+	error = kvm->room > ENGINE_VCPUS_MAX ? -EINVAL : kvm_device_open(kvm, config->device, why, size);
+	if (!error)
+		kvm_chips_open(kvm, config->clock);
 	if (error) {
 		kvm_close(&kvm->engine);
 		return error;
@@ -434,16 +525,18 @@ const struct engine_ops engine_kvm = {
 	.vcpu_new = kvm_vcpu_new,
 	.vcpu_save = kvm_vcpu_save,
 	.vcpu_load = kvm_vcpu_load,
-	.run = kvm_run_vcpu,
+	.run = kvm_run_vcpus,
 	.request_stop = kvm_request_stop,
 	.failure = kvm_failure,
 	.retired = kvm_retired,
 	.rip = kvm_rip,
 	.reset = kvm_reset,
 	.nmi = kvm_nmi,
+	.interrupt_input = kvm_interrupt_input,
+	.msi = kvm_msi,
 	.chip = kvm_chip,
-	.chips_fetch = kvm_chips,
-	.chips_store = kvm_chips,
+	.chips_fetch = kvm_chips_fetch,
+	.chips_store = kvm_chips_store,
 	.chips_changed = kvm_chips_changed,
 	.trace = kvm_trace,
 	.statistic = kvm_statistic,

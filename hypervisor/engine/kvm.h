@@ -1,7 +1,7 @@
 /*
  * kvm.h: the parts of the kvm engine among themselves.
  *
- * kvm.c runs vCPUs, kvm_device.c opens a device and says why it cannot, kvm_memory.c keeps slots and
+ * kvm.c runs vCPUs, kvm_chips.c has their interrupt chips and the time, kvm_device.c opens a device and says why it cannot, kvm_memory.c keeps slots and
  * what was written to them, kvm_state.c translates to and from struct vcpu_state, kvm_trace.c tells
  * of instructions and of exits. No one else sees <linux/kvm.h>.
  */
@@ -42,11 +42,11 @@ struct kvm_vcpu {
 	struct engine_vcpu vcpu;
 	int fd;
 	struct kvm_run *run;
-	bool stop;         /* request_stop() */
 	uint32_t activity; /* enum activity: what the kernel leaves to us */
-	timer_t timer;
-	bool has_timer;
-	char failure[KVM_FAILURE_MAX];
+	bool line;         /* INTR, as the local APIC last told it */
+	bool init_pending;
+	const char *refused; /* what the device would not do for a chip: ends the run */
+	struct vcpu_state reset; /* as the device made it */
 
 	unsigned field_count, remainder_count;
 	uint16_t field[KVM_MSRS_MAX]; /* rows of the table of MSRs that this device takes */
@@ -60,10 +60,22 @@ struct kvm_vcpu {
 	int statistics;
 };
 
+struct kvm_time {
+	uint64_t ns;    /* when it was last asked for its state */
+	uint64_t began; /* of the host's clock, when the machine's was 0 */
+};
+
 struct kvm_engine {
 	struct engine engine;
 	struct engine_bus bus;
-	struct chips chips; /* of which only the 8259As are seen yet, and by no vCPU */
+	struct chips chips;
+	struct clock *clock, own_clock;
+	struct kvm_time time;
+	bool timer_moved; /* clock->next is earlier than it was */
+	bool stop;        /* request_stop() */
+	timer_t slice;    /* whose signal ends KVM_RUN */
+	bool has_slice;
+	char failure[KVM_FAILURE_MAX];
 	int device, vm;
 	struct kvm_abilities can;
 	struct kvm_cpuid2 *cpuid; /* what the guest sees */
@@ -74,8 +86,8 @@ struct kvm_engine {
 	uint64_t *pages; /* addresses for dirty_pages() */
 	size_t page_room;
 	bool shadows; /* the kernel may keep shadows of the guest's page tables, which we restore */
-	struct kvm_vcpu one;
-	struct vcpu_state reset; /* as the device made it */
+	unsigned room, count, turn; /* vCPUs: that may be made, that are; whose turn it was */
+	struct kvm_vcpu vcpu[ENGINE_VCPUS_MAX];
 };
 
 static inline struct kvm_engine *kvm_of(struct engine *engine) { return (struct kvm_engine *)engine; }
@@ -114,6 +126,28 @@ int kvm_state_open(struct kvm_vcpu *vcpu);
 void kvm_state_close(struct kvm_vcpu *vcpu);
 void kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to);
 int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from);
+
+/* ---- kvm_chips.c ---- */
+
+uint64_t kvm_host_ns(void);
+/* @clock as in struct engine_config. */
+void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock);
+/* The local APIC of a new vCPU. False: there is no room. */
+bool kvm_chips_add(struct kvm_vcpu *vcpu);
+/* RESET of all chips, and who of the vCPUs waits for a SIPI. */
+void kvm_chips_reset(struct kvm_engine *kvm);
+/* Whether it has something to run, or an event has just ended its wait. Takes an INIT. */
+bool kvm_chips_runnable(struct kvm_vcpu *vcpu);
+void kvm_chips_before(struct kvm_vcpu *vcpu);
+void kvm_chips_after(struct kvm_vcpu *vcpu);
+void kvm_chips_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from);
+/* As in engine_ops. */
+void kvm_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
+void kvm_msi(struct engine *engine, uint64_t address, uint32_t data);
+void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table);
+int kvm_chips_fetch(struct engine *engine);
+int kvm_chips_store(struct engine *engine);
+bool kvm_chips_changed(const struct engine *engine);
 
 /* ---- kvm_trace.c ---- */
 

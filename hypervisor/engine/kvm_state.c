@@ -608,7 +608,7 @@ int kvm_vcpu_load(struct engine_vcpu *engine_vcpu, const struct vcpu_state *from
 	struct kvm_vcpu *vcpu = kvm_vcpu_of(engine_vcpu);
 	int error;
 
-	if (from->smm || from->activity > ACTIVITY_SHUTDOWN || !holds_msrs(vcpu, from))
+	if (from->smm || from->activity > ACTIVITY_WAIT_FOR_SIPI || !holds_msrs(vcpu, from))
 		return -EINVAL;
 	error = load_sregs(vcpu, from);
 	if (!error)
@@ -625,5 +625,6 @@ int kvm_vcpu_load(struct engine_vcpu *engine_vcpu, const struct vcpu_state *from
 		error = load_events(vcpu, from);
 	vcpu->run->cr8 = from->cr8;
 	vcpu->activity = from->activity;
+	kvm_chips_load(vcpu, from);
 	return error;
 }

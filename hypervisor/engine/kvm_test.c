@@ -254,6 +254,38 @@ TEST_IMAGE(worker, "0:\n"
 		   "outl %eax, %dx\n"
 		   "hlt");
 /* clang-format on */
+/*
+ * The first vCPU wakes the second by INIT and SIPI and waits for its word, then for its own local APIC's timer. Each
+ * says a letter. The second one's code, at 8000h, is real mode's.
+ */
+/* clang-format off */
+TEST_IMAGE(two, "0: cld\n"
+		"movl $" HERE(5f) ", %esi\nmovl $0x8000, %edi\nmovl $(6f - 5f), %ecx\nrep movsb\n"
+		"lgdt " HERE(7f) "\n"
+		"ljmp $8, $" HERE(1f) "\n"
+		"1: movl $16, %eax\nmovl %eax, %ds\nmovl %eax, %es\nmovl %eax, %ss\nmovl $0x9000, %esp\n"
+		"movl $0xfee00000, %ebx\n"
+		"movl $0x1ff, 0xf0(%ebx)\n"
+		"movl $0x1000000, 0x310(%ebx)\nmovl $0x4500, 0x300(%ebx)\n"
+		"movl $0x1000000, 0x310(%ebx)\nmovl $0x4608, 0x300(%ebx)\n"
+		"2: cmpw $0x1234, 0x7000\njne 2b\n"
+		"movb $0x42, %al\noutb %al, $0xe9\n" /* B */
+		"movl $" HERE(4f) ", %eax\nmovw %ax, 0x6200\nmovw $8, 0x6202\nmovw $0x8e00, 0x6204\n"
+		"shrl $16, %eax\nmovw %ax, 0x6206\n"
+		"lidt " HERE(8f) "\n"
+		"movl $0xb, 0x3e0(%ebx)\nmovl $0x40, 0x320(%ebx)\nmovl $100000, 0x380(%ebx)\n"
+		"sti\nhlt\n"
+		"3: movb $0x57, %al\noutb %al, $0xe9\ncli\nhlt\n" /* W */
+		"4: movb $0x54, %al\noutb %al, $0xe9\nmovl $0, 0xb0(%ebx)\n" /* T, EOI */
+		"addl $12, %esp\njmp 3b\n" /* some KVMs do not emulate IRET here */
+		".code16\n"
+		"5: movb $0x41, %al\noutb %al, $0xe9\n" /* A */
+		"movw $0x1234, 0x7000\ncli\nhlt\n"
+		"6: .code32\n.balign 8\n"
+		"9: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
+		"7: .word 23\n.long " HERE(9b) "\n"
+		"8: .word 0x207\n.long 0x6000");
+/* clang-format on */
 TEST_IMAGE(halts, "cli\nhlt");
 TEST_IMAGE(spins, "0: jmp 0b");
 TEST_IMAGE(dies, "0: lidt " HERE(1f) "\nxorl %ecx, %ecx\ndivl %ecx\n1: .word 0\n.long 0");
@@ -529,6 +561,40 @@ static void sample_of_the_suite(void **state)
 	free(sample);
 }
 
+/* Several vCPUs and their interrupt chips; then once more from a snapshot, chips and all. */
+static void two_vcpus(void **state)
+{
+	static const struct boot_options none;
+	struct test_output output = {0};
+	struct machine_config config = {
+		.owner = &output, .console = test_console, .serial = test_serial, .vcpus = 2};
+	struct image image = {
+		.path = "test", .data = (uint8_t *)(uintptr_t)two, .size = (size_t)(two_end - two)};
+	struct machine_limits limits = {.insns = UINT64_MAX, .output = 4096};
+	struct snapshot snapshot;
+	struct machine *machine;
+	char why[256];
+
+	NEEDS_DEVICE;
+	machine = new_machine(&config);
+	assert_int_equal(boot_image(machine, &image, &none, why, sizeof(why)), 0);
+	assert_int_equal(snapshot_take(&snapshot, machine), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		const struct machine_end *end;
+
+		output = (struct test_output){0};
+		limits.deadline = machine_now() + 5000000000;
+		end = machine_run(machine, &limits);
+		if (end->event != MACHINE_HALTED || strcmp(output.console, "ABTW") != 0)
+			fail_msg("said \"%s\", end %d %s", output.console, end->event, end->why);
+		assert_true(engine_kvm.chips_changed(machine->engine));
+		assert_int_equal(snapshot_restore(&snapshot, machine), 0);
+		assert_false(engine_kvm.chips_changed(machine->engine));
+	}
+	snapshot_free(&snapshot);
+	machine_free(machine);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -542,6 +608,7 @@ int main(void)
 		cmocka_unit_test(nmi_ends_a_halt),
 		cmocka_unit_test(steps),
 		cmocka_unit_test(sample_of_the_suite),
+		cmocka_unit_test(two_vcpus),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -119,14 +119,18 @@ bool kvm_trace_step(struct kvm_vcpu *vcpu)
 
 int kvm_trace(struct engine *engine, const struct engine_trace *trace)
 {
-	struct kvm_vcpu *vcpu = &kvm_of(engine)->one;
+	struct kvm_engine *kvm = kvm_of(engine);
 	struct kvm_guest_debug debug = {0};
 
 	if (trace)
 		debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-	if (!kvm_engine_of(vcpu)->can.guest_debug || ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, &debug))
-		return -ENOTSUP;
-	vcpu->trace = trace ? *trace : (struct engine_trace){0};
+	for (unsigned i = 0; i < kvm->count; i++) {
+		struct kvm_vcpu *vcpu = &kvm->vcpu[i];
+
+		if (!kvm->can.guest_debug || ioctl(vcpu->fd, KVM_SET_GUEST_DEBUG, &debug))
+			return -ENOTSUP;
+		vcpu->trace = trace ? *trace : (struct engine_trace){0};
+	}
 	return 0;
 }
 

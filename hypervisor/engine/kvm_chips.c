@@ -1,0 +1,306 @@
+/*
+ * The interrupt chips of the kvm engine, and its time: those of chips.h, here and not in the kernel, so that their
+ * state is the same tables under every engine, and a KVM without chips will do. The local APIC's registers are
+ * accesses to device memory that no slot holds; INTR becomes KVM_INTERRUPT when the guest can take one.
+ */
+#include "engine/kvm.h"
+
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "x86/msr.h"
+
+#define NS_PER_SECOND 1000000000ull
+#define TIMER_NS      10u /* the period of the local APIC's timer, before the divider */
+
+/* ---- time: the host's, from where the machine's stood when it was loaded ---- */
+
+uint64_t kvm_host_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t now(void *owner)
+{
+	const struct kvm_engine *kvm = owner;
+
+	return kvm_host_ns() - kvm->time.began;
+}
+
+static void timer_changed(void *owner) { ((struct kvm_engine *)owner)->timer_moved = true; }
+
+static void time_loaded(void *device)
+{
+	struct kvm_time *time = device;
+
+	time->began = kvm_host_ns() - time->ns;
+}
+
+static const struct state_field time_fields[] = {STATE(struct kvm_time, ns)};
+static STATE_TABLE(time_state, "time", 1, time_fields, time_loaded);
+
+void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock)
+{
+	if (!clock) {
+		clock_init(&kvm->own_clock);
+		clock = &kvm->own_clock;
+	}
+	kvm->clock = clock;
+	kvm->time.began = kvm_host_ns();
+	clock->owner = kvm;
+	clock->now = now;
+	clock->changed = timer_changed;
+	chips_init(&kvm->chips);
+}
+
+/* ---- from a local APIC to its processor ---- */
+
+static void interrupt_line(void *owner, bool raised) { ((struct kvm_vcpu *)owner)->line = raised; }
+static void nmi(void *owner) { ioctl(((struct kvm_vcpu *)owner)->fd, KVM_NMI); }
+static void init(void *owner) { ((struct kvm_vcpu *)owner)->init_pending = true; }
+static void tpr_written(void *owner, uint8_t tpr) { ((struct kvm_vcpu *)owner)->run->cr8 = tpr >> 4; }
+
+/* A device that has no SMI says so when it is asked; the run ends by name then. */
+static void smi(void *owner)
+{
+	struct kvm_vcpu *vcpu = owner;
+
+	if (ioctl(vcpu->fd, KVM_SMI))
+		vcpu->refused = "SMI";
+}
+
+/* There is no TSC deadline in the guest's CPUID: nothing asks for these but to compare. */
+static uint64_t tsc(void *owner)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msr = {.head.nmsrs = 1, .entry.index = MSR_TSC};
+
+	ioctl(((struct kvm_vcpu *)owner)->fd, KVM_GET_MSRS, &msr);
+	return msr.entry.data;
+}
+
+static uint64_t tsc_time(void *owner, uint64_t value)
+{
+	(void)owner;
+	(void)value;
+	return CLOCK_NEVER;
+}
+
+static struct lapic *lapic_of(struct kvm_vcpu *vcpu)
+{
+	return &kvm_engine_of(vcpu)->chips.lapic[vcpu->vcpu.number];
+}
+
+/* The bootstrap processor starts at the reset vector, all others wait for a SIPI (SDM 3A 9.4.2). */
+static void start(struct kvm_vcpu *vcpu)
+{
+	vcpu->activity = lapic_of(vcpu)->base & APIC_BASE_BSP ? ACTIVITY_ACTIVE : ACTIVITY_WAIT_FOR_SIPI;
+}
+
+/* INIT leaves x87, vectors and MSRs (SDM 3A table 10-1), and CR0.CD and NW. */
+static void take_init(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_state state, *reset = &vcpu->reset;
+	uint64_t cache;
+
+	vcpu->init_pending = false;
+	lapic_reset(lapic_of(vcpu), true);
+	kvm_vcpu_save(&vcpu->vcpu, &state);
+	cache = state.cr0 & (CR0_CD | CR0_NW);
+	memcpy(state.gpr, reset->gpr, sizeof(state.gpr));
+	memcpy(state.segment, reset->segment, sizeof(state.segment));
+	memcpy(state.dr, reset->dr, sizeof(state.dr));
+	state.rip = reset->rip;
+	state.rflags = reset->rflags;
+	state.ldtr = reset->ldtr;
+	state.tr = reset->tr;
+	state.gdtr = reset->gdtr;
+	state.idtr = reset->idtr;
+	state.cr0 = (reset->cr0 & ~(uint64_t)(CR0_CD | CR0_NW)) | cache;
+	state.cr2 = reset->cr2;
+	state.cr3 = reset->cr3;
+	state.cr4 = reset->cr4;
+	state.cr8 = 0;
+	state.efer = reset->efer;
+	state.dr6 = reset->dr6;
+	state.dr7 = reset->dr7;
+	state.shadow = SHADOW_NONE;
+	state.nmi_blocked = state.nmi_pending = false;
+	kvm_vcpu_load(&vcpu->vcpu, &state);
+	start(vcpu);
+}
+
+static void sipi(void *owner, uint8_t vector)
+{
+	struct kvm_vcpu *vcpu = owner;
+	struct vcpu_state state;
+
+	/* Who is not in the midst of an instruction has taken its INIT by now. */
+	if (vcpu->init_pending && vcpu->vcpu.number != kvm_engine_of(vcpu)->turn)
+		take_init(vcpu);
+	if (vcpu->activity != ACTIVITY_WAIT_FOR_SIPI)
+		return;
+	kvm_vcpu_save(&vcpu->vcpu, &state);
+	state.activity = ACTIVITY_ACTIVE;
+	state.rip = 0;
+	state.segment[CS].selector = (uint16_t)(vector << 8);
+	state.segment[CS].base = (uint64_t)vector << 12;
+	kvm_vcpu_load(&vcpu->vcpu, &state);
+}
+
+bool kvm_chips_add(struct kvm_vcpu *vcpu)
+{
+	struct kvm_engine *kvm = kvm_engine_of(vcpu);
+	struct lapic_model model = {
+		.amd = kvm->amd, .physical_bits = kvm_cpuid(kvm, 0x80000008, 0, 0) & 0xff, .timer_ns = TIMER_NS};
+	struct lapic_cpu cpu = {.owner = vcpu,
+				.interrupt_line = interrupt_line,
+				.nmi = nmi,
+				.smi = smi,
+				.init = init,
+				.sipi = sipi,
+				.tpr_written = tpr_written,
+				.tsc = tsc,
+				.tsc_time = tsc_time};
+
+	if (!model.physical_bits)
+		model.physical_bits = 36;
+	if (!chips_add_lapic(&kvm->chips, &model, &cpu, kvm->clock, kvm_cpuid(kvm, 1, 0, 3) & 1u << 9))
+		return false;
+	start(vcpu);
+	return true;
+}
+
+/* ---- around an entry ---- */
+
+static bool interruptible(const struct kvm_vcpu *vcpu)
+{
+	struct kvm_regs regs = {0};
+
+	return ioctl(vcpu->fd, KVM_GET_REGS, &regs) == 0 && regs.rflags & RFLAGS_IF;
+}
+
+static bool nmi_waits(const struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events = {0};
+
+	return ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 && events.nmi.pending && !events.nmi.masked;
+}
+
+bool kvm_chips_runnable(struct kvm_vcpu *vcpu)
+{
+	if (vcpu->init_pending && vcpu->activity != ACTIVITY_SHUTDOWN)
+		take_init(vcpu);
+	if (vcpu->activity == ACTIVITY_HLT && ((vcpu->line && interruptible(vcpu)) || nmi_waits(vcpu)))
+		vcpu->activity = ACTIVITY_ACTIVE;
+	return vcpu->activity == ACTIVITY_ACTIVE;
+}
+
+void kvm_chips_before(struct kvm_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	run->cr8 = lapic_of(vcpu)->tpr >> 4;
+	if (vcpu->line && run->ready_for_interrupt_injection && run->if_flag) {
+		int vector = lapic_acknowledge(lapic_of(vcpu));
+		struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
+
+		kvm_engine_of(vcpu)->chips.changed = true;
+		if (vector >= 0 && ioctl(vcpu->fd, KVM_INTERRUPT, &interrupt))
+			vcpu->refused = "KVM_INTERRUPT";
+		run->ready_for_interrupt_injection = 0;
+	}
+	run->request_interrupt_window = vcpu->line;
+}
+
+/* Before an exit is handled: what the guest has done to its APIC without one. */
+void kvm_chips_after(struct kvm_vcpu *vcpu)
+{
+	struct lapic *lapic = lapic_of(vcpu);
+	const struct kvm_run *run = vcpu->run;
+
+	if (lapic->tpr >> 4 != run->cr8) {
+		kvm_engine_of(vcpu)->chips.changed = true;
+		lapic_write_cr8(lapic, run->cr8);
+	}
+	if (lapic->base != run->apic_base) {
+		kvm_engine_of(vcpu)->chips.changed = true;
+		lapic_msr_write(lapic, MSR_APIC_BASE, run->apic_base);
+	}
+}
+
+/* ---- engine_ops ---- */
+
+void kvm_interrupt_input(struct engine *engine, unsigned gsi, bool raised)
+{
+	chips_input(&kvm_of(engine)->chips, gsi, raised);
+}
+
+void kvm_msi(struct engine *engine, uint64_t address, uint32_t data)
+{
+	chips_msi(&kvm_of(engine)->chips, address, data);
+}
+
+void kvm_chips_reset(struct kvm_engine *kvm)
+{
+	chips_reset(&kvm->chips);
+	for (unsigned i = 0; i < kvm->count; i++) {
+		kvm->vcpu[i].init_pending = false;
+		start(&kvm->vcpu[i]);
+	}
+}
+
+void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+
+	if (index == 0) {
+		*table = &time_state;
+		return &kvm->time;
+	}
+	return chips_at(&kvm->chips, index - 1, table);
+}
+
+int kvm_chips_fetch(struct engine *engine)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+
+	kvm->time.ns = now(kvm);
+	kvm->chips.changed = false;
+	return 0;
+}
+
+int kvm_chips_store(struct engine *engine)
+{
+	kvm_of(engine)->chips.changed = false;
+	return 0;
+}
+
+bool kvm_chips_changed(const struct engine *engine)
+{
+	return ((const struct kvm_engine *)engine)->chips.changed;
+}
+
+/* What struct vcpu_state has of a local APIC, as it is loaded into the vCPU. */
+void kvm_chips_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
+{
+	struct lapic *lapic = lapic_of(vcpu);
+
+	/* Both are told anew by the next exit. */
+	vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 0;
+	vcpu->run->apic_base = from->apic_base;
+	if (vcpu->vcpu.number >= kvm_engine_of(vcpu)->chips.count ||
+	    (lapic->base == from->apic_base && lapic->tpr >> 4 == from->cr8))
+		return;
+	kvm_engine_of(vcpu)->chips.changed = true;
+	lapic->base = from->apic_base;
+	if (lapic->tpr >> 4 != from->cr8)
+		lapic_write_cr8(lapic, from->cr8);
+	lapic_state.loaded(lapic);
+}
