@@ -32,6 +32,8 @@ bool cpuid_monitor_enabled(const struct cpu *cpu);
 void msr_reset(struct cpu *cpu);
 /* Adds @by to the counters of @msr that follow cpu->retired: in struct vcpu_state they are less the TSC. */
 void msr_counters_move(struct vcpu_state *msr, uint64_t by);
+/* cpu->retired when the first counter whose overflow interrupts overflows; UINT64_MAX: none does. */
+uint64_t msr_counter_overflow(struct cpu *cpu);
 /* RDPMC's counter. False: there is none of that index. */
 bool msr_read_counter(struct cpu *cpu, uint32_t index, uint64_t *value);
 

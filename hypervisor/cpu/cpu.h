@@ -129,6 +129,8 @@ struct cpu_bus {
 	void (*init_taken)(void *owner);
 	/* The TSC was written: deadlines lie elsewhere now. May be NULL. */
 	void (*tsc_moved)(void *owner);
+	/* msr_counter_overflow() says something else now. May be NULL. */
+	void (*counters_moved)(void *owner);
 	/* MSRs that belong to the APIC (x2APIC range, IA32_APIC_BASE, IA32_TSC_DEADLINE). False: #GP(0). */
 	bool (*msr_read)(void *owner, uint32_t index, uint64_t *value);
 	bool (*msr_write)(void *owner, uint32_t index, uint64_t value);

@@ -136,6 +136,25 @@ static void counter_write(struct cpu *cpu, unsigned n, uint64_t value)
 	uint64_t base = select_counts(cpu->msr.perf_select[n]) ? cpu_retired(cpu) : 0;
 
 	cpu->msr.perf_counter[n] = value - base;
+	if (cpu->bus.counters_moved)
+		cpu->bus.counters_moved(cpu->bus.owner);
+}
+
+/* A counter overflows when it comes from its highest value to 0 (SDM 3B 20.2.1.1, APM 2 13.2.4). */
+uint64_t msr_counter_overflow(struct cpu *cpu)
+{
+	const uint64_t wanted = PERFEVTSEL_INT | PERFEVTSEL_ENABLE;
+	uint64_t first = UINT64_MAX;
+
+	for (unsigned n = 0; n < 4; n++) {
+		uint64_t at;
+
+		if ((cpu->msr.perf_select[n] & wanted) != wanted)
+			continue;
+		at = cpu_retired(cpu) + (COUNTER_MASK + 1 - counter_read(cpu, n));
+		first = at < first ? at : first;
+	}
+	return first;
 }
 
 static bool read_pmc(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
@@ -157,7 +176,7 @@ static bool write_pmc(struct cpu *cpu, const struct msr_rule *rule, uint32_t ind
 static bool event_modelled(const struct cpu *cpu, uint64_t select)
 {
 	uint64_t cycles = cpu->profile->vendor == VENDOR_AMD ? 0x76 : 0x3c;
-	uint64_t event = select & ~(uint64_t)(PERFEVTSEL_ENABLE | PERFEVTSEL_USR | PERFEVTSEL_OS);
+	uint64_t event = select & ~(uint64_t)(PERFEVTSEL_ENABLE | PERFEVTSEL_INT | PERFEVTSEL_USR | PERFEVTSEL_OS);
 	uint64_t levels = PERFEVTSEL_USR | PERFEVTSEL_OS;
 
 	return (event == 0xc0 || event == cycles) && (select & levels) == levels;

@@ -16,6 +16,7 @@ struct soft_vcpu {
 	struct engine_vcpu vcpu;
 	struct soft *soft;
 	struct cpu *cpu;
+	uint64_t overflow_at; /* cpu->retired when a performance counter interrupts; made when a turn begins */
 };
 
 /* The engine's own state; soft_time_state lists it. */
@@ -53,6 +54,8 @@ static inline struct soft_vcpu *soft_vcpu_of(struct engine_vcpu *vcpu) { return 
 
 extern const struct state_table soft_time_state;
 
+/* struct cpu_bus.counters_moved; @owner is the struct soft_vcpu. */
+void soft_counters_moved(void *owner);
 /* Sets the clock's callbacks, and the first turn. */
 void soft_time_open(struct soft *soft, uint64_t seed, uint64_t slice);
 uint64_t soft_ticks(const struct soft *soft);

@@ -94,6 +94,7 @@ struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu)
 		.cr8_written = cr8_written,
 		.init_taken = init_taken,
 		.tsc_moved = tsc_moved,
+		.counters_moved = soft_counters_moved,
 		.msr_read = apic_read,
 		.msr_write = apic_write,
 	};

@@ -53,12 +53,30 @@ static uint64_t retired_at(const struct cpu *cpu, uint64_t ticks)
 	return ticks == UINT64_MAX ? UINT64_MAX : ticks - cpu->clock_offset;
 }
 
+/* @vcpu->cpu->retired when it has to come back: for a timer, or for a counter of its own. */
+static uint64_t event_at(const struct soft_vcpu *vcpu)
+{
+	uint64_t timer = retired_at(vcpu->cpu, timer_ticks(vcpu->soft));
+
+	return timer < vcpu->overflow_at ? timer : vcpu->overflow_at;
+}
+
 static void timer_changed(void *owner)
 {
 	struct soft *soft = owner;
 
 	if (soft->running)
-		cpu_set_event_at(soft->running->cpu, retired_at(soft->running->cpu, timer_ticks(soft)));
+		cpu_set_event_at(soft->running->cpu, event_at(soft->running));
+}
+
+void soft_counters_moved(void *owner)
+{
+	struct soft_vcpu *vcpu = owner;
+
+	if (vcpu->soft->running != vcpu)
+		return;
+	vcpu->overflow_at = msr_counter_overflow(vcpu->cpu);
+	cpu_set_event_at(vcpu->cpu, event_at(vcpu));
 }
 
 void soft_time_open(struct soft *soft, uint64_t seed, uint64_t slice)
@@ -139,9 +157,12 @@ static enum cpu_stop run_turn(struct soft *soft, struct soft_vcpu *vcpu, uint64_
 	soft_time_set(soft, cpu);
 	if (__builtin_add_overflow(began, left, &cpu->stop_at))
 		cpu->stop_at = UINT64_MAX;
-	cpu->event_at = retired_at(cpu, timer_ticks(soft));
+	vcpu->overflow_at = msr_counter_overflow(cpu);
+	cpu->event_at = event_at(vcpu);
 	soft->running = vcpu;
 	stop = cpu_run(cpu);
+	if (cpu->retired >= vcpu->overflow_at)
+		lapic_local(&soft->chips.lapic[vcpu->vcpu.number], LVT_PERFORMANCE);
 	soft->running = NULL;
 	soft->time.ticks = cpu_ticks(cpu);
 	soft->retired += cpu->retired - began;

@@ -219,6 +219,43 @@ static void tsc_deadline(void **state)
 	rig_free(rig);
 }
 
+/* A performance counter that overflows after 1000 cycles, while EBX counts. */
+#define COUNT(select, counter, event)                                                                        \
+	"xorl %ebx, %ebx\nsti\n" MSR(select,                                                                 \
+				     "0") "movl $" #counter                                                  \
+					  ", %ecx\nmovl $-1000, %eax\nmovl $0xffff, %edx\nwrmsr\n" MSR(      \
+						  select, event) "1: incl %ebx\njmp 1b\n"
+CODE(counter_amd, APIC_ON MSR(0x834, "0x40") COUNT(0xc0010001, 0xc0010005, "0x530076"));
+CODE(counter_intel, APIC_ON MSR(0x834, "0x40") COUNT(0x187, 0xc2, "0x53003c"));
+CODE(counter_quiet, APIC_ON MSR(0x834, "0x40") COUNT(0x187, 0xc2, "0x43003c"));
+CODE(counter_handler, "movl %ebx, %eax\noutl %eax, $0x10\ncli\nhlt\n");
+
+static void counter_overflow(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct rig *rig = rig_new(i == 0 ? "amd" : "intel", 1, (struct turns){0});
+		enum engine_exit exit;
+
+		if (i == 0)
+			SET(rig, START, counter_amd);
+		else if (i == 1)
+			SET(rig, START, counter_intel);
+		else
+			SET(rig, START, counter_quiet);
+		SET(rig, 0x9400, counter_handler);
+		vector_set(rig, 0x40, 0x9400);
+		do {
+			exit = go(rig, 77);
+		} while (exit == ENGINE_BUDGET && engine_soft.retired(rig->engine) < 3000);
+		/* Without the bit that lets an overflow interrupt, nothing does. */
+		assert_int_equal(exit, i == 2 ? ENGINE_BUDGET : ENGINE_HALTED);
+		assert_int_equal(rig->said_count, i == 2 ? 0 : 1);
+		assert_int_equal(rig->said[0].value, i == 2 ? 0 : 500);
+		rig_free(rig);
+	}
+}
+
 /* ---- several vCPUs ---- */
 
 /* INIT and a SIPI with vector 9 for all others, back to back. */
@@ -582,6 +619,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(timer_at_its_instruction),
 		cmocka_unit_test(tsc_deadline),
+		cmocka_unit_test(counter_overflow),
 		cmocka_unit_test(turns_follow_the_seed),
 		cmocka_unit_test(budget_changes_nothing),
 		cmocka_unit_test(interrupts_between_processors),

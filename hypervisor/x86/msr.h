@@ -104,6 +104,7 @@
 #define PERFEVTSEL_EVENT  0xffffu /* event and unit mask */
 #define PERFEVTSEL_USR    (1u << 16)
 #define PERFEVTSEL_OS     (1u << 17)
+#define PERFEVTSEL_INT    (1u << 20) /* an overflow interrupts */
 #define PERFEVTSEL_ENABLE (1u << 22)
 
 #define HWCR_SMM_LOCK          (1u << 0)

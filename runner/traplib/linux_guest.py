@@ -138,7 +138,7 @@ def folder():
 # ---- running it ----
 
 PROMPT = re.compile(rb"(?m)^/ # (?:\x1b\[6n)?")
-APPEND = "console=ttyS0 panic=-1 nmi_watchdog=0"
+APPEND = "console=ttyS0 panic=-1"
 TIMED = APPEND + " quiet cryptomgr.notests"
 
 
