@@ -5,6 +5,7 @@ nothing load or run but the style and the script that stand in the page.
 """
 
 import base64
+import collections
 import hashlib
 import re
 from html import escape as text
@@ -18,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("clauses", "Clauses"),
               ("untested", "Untested"), ("run", "Run"))
 CELL = ("n", "run", "bad", "known", "notsup", "odd")  # counts of a cell of the map
-SIDES_SHOWN = 1000  # kinds of disagreement
+SIDES_SHOWN = 5000  # kinds of disagreement
 COLUMNS = [(mode, cpl) for mode in MODES for cpl in cpls(mode)]
 MUTANT_STATES = {"survived": "Survived: a test to write", "stale": "Killed, though said to change nothing",
                  "unreached": "Matter to no case of these suites", "equivalent": "Change nothing, and why",
@@ -63,10 +64,15 @@ def head(run):
     yield (f"<header><h1>Trapline <small>{text(run.header['run'])}</small></h1>"
            f"<p class='state {'bad' if bad or missing or not run.done else 'good'}'>{state}</p></header>\n<main>\n")
     yield "<div class=scroll><table class=counts><thead><tr><th>suite<th>target"
-    yield "".join(f"<th class=n>{name.lower()}" for name in verdicts.VERDICTS) + "<tbody>"
+    yield "".join(f"<th class=n>{name.lower()}" for name in verdicts.VERDICTS)
+    yield "<th class=n>known deviations<th class=n>not as expected<tbody>"
+    known, unexpected = summary.known_by_target(run), collections.Counter(
+        (target, case_id.split(".")[0]) for target, case_id, _ in bad)
     for (target, suite), count in summary.by_target(run).items():
         yield f"<tr><th>{text(suite)}<td>{text(target)}"
         yield "".join(f"<td class='n {name if count[name] else 'zero'}'>{count[name]}" for name in verdicts.VERDICTS)
+        yield f"<td class='n{'' if known.get((target, suite)) else ' zero'}'>{known.get((target, suite), 0)}"
+        yield f"<td class='n {'FAIL' if unexpected[target, suite] else 'zero'}'>{unexpected[target, suite]}"
     yield "</table></div>\n"
     links = (("failures", "Failures"), ("mutants", "Mutants"), ("run", "Run")) if "mutants" in run.header else NAVIGATION
     yield "<nav>" + "".join(f"<a href=#{where}>{words}</a>" for where, words in links)
@@ -82,8 +88,10 @@ def failures(run):
     """What was not as expected, each with its reproduction line."""
     bad = summary.failures(run)
     yield f"<section id=failures><h2>Failures <small>{len(bad)}</small></h2>\n"
+    known = sum(summary.known_by_target(run).values())
     if not bad:
         yield ("<p>Some case noticed every mutant that changes something.</p>\n" if "mutants" in run.header else
+               f"<p>Nothing that is not written down; {known} known deviations from the manuals.</p>\n" if known else
                "<p>Every case did what the manuals promise.</p>\n")
     for number, (target, case_id, end) in enumerate(bad):
         if number == OPEN_FAILURES:
@@ -143,9 +151,12 @@ def side_cell(end):
     """What one target did, for the table of targets: (class, words, title)."""
     if end is None:
         return "idle", "not run", ""
-    if end["verdict"] in ("PASS", "NOTSUP", "SKIP"):
-        return ("ok" if end["expected"] else "no"), end["verdict"], end.get("deviation", "")
+    if end["verdict"] in ("NOTSUP", "SKIP"):
+        return "some", end["verdict"], end.get("why", "")
+    if end["verdict"] == "PASS":
+        return ("ok" if end["expected"] else "no"), "PASS", end.get("deviation", "")
     got = re.sub(r"0x[0-9a-f]{5,}", "*", summary.clean(end["got"]))
+    got = got.removeprefix(end["verdict"] + " ")
     words = f"{end['verdict']} {got[:80] + '…' if len(got) > 80 else got}".strip()
     return ("un" if end["expected"] else "no"), words, end.get("deviation") or end.get("why", "")
 
@@ -163,12 +174,15 @@ def sides(run):
     if not rows:
         yield f"<p>{'All targets did the same.' if len(targets) > 1 else 'One target ran.'}</p></section>\n"
         return
+    unexplained = {key: any(look == "no" for look, _, _ in key[1]) for key in rows}
     yield (f"<p class=legend>{sum(map(len, rows.values()))} cases in which targets disagree. "
            "<span class='c un'>n</span> a known deviation, its reason in the title; <span class='c no'>n</span> one "
-           "that nothing explains.</p>\n<div class=scroll><table class=sides><thead><tr><th>cases<th class=n>n")
+           f"that nothing explains: {sum(len(ids) for key, ids in rows.items() if unexplained[key])} cases, first in the "
+           "table. Otherwise it is by instruction.</p>\n<div class='scroll box'><table class=sides><thead><tr><th>cases<th class=n>n")
     yield "".join(f"<th>{text(name)}" for name in targets) + "<tbody>\n"
-    for (pattern, cells), ids in sorted(rows.items(), key=lambda row: -len(row[1]))[:SIDES_SHOWN]:
-        bad = any(look == "no" for look, _, _ in cells)
+    ordered = sorted(rows.items(), key=lambda row: (not unexplained[row[0]], row[0][0].split(".")[:2], -len(row[1])))
+    for (pattern, cells), ids in ordered[:SIDES_SHOWN]:
+        bad = unexplained[pattern, cells]
         yield (f"<tr class='d {'b' if bad else 'g'}' data-k='{text(pattern)} {text(' '.join(c[1] for c in cells))}'>"
                f"<th title='{text(ids[0])}'>{text(pattern)}<td class=n>{len(ids)}")
         yield "".join(f"<td class={look} title='{text(summary.clean(title))}'>{text(words)}"
