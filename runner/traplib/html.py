@@ -19,7 +19,8 @@ HERE = Path(__file__).resolve().parent
 NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("clauses", "Clauses"),
               ("untested", "Untested"), ("run", "Run"))
 CELL = ("n", "run", "bad", "known", "notsup", "odd")  # counts of a cell of the map
-SIDES_SHOWN = 5000  # kinds of disagreement
+SIDES_SHOWN = 8000  # kinds of disagreement
+MODE = re.compile(r"\.(real|vm86|prot16|prot32|compat|long)\.cpl(\d)")
 COLUMNS = [(mode, cpl) for mode in MODES for cpl in cpls(mode)]
 MUTANT_STATES = {"survived": "Survived: a test to write", "stale": "Killed, though said to change nothing",
                  "unreached": "Matter to no case of these suites", "equivalent": "Change nothing, and why",
@@ -161,6 +162,14 @@ def side_cell(end):
     return ("un" if end["expected"] else "no"), words, end.get("deviation") or end.get("why", "")
 
 
+def modes_of(ids):
+    """The modes and levels of some cases: "long.cpl0123 real.cpl0"."""
+    found = {}
+    for mode, cpl in (match.groups() for match in map(MODE.search, ids) if match):
+        found.setdefault(mode, set()).add(cpl)
+    return " ".join(f"{mode}.cpl{''.join(sorted(found[mode]))}" for mode in MODES if mode in found)
+
+
 def sides(run):
     """The targets side by side, where they disagree: cases that differ in mode and CPL alone in one line."""
     targets = [name for name in run.header["targets"] if any(target == name for target, _ in run.ends)]
@@ -183,8 +192,9 @@ def sides(run):
     ordered = sorted(rows.items(), key=lambda row: (not unexplained[row[0]], row[0][0].split(".")[:2], -len(row[1])))
     for (pattern, cells), ids in ordered[:SIDES_SHOWN]:
         bad = unexplained[pattern, cells]
-        yield (f"<tr class='d {'b' if bad else 'g'}' data-k='{text(pattern)} {text(' '.join(c[1] for c in cells))}'>"
-               f"<th title='{text(ids[0])}'>{text(pattern)}<td class=n>{len(ids)}")
+        where = modes_of(ids)
+        yield (f"<tr class='d {'b' if bad else 'g'}' data-k='{text(pattern)} {where} {text(' '.join(c[1] for c in cells))}'>"
+               f"<th title='{text(ids[0])}'>{text(pattern)} <small>{where}</small><td class=n>{len(ids)}")
         yield "".join(f"<td class={look} title='{text(summary.clean(title))}'>{text(words)}"
                       for look, words, title in cells) + "\n"
     yield "</table></div>\n"
