@@ -171,6 +171,26 @@ static bool offset_is_odd(const struct oracle_case *c, const struct insn *insn)
 	return offset >> 47 != 0 && offset >> 47 != -1;
 }
 
+/*
+ * What a reference does that goes on behind the last byte of a segment of 4 GiB is the processor's choice (SDM 3A 5.3):
+ * those that move a whole state make an access for each of its parts, and so may find each within the limit.
+ */
+static bool state_wraps(const struct oracle_case *c, const struct insn *insn)
+{
+	static const char *const whole[] = {"FXSAVE", "FXRSTOR", "FNSAVE", "FRSTOR", "FNSTENV", "FLDENV",
+					    "XSAVE",  "XSAVEC",  "XRSTOR", "XSAVEOPT"};
+	uint64_t base = insn->base < GPR_COUNT ? c->in.gpr[insn->base] : 0;
+	uint64_t index = insn->index < GPR_COUNT ? c->in.gpr[insn->index] << insn->scale : 0;
+	uint32_t offset = (uint32_t)(base + index + (uint64_t)insn->disp);
+
+	if (!c->compatibility || insn->modrm >= 0xc0 || insn->address_width != 4 || offset < 0u - 0x1000u)
+		return false;
+	for (size_t i = 0; i < sizeof(whole) / sizeof(whole[0]); i++)
+		if (!strcmp(opcode_table[insn->opcode].mnemonic, whole[i]))
+			return true;
+	return false;
+}
+
 struct undefined undefined_of(const struct generator *g, const struct oracle_case *c)
 {
 	struct undefined u = {0};
@@ -185,7 +205,7 @@ struct undefined undefined_of(const struct generator *g, const struct oracle_cas
 			break;
 		add_undefined(&u, c, &insn);
 		add_order(&u, c, &insn);
-		u.result |= !n && offset_is_odd(c, &insn);
+		u.result |= (!n && offset_is_odd(c, &insn)) || state_wraps(c, &insn);
 	}
 	return u;
 }
