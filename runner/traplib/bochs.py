@@ -22,7 +22,7 @@ LOG = "log"
 # that end it. A shutdown of the processor ends it as well.
 CONFIGURATION = """display_library: rfb, options="timeout=0"
 plugin_ctrl: speaker=0, gameport=0, parallel=0, unmapped=1
-cpu: model={model}, count=1, ips=10000000, reset_on_triple_fault=0, ignore_bad_msrs=0
+cpu: model={model}, count={smp}, ips=10000000, reset_on_triple_fault=0, ignore_bad_msrs=0
 memory: guest={memory}, host={memory}
 romimage: file={rom}, address=0xffff0000
 optramimage1: file=ram.img, address=0
@@ -83,7 +83,7 @@ def image(flat, line, memory):
     return data
 
 
-def prepare(folder, flat, line, model=DEFAULT_MODEL, memory=128 << 20):
+def prepare(folder, flat, line, model=DEFAULT_MODEL, memory=128 << 20, smp=1):
     """Writes the files of one start of the flat image in the file @flat to @folder; the command, to run there."""
     folder = Path(folder)
     try:
@@ -92,7 +92,7 @@ def prepare(folder, flat, line, model=DEFAULT_MODEL, memory=128 << 20):
         raise UsageError(f"{flat}: {error.strerror}; objcopy -O binary makes it of the guest") from error
     (folder / "ram.img").write_bytes(data)
     (folder / "rc").write_text("c\n", encoding="ascii")
-    (folder / "bochsrc").write_text(CONFIGURATION.format(model=model, memory=memory >> 20, rom=rom(), log=LOG),
+    (folder / "bochsrc").write_text(CONFIGURATION.format(model=model, smp=smp, memory=memory >> 20, rom=rom(), log=LOG),
                                     encoding="utf-8")
     return [PROGRAM, "-q", "-f", "bochsrc", "-rc", "rc"]
 

@@ -249,6 +249,7 @@ def command_boot(options):
     machine = machines.parse(options.target)
     if not machine:
         raise UsageError(f"--target {options.target}: not a foreign machine")
+    machine.smp = options.smp
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=CHUNK)
     runner = Runner(machine, options.image, read_list(options.cases), options.timeout, out)
 

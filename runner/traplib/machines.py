@@ -41,6 +41,7 @@ class Machine:
     """What all have in common. A case is (index in the image, id)."""
 
     kind = name = spelling = cpu = ""
+    smp = 1           # processors
     noise = None      # what begins a line that the machine itself prints where the guest does
     fatal_words = ()  # lines on standard error after which a machine stands still for ever
 
@@ -110,7 +111,8 @@ class Qemu(Machine):
         if self.accelerator == "kvm" and re.match(r"(max|host)\b", cpu) and "arch-capabilities" not in cpu:
             cpu += ",-arch-capabilities"  # a KVM without the MSR makes QEMU abort
         return [self.program, "-machine", "microvm,x-option-roms=off", "-nodefaults", "-no-user-config", "-display",
-                "none", "-no-reboot", "-accel", self.accelerator, "-cpu", cpu, "-m", str(MEMORY), "-device",
+                "none", "-no-reboot", "-accel", self.accelerator, "-cpu", cpu, "-m", str(MEMORY), "-smp",
+                str(self.smp), "-device",
                 "isa-debug-exit,iobase=0xf4,iosize=4", "-debugcon", "stdio", "-kernel", str(image), "-append", words]
 
     def shell(self, image, case_id):
@@ -151,7 +153,7 @@ class Bochs(Machine):
         return bochs.missing(self.cpu)
 
     def command(self, image, words, folder):
-        return bochs.prepare(folder, Path(image).with_suffix(".bin"), words, self.cpu, MEMORY << 20)
+        return bochs.prepare(folder, Path(image).with_suffix(".bin"), words, self.cpu, MEMORY << 20, self.smp)
 
     def shell(self, image, case_id):
         return None

@@ -134,6 +134,7 @@ def parser():
                                "starts for it")
     boot.add_argument("--target", required=True, metavar="T", help="a foreign machine, as for run")
     boot.add_argument("--cases", required=True, metavar="FILE", help="lines of INDEX ID, in the image's order")
+    boot.add_argument("--smp", type=int, default=1, metavar="N", help="processors of the machine")
     boot.add_argument("--timeout", type=positive, default=10.0, metavar="SECONDS", help="wall clock for one case")
     boot.add_argument("image", metavar="IMAGE")
     return top

@@ -5,17 +5,19 @@ import tomllib
 from . import paths
 from .errors import UsageError
 
-KNOWN = {"run": {"timeout": (int, float), "max_insns": int, "targets": list, "foreign_timeout": (int, float)},
+KNOWN = {"run": {"timeout": (int, float), "max_insns": int, "targets": list, "foreign_timeout": (int, float),
+                 "smp": int},
          "mutants": {"gates": bool, "checks": list}}
 
 
 class Policy:
     """Limits of a case, and the targets that a run without --target means."""
 
-    def __init__(self, timeout=10.0, max_insns=0, targets=(), foreign_timeout=None):
+    def __init__(self, timeout=10.0, max_insns=0, targets=(), foreign_timeout=None, smp=1):
         self.timeout = timeout      # seconds of wall clock for one case
         self.max_insns = max_insns  # instructions for one case; 0: visor's default
         self.targets = tuple(targets)
+        self.smp = smp              # processors of the machine
         # the same where only the clock tells a case that hangs from one that is slow: each hang costs this much
         self.foreign_timeout = foreign_timeout or timeout
 

@@ -37,6 +37,8 @@ class Visor:
             line += ["--timeout", f"{policy.timeout:g}"]
         if policy.max_insns and self.engine == "soft":  # a device does not count
             line += ["--max-insns", str(policy.max_insns)]
+        if policy.smp > 1:
+            line += ["--smp", str(policy.smp)]
         if cases is not None:
             line += ["--cases", cases]
         return line + [str(image)]
@@ -74,7 +76,7 @@ class Foreign:
     def process(self, image, policy, listed):
         """As above; @listed is never None, as a machine is given its cases by place."""
         return [sys.executable, str(paths.program()), "boot", "--target", self.machine.spelling, "--timeout",
-                f"{policy.foreign_timeout:g}", "--cases", listed, str(image)]
+                f"{policy.foreign_timeout:g}", "--smp", str(policy.smp), "--cases", listed, str(image)]
 
     @staticmethod
     def list_line(index, case_id):
@@ -86,8 +88,9 @@ class Foreign:
         """As above: a start of the machine included."""
         return policy.foreign_timeout + machines.BOOT + GRACE
 
-    def reproduction(self, image, _policy, case_id):
+    def reproduction(self, image, policy, case_id):
         """One line for a shell that boots the machine for a single case and judges what it prints."""
+        self.machine.smp = policy.smp
         command = self.machine.shell(paths.shown(image), case_id)
         if command is None:
             return shlex.join([paths.shown(paths.program()), "run", case_id, "--target", self.machine.spelling])
