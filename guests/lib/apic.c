@@ -60,7 +60,7 @@ void apic_send_nmi(void)
 void apic_settle(void)
 {
 	story_begin_interrupts();
-	for (unsigned vector = 256; vector-- > 16;) {
+	for (unsigned vector = 256; vector-- > 0;) {
 		if (apic_bit(APIC_ISR, vector))
 			apic_write(APIC_EOI, 0);
 	}

@@ -26,6 +26,16 @@ static uint64_t sum_text(void)
 	return sum;
 }
 
+static uint64_t monitor_apic_base;
+
+static uint64_t apic_base(void)
+{
+	uint32_t r[4];
+
+	machine_cpuid(1, 0, r);
+	return r[3] >> 9 & 1 ? machine_read_msr(APIC_BASE_MSR) : 0;
+}
+
 void run_initialize(void)
 {
 	struct exchange *x = &exchange;
@@ -52,6 +62,7 @@ void run_initialize(void)
 	__asm__ volatile("lidt %0" : : "m"(x->monitor_idtr));
 	quiet_initialize(x);
 	text_sum = sum_text();
+	monitor_apic_base = apic_base();
 }
 
 static const struct case_spec *current;
@@ -120,5 +131,6 @@ bool run_restore(const struct case_spec *spec)
 	       check(spec, "cr3", x->monitor_cr3, machine_read_cr3()) &&
 	       check(spec, "cr4", x->monitor_cr4, machine_read_cr4()) &&
 	       check(spec, "efer", x->monitor_efer, machine_read_msr(MSR_EFER)) &&
+	       check(spec, "apic_base", monitor_apic_base, apic_base()) &&
 	       check(spec, "text", text_sum, sum_text());
 }

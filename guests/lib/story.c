@@ -73,13 +73,15 @@ bool story_needs(bool holds, const char *probe)
 	return false;
 }
 
-bool story_has_apic(void)
+static bool has_apic(void)
 {
 	uint32_t r[4];
 
 	machine_cpuid(1, 0, r);
-	return story_needs(r[3] >> 9 & 1, "cpuid.1.0.edx[9]=0");
+	return r[3] >> 9 & 1;
 }
+
+bool story_has_apic(void) { return story_needs(has_apic(), "cpuid.1.0.edx[9]=0"); }
 
 bool story_has_x2apic(void)
 {
@@ -201,21 +203,36 @@ uint64_t story_fault_error(void) { return fault_error; }
 
 /* ---- a story from its beginning to its end ---- */
 
-/* Without a snapshot the next case must find the APIC as it was: enabled by hardware, xAPIC mode. */
-static void put_back(void)
+/* Without a snapshot the next case must find the APIC as it was: in xAPIC mode, empty, all masked. */
+static void put_back(uint64_t apic_base)
 {
-	uint32_t r[4];
+	static const enum apic_register masked[] = {APIC_LVT_TIMER, APIC_LVT_LINT0, APIC_LVT_LINT1,
+						    APIC_LVT_ERROR};
 
-	machine_cpuid(1, 0, r);
-	if (!(r[3] >> 9 & 1))
-		return;
-	apic_settle();
 	machine_out8(0x21, 0xff);
 	machine_out8(0xa1, 0xff);
+	if (!apic_base)
+		return;
+	if (machine_read_msr(APIC_BASE_MSR) != apic_base) {
+		machine_write_msr(APIC_BASE_MSR, apic_base & ~(uint64_t)(APIC_BASE_EN | APIC_BASE_EXT));
+		machine_write_msr(APIC_BASE_MSR, apic_base);
+	}
+	apic_enable(0xff);
+	apic_write(APIC_TPR, 0);
+	for (unsigned i = 0; i < sizeof(masked) / sizeof(masked[0]); i++)
+		apic_write(masked[i], LVT_MASKED);
+	apic_write(APIC_INITIAL_COUNT, 0);
+	if (!apic_is_x2apic()) {
+		apic_write(APIC_LDR, 0);
+		apic_write(APIC_DFR, 0xffffffff);
+	}
+	apic_settle();
 }
 
 void story_run(const struct case_spec *spec)
 {
+	uint64_t apic_base = has_apic() ? machine_read_msr(APIC_BASE_MSR) : 0;
+
 	story = spec;
 	checks = failed = 0;
 	not_supported = false;
@@ -227,7 +244,7 @@ void story_run(const struct case_spec *spec)
 	cpus_stop();
 	handler = NULL;
 	if (!machine.control_device)
-		put_back();
+		put_back(apic_base);
 	story_end_interrupts();
 	if (!not_supported && !checks)
 		report_text("ERROR a story without a check");
