@@ -191,7 +191,7 @@ void control_write_cr8(struct cpu *cpu, uint64_t value)
 }
 
 /* Bits that WRMSR to EFER may set: SDM 4 table 2-2, APM 2 3.1.7. */
-static uint64_t efer_valid(const struct cpu *cpu)
+uint64_t control_efer_valid(const struct cpu *cpu)
 {
 	bool amd = cpu->profile->vendor == VENDOR_AMD;
 	uint64_t valid = 0;
@@ -224,7 +224,7 @@ bool control_nx_disabled(const struct cpu *cpu)
 
 bool control_efer_allowed(struct cpu *cpu, uint64_t value)
 {
-	uint64_t valid = efer_valid(cpu);
+	uint64_t valid = control_efer_valid(cpu);
 
 	if (control_nx_disabled(cpu))
 		valid &= ~(uint64_t)EFER_NXE;

@@ -19,6 +19,7 @@ void control_write_dr(struct cpu *cpu, unsigned number, uint64_t value);
 bool control_efer_allowed(struct cpu *cpu, uint64_t value); /* what control_write_efer() would not fault on */
 bool control_nx_disabled(const struct cpu *cpu);            /* by IA32_MISC_ENABLE[34] */
 uint64_t control_cr4_valid(const struct cpu *cpu); /* bits that the profile lets software set */
+uint64_t control_efer_valid(const struct cpu *cpu); /* as well; LMA among them */
 
 /* False: #GP(0) (no such MSR, reserved bits, non-canonical address). */
 bool msr_read(struct cpu *cpu, uint32_t index, uint64_t *value);

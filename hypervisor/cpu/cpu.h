@@ -169,6 +169,14 @@ struct cpu_wait {
 	uint64_t until;      /* of cpu_ticks(); UINT64_MAX: no limit of time */
 };
 
+/* The I/O instruction that an SMI came from. Only between its bus call and the SMI, which comes right behind. */
+struct cpu_io {
+	bool valid, in, string, repeat, immediate;
+	uint8_t size, address_width, segment;
+	uint16_t port;
+	uint64_t rip;
+};
+
 struct cpu {
 	/* Hot: what almost every handler touches. */
 	uint64_t reg[REG_SLOTS];
@@ -207,6 +215,7 @@ struct cpu {
 	enum shadow shadow;
 	bool nmi_blocked, nmi_pending, smm;
 	bool init_pending, smi_pending; /* with their PENDING_ bits */
+	struct cpu_io smi_io;      /* smm.c's: the I/O instruction that has raised the pending SMI */
 	bool interrupt_line;       /* INTR; PENDING_INTERRUPT is set while it is raised and IF = 1 */
 	uint64_t dr6_pending;      /* DR6 bits of breakpoints hit by the running instruction */
 	uint64_t clock_offset;     /* cpu_ticks() = retired + clock_offset; the engine's */

@@ -9,6 +9,7 @@
 #include "cpu/mem/mem.h"
 #include "cpu/mem/phys.h"
 #include "cpu/segment.h"
+#include "cpu/smm.h"
 #include "cpu/trace.h"
 #include "cpu/simd.h"
 
@@ -139,6 +140,7 @@ void cpu_raise_nmi(struct cpu *cpu)
 void cpu_raise_smi(struct cpu *cpu)
 {
 	cpu->smi_pending = true;
+	smm_note_io(cpu);
 	pending_set(cpu, PENDING_SMI);
 }
 
@@ -203,6 +205,7 @@ static void deliver(struct cpu *cpu, const struct event *event)
 	cpu->delivering_depth++;
 	cpu->activity = ACTIVITY_ACTIVE;
 	cpu->wait.armed = false;
+	cpu->smi_io.valid = false; /* no longer right behind it */
 	cpu->shadow = SHADOW_NONE;
 	cpu->step_tf = false;
 	cpu->retired++;
@@ -378,12 +381,23 @@ bool cpu_runnable(const struct cpu *cpu)
 	}
 }
 
+/* Not in SMM, where one more is kept; nor in the shadow of STI or MOV SS (SDM 3C 24.4.2, 31.3.1). */
+static bool take_smi(struct cpu *cpu)
+{
+	if (!cpu->smi_pending || CHECK(SMI_IN_SMM, cpu->smm) || CHECK(SMI_SHADOW, cpu->shadow != SHADOW_NONE))
+		return false;
+	if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI || cpu->activity == ACTIVITY_SHUTDOWN)
+		return false;
+	cpu->smi_pending = false;
+	pending_clear(cpu, PENDING_SMI);
+	smm_enter(cpu);
+	return true;
+}
+
 /* SMI and INIT, which come before all but RESET. Answers whether there was one. */
 static bool take_intervention(struct cpu *cpu)
 {
-	if (cpu->pending & PENDING_SMI && cpu->activity != ACTIVITY_WAIT_FOR_SIPI && !cpu->smm)
-		cpu_unmodelled(cpu, "SMI: system-management mode");
-	return cpu->pending & PENDING_INIT && take_init(cpu);
+	return take_smi(cpu) || (cpu->pending & PENDING_INIT && take_init(cpu));
 }
 
 /*

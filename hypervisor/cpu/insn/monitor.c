@@ -9,6 +9,7 @@
 #include "cpu/control.h"
 #include "cpu/insn/operand.h"
 #include "cpu/mem/phys.h"
+#include "cpu/smm.h"
 
 static inline void hlt(struct cpu *cpu, const struct insn *insn)
 {
@@ -20,9 +21,9 @@ DEFINE_INSN(hlt)
 static inline void rsm(struct cpu *cpu, const struct insn *insn)
 {
 	(void)insn;
-	cpu_unmodelled(cpu, "RSM: system-management mode");
+	smm_resume(cpu);
 }
-DEFINE_INSN(rsm)
+DEFINE_BRANCH(rsm)
 
 /* ---- MONITOR and its kin ---- */
 
