@@ -37,6 +37,7 @@ FAMILY(stacks)
 FAMILY(chips)
 {
 #include "chips.def"
+#include "smp.def"
 }
 
 void suite_rows(struct suite *suite)
