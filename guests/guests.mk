@@ -78,6 +78,23 @@ build/bench/bench.elf: $(BENCH_PARTS:%=build/guests/%.o) guests/lib/guest.ld
 build/bench/bench.bin: build/bench/bench.elf
 	objcopy -O binary $< $@
 
+# A PC's test suite as people write them for QEMU's machine: multiboot ELF32 and ELF64 files that know nothing of
+# visor. runner/tests/test_pc.py runs them under visor and QEMU.
+PC_SOURCES := $(sort $(wildcard guests/pc/*.c)) guests/pc/trampoline.S
+define pc_rule
+build/pc/$(1)/%.o: guests/pc/% guests/pc/pc.h guests/guests.mk | $$(DEPS)
+	@mkdir -p $$(@D)
+	$$(GUEST_CC) $$(GUEST_CFLAGS_PC) -m$(1) -c -o $$@ $$<
+build/pc/pc$(1).elf: $$(PC_SOURCES:guests/pc/%=build/pc/$(1)/%.o) build/pc/$(1)/start$(1).S.o guests/pc/pc.ld
+	$$(GUEST_CC) -m$(1) -nostdlib -static -no-pie -Wl,-T,guests/pc/pc.ld -Wl,--build-id=none -Wl,-z,noexecstack \
+		-Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096 -o $$@ $$(filter %.o,$$^)
+endef
+GUEST_CFLAGS_PC := -std=gnu17 $(WARNINGS) -O2 -ffreestanding -fno-pic -fno-pie -fno-builtin -fno-stack-protector \
+	-mno-red-zone -mgeneral-regs-only -fcf-protection=none -fno-asynchronous-unwind-tables -fno-strict-aliasing
+$(eval $(call pc_rule,32))
+$(eval $(call pc_rule,64))
+guests: build/pc/pc32.elf build/pc/pc64.elf
+
 build/guests/rom/reset.bin: build/guests/rom/reset.S.o
 	objcopy -O binary -j .rom $< $@
 

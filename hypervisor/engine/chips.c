@@ -166,6 +166,17 @@ void chips_mmio_write(struct chips *chips, const struct engine_bus *bus, unsigne
 		lapic_mmio_write(lapic, offset, from, inside(address, size));
 }
 
+/* ---- firmware ---- */
+
+void chips_firmware(struct chips *chips, uint16_t level)
+{
+	chips->changed = true;
+	if (chips->count && !chips->absent)
+		lapic_virtual_wire(&chips->lapic[0]);
+	pic_write(&chips->pic, PIC_ELCR, (uint8_t)level);
+	pic_write(&chips->pic, PIC_ELCR_SLAVE, (uint8_t)(level >> 8));
+}
+
 /* ---- lines and messages ---- */
 
 void chips_input(struct chips *chips, unsigned gsi, bool raised)

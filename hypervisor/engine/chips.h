@@ -41,7 +41,8 @@ void chips_mmio_read(struct chips *chips, const struct engine_bus *bus, unsigned
 void chips_mmio_write(struct chips *chips, const struct engine_bus *bus, unsigned vcpu, uint64_t address,
 		      const void *from, unsigned size);
 
-/* As engine_ops.interrupt_input and msi. */
+/* As engine_ops.firmware, interrupt_input and msi. */
+void chips_firmware(struct chips *chips, uint16_t level);
 void chips_input(struct chips *chips, unsigned gsi, bool raised);
 void chips_msi(struct chips *chips, uint64_t address, uint32_t data);
 

@@ -115,6 +115,10 @@ struct engine_ops {
 	uint64_t (*retired)(const struct engine *engine);
 	uint64_t (*rip)(const struct engine_vcpu *vcpu);
 
+	/* What a PC's firmware does to the chips before it starts a kernel: the bootstrap processor's local APIC is
+	 * in virtual wire mode, and the 8259As take the lines in @level (a bit each) as level-triggered. May be
+	 * NULL. */
+	void (*firmware)(struct engine *engine, uint16_t level);
 	/* The level of an interrupt line with the PC's wiring: 0 to 15 lead to the 8259As and to the I/O APIC
 	 * (0 to its input 2), 16 to 23 to the I/O APIC alone. */
 	void (*interrupt_input)(struct engine *engine, unsigned gsi, bool raised);

@@ -276,6 +276,7 @@ const struct engine_ops engine_soft = {
 	.failure = soft_failure,
 	.retired = soft_retired,
 	.rip = soft_rip,
+	.firmware = soft_firmware,
 	.interrupt_input = soft_interrupt_input,
 	.msi = soft_msi,
 	.nmi = soft_nmi,

@@ -73,6 +73,7 @@ bool soft_chips_add(struct soft_vcpu *vcpu);
 void soft_chips_reset(struct soft *soft);
 void soft_chips_save(struct soft_vcpu *vcpu, struct vcpu_state *to);
 void soft_chips_load(struct soft_vcpu *vcpu, const struct vcpu_state *from);
+void soft_firmware(struct engine *engine, uint16_t level);
 void soft_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
 void soft_msi(struct engine *engine, uint64_t address, uint32_t data);
 void soft_nmi(struct engine *engine, unsigned vcpu);

@@ -186,6 +186,8 @@ void soft_chips_load(struct soft_vcpu *vcpu, const struct vcpu_state *from)
 
 /* ---- from outside ---- */
 
+void soft_firmware(struct engine *engine, uint16_t level) { chips_firmware(&soft_of(engine)->chips, level); }
+
 void soft_interrupt_input(struct engine *engine, unsigned gsi, bool raised)
 {
 	chips_input(&soft_of(engine)->chips, gsi, raised);

@@ -262,6 +262,7 @@ static int boot_rom(struct loader *loader)
 /* What a guest finds without firmware that would have put it there. Before the image, whose own memory it is. */
 static int place_platform(struct loader *loader)
 {
+	const struct engine_ops *ops = loader->machine->engine->ops;
 	const struct boot_options *options = loader->options;
 	const struct platform_boot boot = {.kernel = loader->image->data,
 					   .kernel_size = loader->image->size,
@@ -270,6 +271,9 @@ static int place_platform(struct loader *loader)
 					   .append = options->append};
 
 	platform_place_tables(&loader->machine->platform);
+	/* The lines that PCI_IRQ() names and the SCI. */
+	if (ops->firmware)
+		ops->firmware(loader->machine->engine, 1u << 9 | 1u << 10 | 1u << 11);
 	return platform_describe_boot(&loader->machine->platform, &boot);
 }
 
@@ -280,7 +284,8 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 		.machine = machine, .image = image, .options = options, .why = why, .size = size};
 	struct multiboot_header header;
 	size_t offset;
-	int error = place_platform(&loader);
+	bool rom = image->kind == IMAGE_FLAT && !boot_is_linux(image) && !find_multiboot(image, &header, &offset);
+	int error = rom ? 0 : place_platform(&loader);
 
 	if (error) {
 		snprintf(why, size, "%s", strerror(-error));
