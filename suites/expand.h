@@ -215,6 +215,15 @@ unsigned where_both(unsigned a, unsigned b);
 extern const char suite_name[];
 void suite_rows(struct suite *suite);
 
+/* The value that @field can hold in the cell's mode. */
+uint64_t field_value(const struct cell *x, enum state_field field, uint64_t value);
+
+/* The condition of this name, whatever the case of its letters, or NULL. */
+const struct condition *condition_find(const char *name);
+
+/* Has the guest report @size bytes at @address, or where that is 0 @field, whether or not they change. */
+void watch_add(struct cell *x, uint32_t address, uint32_t size, unsigned field);
+
 /* Assembles @x->insn with what was given into @x->bytes. */
 void cell_encode(struct cell *x);
 

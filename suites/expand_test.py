@@ -15,7 +15,7 @@ import unittest
 
 SUITES = pathlib.Path(__file__).resolve().parent
 TREE = SUITES.parent
-SOURCES = ("expand", "encode", "emit", "inventory", "tables")
+SOURCES = ("expand", "given", "says", "cell", "encode", "emit", "inventory", "tables")
 
 INSTRUCTIONS = """
 INSN(SGDT, .suite = "test", .name = "sgdt", .bytes = "0F 01 /0", .operand = OPERAND_WRITE, .size = 6, .size_long = 10,

@@ -4,7 +4,7 @@
 
 SUITES := sensitive interrupts paging
 SUITE_FLAGS := -std=gnu17 $(WARNINGS) -O1 -g -Ihypervisor -Isuites -MMD -MP
-EXPAND_SOURCES := expand encode emit inventory tables
+EXPAND_SOURCES := expand given says cell encode emit inventory tables
 
 build/suites/%.o: suites/%.c | $(DEPS)
 	@mkdir -p $(@D)

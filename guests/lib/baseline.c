@@ -7,67 +7,14 @@
 
 bool baseline_is_64(unsigned mode) { return mode == MODE_LONG || mode == MODE_COMPAT; }
 
-static void fill_registers(uint64_t *f, unsigned mode)
-{
-	for (unsigned n = 0; n < GPR_COUNT; n++)
-		f[STATE_rax + n] = mode == MODE_LONG ? CASE_GPR(n) : (uint32_t)CASE_GPR(n);
-	f[STATE_rbx] = f[STATE_rsi] = case_offset(mode, CASE_OPERAND);
-	f[STATE_rdi] = case_offset(mode, CASE_OPERAND2);
-	f[STATE_rsp] = case_offset(mode, CASE_STACK);
-	f[STATE_rip] = case_offset(mode, CASE_STUB);
-	f[STATE_rflags] = CASE_RFLAGS | (mode == MODE_VM86 ? RFLAGS_VM : 0);
-}
-
-static void fill_tables(uint64_t *f, unsigned mode)
-{
-	f[STATE_ldtr] = CASE_SEL_LDT;
-	f[STATE_tr] = baseline_is_64(mode) ? CASE_SEL_TSS64 : CASE_SEL_TSS32;
-	f[STATE_gdtr_base] = CASE_GDT;
-	f[STATE_gdtr_limit] = CASE_GDT_LIMIT;
-	if (mode == MODE_REAL) {
-		f[STATE_idtr_base] = CASE_IVT;
-		f[STATE_idtr_limit] = CASE_IVT_SIZE - 1;
-	} else {
-		f[STATE_idtr_base] = baseline_is_64(mode) ? CASE_IDT64 : CASE_IDT32;
-		f[STATE_idtr_limit] = baseline_is_64(mode) ? CASE_IDT64_LIMIT : CASE_IDT32_LIMIT;
-	}
-	f[STATE_cr0] = mode == MODE_REAL ? CASE_CR0_REAL : CASE_CR0;
-	f[STATE_cr3] = baseline_is_64(mode) ? CASE_CR3_LONG : CASE_CR3_32;
-	f[STATE_cr4] = baseline_is_64(mode) ? CASE_CR4_LONG : 0;
-}
-
-static void fill_msrs(uint64_t *f, unsigned mode)
-{
-	uint64_t efer = baseline_is_64(mode) ? CASE_EFER_LONG : CASE_EFER;
-
-	f[STATE_dr6] = CASE_DR6;
-	f[STATE_dr7] = CASE_DR7;
-	f[STATE_xcr0] = CASE_XCR0;
-	f[STATE_efer] = machine.syscall ? efer : efer & ~(uint64_t)EFER_SCE;
-	f[STATE_star] = CASE_STAR;
-	f[STATE_lstar] = CASE_LAND_SYSCALL;
-	f[STATE_cstar] = CASE_LAND_CSTAR;
-	f[STATE_fmask] = CASE_FMASK;
-	f[STATE_kernel_gs_base] = CASE_KERNEL_GS_BASE;
-	f[STATE_sysenter_cs] = CASE_SYSENTER_CS;
-	f[STATE_sysenter_esp] = CASE_SYSENTER_ESP;
-	f[STATE_sysenter_eip] = CASE_SYSENTER_EIP;
-	f[STATE_tsc_aux] = CASE_TSC_AUX;
-}
-
 void baseline_fill(struct machine_state *state, unsigned mode, unsigned cpl)
 {
-	uint64_t *f = state->field;
-
 	machine_fill(state, 0, sizeof(*state));
-	fill_registers(f, mode);
-	for (unsigned n = STATE_es; n <= STATE_gs; n++)
-		f[n] = case_data_selector(mode, cpl);
-	f[STATE_cs] = case_code_selector(mode, cpl);
-	f[STATE_fs_base] = CASE_FS_BASE;
-	f[STATE_gs_base] = CASE_GS_BASE;
-	fill_tables(f, mode);
-	fill_msrs(f, mode);
+#define CASE_BASELINE(name, value) state->field[STATE_##name] = (value);
+#include "x86/case_baseline.def"
+#undef CASE_BASELINE
+	if (!machine.syscall)
+		state->field[STATE_efer] &= ~(uint64_t)EFER_SCE;
 }
 
 static bool needs(const struct case_setting *setting)
