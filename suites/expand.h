@@ -68,7 +68,7 @@ extern const unsigned condition_count;
 
 struct manual {
 	const char *key;
-	const char *manual; /* SDM or APM */
+	const char *manual; /* SDM, APM, or the chip whose data sheet it is */
 	const char *volume;
 	const char *section;
 	const char *title;

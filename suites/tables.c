@@ -19,7 +19,10 @@ struct manual manual_table[] = {
 	{.key = "SDM_" #key_, .manual = "SDM", .volume = volume_, .section = section_, .title = title_},
 #define MANUAL_APM(key_, volume_, section_, title_)                                                          \
 	{.key = "APM_" #key_, .manual = "APM", .volume = volume_, .section = section_, .title = title_},
+#define DATA_SHEET(chip_, key_, section_, title_)                                                            \
+	{.key = #chip_ "_" #key_, .manual = #chip_, .volume = "-", .section = section_, .title = title_},
 #include "manuals.def"
+#undef DATA_SHEET
 #undef MANUAL_SDM
 #undef MANUAL_APM
 };

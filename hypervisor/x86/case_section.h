@@ -11,7 +11,7 @@
  *   want PREDICATE OUTCOME        one or more a case; the first whose predicate
  *                                 holds on the machine is the expectation
  *   or OUTCOME                    after a want: the manual permits this as well
- *   cite MANUAL VOLUME SECTION TITLE…   one or more a case (MANUAL: SDM or APM)
+ *   cite MANUAL VOLUME SECTION TITLE…   one or more a case (MANUAL: SDM, APM or a chip)
  *   cell INSN MODE CPL CONDITION untested REASON…
  *   cell INSN MODE CPL CONDITION not_encodable
  *   clause KEY MANUAL VOLUME SECTION TITLE…   each of suites/manuals.def, whether a case cites it or not

@@ -38,6 +38,7 @@ FAMILY(chips)
 {
 #include "chips.def"
 #include "smp.def"
+#include "legacy.def"
 }
 
 void suite_rows(struct suite *suite)
