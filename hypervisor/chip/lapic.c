@@ -345,6 +345,7 @@ void lapic_reset(struct lapic *lapic, bool init)
 	lapic_timer_arm(lapic);
 	lapic_update(lapic);
 	lapic->cpu.tpr_written(lapic->cpu.owner, 0);
+	apic_bus_retry(lapic->bus);
 }
 
 void lapic_virtual_wire(struct lapic *lapic)
@@ -353,6 +354,7 @@ void lapic_virtual_wire(struct lapic *lapic)
 	lapic->lvt[LVT_LINT0] = APIC_EXTINT << 8 | APIC_LEVEL;
 	lapic->lvt[LVT_LINT1] = APIC_NMI << 8 | APIC_LEVEL;
 	lapic_update(lapic);
+	apic_bus_retry(lapic->bus);
 }
 
 bool lapic_init(struct lapic *lapic, uint32_t id, const struct lapic_model *model,

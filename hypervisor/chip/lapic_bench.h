@@ -96,6 +96,7 @@ static inline void bench_set_up_model(struct bench *bench, const struct lapic_mo
 		bench->cpu[i].bench = bench;
 		assert_true(lapic_init(&bench->apic[i], i, model, &cpu, &bench->bus, &bench->clock));
 	}
+	bench->retry = 0;
 }
 
 static inline struct lapic_model bench_intel(void)

@@ -56,12 +56,13 @@ bool chips_add_lapic(struct chips *chips, const struct lapic_model *model, const
 void chips_reset(struct chips *chips)
 {
 	chips->changed = true;
+	/* First, so that nothing which waits to be sent reaches who has been reset. */
+	ioapic_reset(&chips->ioapic);
 	for (unsigned i = 0; i < chips->count; i++) {
 		lapic_reset(&chips->lapic[i], false);
 		if (chips->absent)
 			disable(&chips->lapic[i]);
 	}
-	ioapic_reset(&chips->ioapic);
 	pic_reset(&chips->pic);
 }
 
