@@ -9,6 +9,7 @@
 
 #define MASTER 0x20u
 #define SLAVE  0xa0u
+#define ELCR   0x4d0u /* edge or level, a bit a line */
 #define BASE   0x50u /* of the master; the slave's is 8 further */
 #define OCW2_EOI        0x20u
 #define OCW2_SPECIFIC   0x60u
@@ -74,6 +75,8 @@ static bool pic_story(unsigned icw4)
 		line(n, false);
 	apic_write(APIC_LVT_LINT0, ICR_EXTINT);
 	story_handle(leave_in_service);
+	machine_out8(ELCR, 0);
+	machine_out8(ELCR + 1, 0);
 	pic_init(icw4);
 	/* What other devices may ask for is not part of the story. */
 	machine_out8(MASTER + 1, 0xfb);
@@ -283,6 +286,29 @@ STORY(pic_spurious)
 	story_check("vector", BASE + (n < 8 ? 7 : 15), story_order(0));
 	if (n >= 8)
 		story_check("cascade_isr", 4, pic_read(MASTER, OCW3_ISR));
+}
+
+/* A level-triggered line asks again as long as it is high; lowered, not even once more. */
+STORY(pic_level)
+{
+	unsigned n = (unsigned)GIVEN(input);
+
+	if (!pic_story(1))
+		return;
+	machine_out8((uint16_t)(ELCR + n / 8), (uint8_t)(1u << (n & 7)));
+	unmask(n);
+	line(n, true);
+	story_open();
+	story_check("delivered", 1, story_count(BASE + n));
+	pic_eoi(n);
+	story_open();
+	story_check("again", 2, story_count(BASE + n));
+	line(n, false);
+	pic_eoi(n);
+	story_open();
+	story_check("no_more", 2, story_total());
+	story_check("irr", 0, pic_read(chip_of(n), OCW3_IRR) & 1u << (n & 7));
+	machine_out8((uint16_t)(ELCR + n / 8), 0);
 }
 
 /* ICW2 gives the upper five bits of the vector; ICW1 clears masks and service. */
@@ -547,12 +573,14 @@ STORY(pit_latch)
 	machine_out8(0x43, 0xb0);
 	machine_out8(0x42, 0xff);
 	machine_out8(0x42, 0xff);
+	story_pause(2000); /* the count is loaded with the next pulse */
 	machine_out8(0x43, 0x80);
-	story_pause(500);
+	story_pause(2000);
 	machine_out8(0x43, 0x80); /* ignored: it is latched */
 	first = machine_in8(0x42);
 	first |= (unsigned)machine_in8(0x42) << 8;
 	machine_out8(0x43, 0xc8); /* count and status */
+	story_pause(2000);
 	story_check("status", 0x30, machine_in8(0x42) & 0x3f);
 	second_ = machine_in8(0x42);
 	second_ |= (unsigned)machine_in8(0x42) << 8;

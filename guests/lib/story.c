@@ -153,7 +153,7 @@ void story_pause(unsigned count)
 bool story_wait(unsigned vector, unsigned count)
 {
 	for (unsigned i = 0; i < LONG_WHILE && counts[vector] < count; i++)
-		__asm__ volatile("sti; pause; cli" : : : "memory");
+		__asm__ volatile("sti; nop; nop; cli; pause" : : : "memory");
 	return counts[vector] >= count;
 }
 

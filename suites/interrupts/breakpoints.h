@@ -32,6 +32,12 @@ static inline void given_breakpoint(struct cell *x, unsigned n, enum breakpoint_
 #define BREAKS_AT(offset, hits)                                                                             \
 	(want_fault(x, VECTOR_DB, 0), EFFECT(rip, LOADED(rip) + (offset)), EFFECT(dr6, CASE_DR6 | (hits)))
 
+static inline void then_nops(struct cell *x, unsigned count)
+{
+	while (count--)
+		THEN(0x90);
+}
+
 static inline bool overlaps(uint32_t a, unsigned a_bytes, uint32_t b, unsigned b_bytes)
 {
 	return a < b + b_bytes && b < a + a_bytes;

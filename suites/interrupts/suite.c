@@ -27,6 +27,7 @@ FAMILY(double_faults)
 FAMILY(breakpoints)
 {
 #include "breakpoints.def"
+#include "boundaries.def"
 }
 
 FAMILY(stacks)
