@@ -33,7 +33,7 @@ VISOR := $(B)/visor
 TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
 BENCH_PROGRAMS := $(BENCHES:%.c=$(B)/%)
 
-.PHONY: all visor unit conform check check-linux fuzz lint bench install format clean deps oracle
+.PHONY: all visor unit conform check check-linux check-long fuzz lint bench install format clean deps oracle
 all: visor guests
 
 visor: $(VISOR)
@@ -73,6 +73,7 @@ $(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
 
 $(B)/hypervisor/vm/hostile_test $(B)/hypervisor/fuzz/files_test: | $(HOSTILE_GUEST)
+$(B)/hypervisor/fuzz/guest_test: | $(FUZZ_GUEST)
 
 unit: $(TEST_PROGRAMS)
 	@for test in $(TEST_PROGRAMS); do echo "$$test"; $$test || exit 1; done
@@ -88,6 +89,11 @@ check-linux: visor
 FUZZ ?= 50
 fuzz: $(filter $(B)/hypervisor/fuzz/%,$(TEST_PROGRAMS))
 	@for test in $^; do echo "$$test"; FUZZ=$(FUZZ) $$test || exit 1; done
+
+# What takes too long for every commit: ten million random accesses to devices, with the address sanitizer.
+check-long:
+	@$(MAKE) MODE=asan guests build/asan/hypervisor/fuzz/devices_test build/asan/hypervisor/fuzz/guest_test
+	@for test in devices guest; do FUZZ=100 build/asan/hypervisor/fuzz/$${test}_test || exit 1; done
 
 # The software CPU against this host's own processor, for longer than in `make check`.
 ORACLE_COUNT ?= 10000000

@@ -95,6 +95,15 @@ $(eval $(call pc_rule,32))
 $(eval $(call pc_rule,64))
 guests: build/pc/pc32.elf build/pc/pc64.elf
 
+# What programs devices at random: hypervisor/fuzz/guest_test.c runs it.
+FUZZ_GUEST := build/fuzz/fuzz.elf
+FUZZ_PARTS := build/guests/fuzz/main.c.o build/guests/fuzz/gp.S.o build/pc/64/start64.S.o
+$(FUZZ_GUEST): $(FUZZ_PARTS) guests/pc/pc.ld
+	@mkdir -p $(@D)
+	$(GUEST_CC) -m64 -nostdlib -static -no-pie -Wl,-T,guests/pc/pc.ld -Wl,--build-id=none -Wl,-z,noexecstack \
+		-Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096 -o $@ $(FUZZ_PARTS)
+guests: $(FUZZ_GUEST)
+
 build/guests/rom/reset.bin: build/guests/rom/reset.S.o
 	objcopy -O binary -j .rom $< $@
 

@@ -156,12 +156,12 @@ static void put_fadt_blocks(struct acpi *acpi)
 	put(acpi, 0, 1);
 	put(acpi, 4, 1);
 	put(acpi, 0, 3);
-	put(acpi, 0, 1);      /* _CST */
-	put(acpi, 0xfff, 2);  /* C2 and C3 are not there */
+	put(acpi, 0, 1);     /* _CST */
+	put(acpi, 0xfff, 2); /* C2 and C3 are not there */
 	put(acpi, 0xfff, 2);
-	put(acpi, 0, 4);      /* flush size and stride: WBINVD works */
-	put(acpi, 0, 2);      /* duty cycle */
-	put(acpi, 0, 2);      /* day and month alarm: none */
+	put(acpi, 0, 4); /* flush size and stride: WBINVD works */
+	put(acpi, 0, 2); /* duty cycle */
+	put(acpi, 0, 2); /* day and month alarm: none */
 	put(acpi, RTC_CENTURY, 1);
 	put(acpi, BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA, 2);
 	put(acpi, 0, 1);
@@ -266,7 +266,8 @@ static size_t make_hpet(struct acpi *acpi)
 static void describe_cpus(struct aml *aml, unsigned cpus)
 {
 	for (unsigned i = 0; i < cpus; i++) {
-		const char name[5] = {'C', (char)('0' + i / 100), (char)('0' + i / 10 % 10), (char)('0' + i % 10), 0};
+		const char name[5] = {'C', (char)('0' + i / 100), (char)('0' + i / 10 % 10),
+				      (char)('0' + i % 10), 0};
 		aml_mark device = aml_open_device(aml, name);
 
 		aml_name(aml, "_HID");
@@ -332,8 +333,8 @@ static void describe_motherboard(struct aml *aml)
 	static const struct {
 		uint16_t first;
 		uint8_t count;
-	} ports[] = {{0x80, 16},  {0x92, 1},    {0xb2, 2},   {0xe0, 12},    {0xf4, 4},
-		     {0x4d0, 2},  {0x600, 12},  {0x2000, 24}, {0x5450, 16}};
+	} ports[] = {{0x80, 16}, {0x92, 1},   {0xb2, 2},    {0xe0, 12},  {0xf4, 4},
+		     {0x4d0, 2}, {0x600, 12}, {0x2000, 24}, {0x5450, 16}};
 	aml_mark device = aml_open_device(aml, "MBRD"), resources;
 
 	aml_name_eisa_id(aml, "_HID", "PNP0C02");
@@ -357,7 +358,8 @@ static void describe_hpet(struct aml *aml)
 	aml_close(aml, device);
 }
 
-/* _PRT: each pin of each slot leads to an input of the interrupt controllers, whose numbers are the same in both. */
+/* _PRT: each pin of each slot leads to an input of the interrupt controllers, whose numbers are the same in
+ * both. */
 static void describe_routing(struct aml *aml, const struct acpi_config *config)
 {
 	aml_mark package, entry;
@@ -434,7 +436,8 @@ static size_t make_dsdt(struct acpi *acpi, const struct acpi_config *config, boo
 
 /* ---- roots ---- */
 
-static size_t make_root(struct acpi *acpi, const char *signature, const size_t *table, unsigned tables, unsigned size)
+static size_t make_root(struct acpi *acpi, const char *signature, const size_t *table, unsigned tables,
+			unsigned size)
 {
 	size_t at = begin(acpi, signature, 1);
 
@@ -481,7 +484,8 @@ static void command_allocate(struct acpi *acpi, const char *file, uint32_t align
 	at[64] = zone;
 }
 
-static void command_checksum(struct acpi *acpi, const char *file, uint32_t result, uint32_t start, uint32_t size)
+static void command_checksum(struct acpi *acpi, const char *file, uint32_t result, uint32_t start,
+			     uint32_t size)
 {
 	uint8_t *at = command(acpi, COMMAND_CHECKSUM, file);
 

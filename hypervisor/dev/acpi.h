@@ -1,6 +1,6 @@
 /*
- * acpi.h: the ACPI tables that describe the machine (ACPI 6.4, chapter 5): RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET
- * where there is one, and a DSDT in AML. There is no ECAM, so there is no MCFG.
+ * acpi.h: the ACPI tables that describe the machine (ACPI 6.4, chapter 5): RSDP, RSDT, XSDT, FADT, FACS,
+ * MADT, HPET where there is one, and a DSDT in AML. There is no ECAM, so there is no MCFG.
  *
  * The tables are made with offsets in place of addresses. acpi_place() turns them into what stands in memory;
  * firmware that finds them by fw_cfg does the same with the loader's script (QEMU's

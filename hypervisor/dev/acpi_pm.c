@@ -120,8 +120,11 @@ static void sleep(struct acpi_pm *pm, const struct bus_access *access)
 static void control_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	struct acpi_pm *pm = device;
-	struct bus_access access = {
-		.port = true, .write = true, .address = ACPI_PM1_CONTROL + offset, .size = size, .value = value};
+	struct bus_access access = {.port = true,
+				    .write = true,
+				    .address = ACPI_PM1_CONTROL + offset,
+				    .size = size,
+				    .value = value};
 	uint16_t whole = (uint16_t)merge(pm->control, offset, size, value);
 
 	pm->control = (uint16_t)((pm->control & CONTROL_SCI) | (whole & (CONTROL_TYPE | CONTROL_BM_RLD)));
@@ -172,11 +175,14 @@ static void apm_write(void *device, uint64_t offset, unsigned size, uint64_t val
 		pm->smi(pm->owner);
 }
 
-static const struct bus_ops event_ops = {.name = "PM1 event", .width = 4, .read = event_read, .write = event_write};
+static const struct bus_ops event_ops = {
+	.name = "PM1 event", .width = 4, .read = event_read, .write = event_write};
 static const struct bus_ops control_ops = {
 	.name = "PM1 control", .width = 2, .read = control_read, .write = control_write};
-static const struct bus_ops timer_ops = {.name = "PM timer", .width = 4, .read = timer_read, .write = timer_write};
-static const struct bus_ops apm_ops = {.name = "APM control", .width = 1, .read = apm_read, .write = apm_write};
+static const struct bus_ops timer_ops = {
+	.name = "PM timer", .width = 4, .read = timer_read, .write = timer_write};
+static const struct bus_ops apm_ops = {
+	.name = "APM control", .width = 1, .read = apm_read, .write = apm_write};
 
 int acpi_pm_attach(struct acpi_pm *pm, struct bus *bus)
 {

@@ -4,8 +4,8 @@
  * that switches between legacy and ACPI mode (Intel 82371AB, sections 7 and 11).
  *
  * There is neither a power button nor a sleep button nor a real-time clock event in these registers, and the
- * FADT says so: of the status bits, only the timer's and the global lock's are there. Soft off is SLP_TYP 0; any
- * other sleep state is not offered and refused on the bus.
+ * FADT says so: of the status bits, only the timer's and the global lock's are there. Soft off is SLP_TYP 0;
+ * any other sleep state is not offered and refused on the bus.
  */
 #ifndef TRAPLINE_DEV_ACPI_PM_H
 #define TRAPLINE_DEV_ACPI_PM_H
@@ -14,15 +14,15 @@
 #include "dev/bus.h"
 #include "dev/state.h"
 
-#define ACPI_PM1_EVENT    0x600 /* status, then enable: 2 bytes each */
-#define ACPI_PM1_CONTROL  0x604
-#define ACPI_PM_TIMER     0x608
-#define ACPI_PM_TIMER_HZ  3579545u
-#define ACPI_APM_PORT     0xb2 /* FADT.SMI_CMD; 0xb3 is APM status, a byte for software */
-#define ACPI_APM_ENABLE   0xf1
-#define ACPI_APM_DISABLE  0xf0
-#define ACPI_SCI          9
-#define ACPI_SLEEP_OFF    0 /* SLP_TYP of \_S5 */
+#define ACPI_PM1_EVENT   0x600 /* status, then enable: 2 bytes each */
+#define ACPI_PM1_CONTROL 0x604
+#define ACPI_PM_TIMER    0x608
+#define ACPI_PM_TIMER_HZ 3579545u
+#define ACPI_APM_PORT    0xb2 /* FADT.SMI_CMD; 0xb3 is APM status, a byte for software */
+#define ACPI_APM_ENABLE  0xf1
+#define ACPI_APM_DISABLE 0xf0
+#define ACPI_SCI         9
+#define ACPI_SLEEP_OFF   0 /* SLP_TYP of \_S5 */
 
 struct acpi_pm {
 	uint16_t status, enable, control;
@@ -36,8 +36,8 @@ struct acpi_pm {
 	void *owner;
 	void (*interrupt)(void *owner, bool raised); /* SCI */
 	void (*power_off)(void *owner);
-	/* A write to the APM control port asks for an SMI, which the processor takes once the APIC delivers one. May
-	 * be NULL: then the port switches ACPI mode and nothing else. */
+	/* A write to the APM control port asks for an SMI, which the processor takes once the APIC delivers
+	 * one. May be NULL: then the port switches ACPI mode and nothing else. */
 	void (*smi)(void *owner);
 };
 

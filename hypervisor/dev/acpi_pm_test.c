@@ -141,7 +141,8 @@ static void saved(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(counts), TEST(overflows), TEST(sleeps), TEST(apm), TEST(saved)};
+	const struct CMUnitTest tests[] = {TEST(counts), TEST(overflows), TEST(sleeps), TEST(apm),
+					   TEST(saved)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

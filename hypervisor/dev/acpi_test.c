@@ -20,7 +20,8 @@ static unsigned pci_irq(unsigned slot, unsigned pin) { return (slot + pin) % 2 ?
 static struct session *make(unsigned cpus, bool hpet)
 {
 	struct session *s = calloc(1, sizeof(*s));
-	struct acpi_config config = {.cpus = cpus, .hpet = hpet, .pci_memory = 0xc0000000, .pci_irq = pci_irq};
+	struct acpi_config config = {
+		.cpus = cpus, .hpet = hpet, .pci_memory = 0xc0000000, .pci_irq = pci_irq};
 
 	s->cpus = cpus;
 	s->hpet = hpet;
@@ -108,15 +109,15 @@ static void fadt(void **state)
 	assert_int_equal(number(table + 40, 4), number(table + 140, 8));
 	assert_memory_equal(dsdt(s), "DSDT", 4);
 	assert_int_equal(sum(dsdt(s), length(dsdt(s))), 0);
-	assert_int_equal(number(table + 46, 2), 9);          /* SCI */
-	assert_int_equal(number(table + 48, 4), 0xb2);       /* SMI_CMD */
-	assert_int_equal(number(table + 56, 4), 0x600);      /* PM1a_EVT */
-	assert_int_equal(number(table + 64, 4), 0x604);      /* PM1a_CNT */
-	assert_int_equal(number(table + 76, 4), 0x608);      /* PM_TMR */
+	assert_int_equal(number(table + 46, 2), 9);     /* SCI */
+	assert_int_equal(number(table + 48, 4), 0xb2);  /* SMI_CMD */
+	assert_int_equal(number(table + 56, 4), 0x600); /* PM1a_EVT */
+	assert_int_equal(number(table + 64, 4), 0x604); /* PM1a_CNT */
+	assert_int_equal(number(table + 76, 4), 0x608); /* PM_TMR */
 	assert_int_equal(table[88], 4);
 	assert_int_equal(table[89], 2);
 	assert_int_equal(table[91], 4);
-	assert_int_equal(table[108], 0x32);                  /* CENTURY */
+	assert_int_equal(table[108], 0x32);                      /* CENTURY */
 	assert_int_equal(number(table + 112, 4) & 0x500, 0x400); /* a reset register, 24 bits of timer */
 	assert_int_equal(table[116], 1);
 	assert_int_equal(number(table + 120, 8), 0xcf9);
@@ -246,12 +247,14 @@ static void disassemble(const struct session *s, char *text, size_t size)
 	write_table("facp", find(s, "FACP", 8));
 	write_table("apic", find(s, "APIC", 8));
 	write_table("hpet", find(s, "HPET", 8));
-	snprintf(command, sizeof(command), "cd %s && for i in dsdt facp apic hpet; do iasl -d $i.dat 2>&1; done", folder);
+	snprintf(command, sizeof(command),
+		 "cd %s && for i in dsdt facp apic hpet; do iasl -d $i.dat 2>&1; done", folder);
 	run(command, text, size);
 	if (strstr(text, "rror") || strstr(text, "arning"))
 		fail_msg("%s", text);
 	/* What it has read must compile again, without an error or a remark on the tables' contents. */
-	snprintf(command, sizeof(command), "cd %s && for i in dsdt facp apic hpet; do iasl -p again $i.dsl 2>&1; done", folder);
+	snprintf(command, sizeof(command),
+		 "cd %s && for i in dsdt facp apic hpet; do iasl -p again $i.dsl 2>&1; done", folder);
 	run(command, text, size);
 	if (strstr(text, "Error ") || strstr(text, "Warning "))
 		fail_msg("%s", text);
@@ -289,8 +292,8 @@ static void read_by_iasl(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(roots), cmocka_unit_test(fadt), cmocka_unit_test(madt), cmocka_unit_test(loader),
-		cmocka_unit_test(read_by_iasl),
+		cmocka_unit_test(roots),  cmocka_unit_test(fadt),         cmocka_unit_test(madt),
+		cmocka_unit_test(loader), cmocka_unit_test(read_by_iasl),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

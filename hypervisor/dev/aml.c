@@ -2,19 +2,19 @@
 
 #include <string.h>
 
-#define OP_NAME      0x08
-#define OP_BYTE      0x0a
-#define OP_WORD      0x0b
-#define OP_DWORD     0x0c
-#define OP_STRING    0x0d
-#define OP_QWORD     0x0e
-#define OP_SCOPE     0x10
-#define OP_BUFFER    0x11
-#define OP_PACKAGE   0x12
-#define OP_DUAL      0x2e
-#define OP_MULTI     0x2f
-#define OP_EXTENDED  0x5b
-#define OP_DEVICE    0x82 /* behind OP_EXTENDED */
+#define OP_NAME     0x08
+#define OP_BYTE     0x0a
+#define OP_WORD     0x0b
+#define OP_DWORD    0x0c
+#define OP_STRING   0x0d
+#define OP_QWORD    0x0e
+#define OP_SCOPE    0x10
+#define OP_BUFFER   0x11
+#define OP_PACKAGE  0x12
+#define OP_DUAL     0x2e
+#define OP_MULTI    0x2f
+#define OP_EXTENDED 0x5b
+#define OP_DEVICE   0x82 /* behind OP_EXTENDED */
 
 #define TAG_IRQ      0x22 /* small descriptors: type and length of what follows */
 #define TAG_IO       0x47
@@ -76,7 +76,8 @@ static unsigned hex_digit(char c) { return (unsigned)(c <= '9' ? c - '0' : c - '
 /* Three letters of 5 bits, four hexadecimal digits, the first byte highest. */
 void aml_eisa_id(struct aml *aml, const char *id)
 {
-	unsigned letters = (unsigned)(id[0] - '@') << 10 | (unsigned)(id[1] - '@') << 5 | (unsigned)(id[2] - '@');
+	unsigned letters =
+		(unsigned)(id[0] - '@') << 10 | (unsigned)(id[1] - '@') << 5 | (unsigned)(id[2] - '@');
 	const uint8_t bytes[4] = {(uint8_t)(letters >> 8), (uint8_t)letters,
 				  (uint8_t)(hex_digit(id[3]) << 4 | hex_digit(id[4])),
 				  (uint8_t)(hex_digit(id[5]) << 4 | hex_digit(id[6]))};
@@ -246,7 +247,8 @@ void aml_memory32(struct aml *aml, uint32_t base, uint32_t size)
 enum { RANGE_MEMORY, RANGE_IO, RANGE_BUS };
 #define RANGE_FIXED 0x0c /* both ends are fixed; a producer, positive decoding */
 
-static void window(struct aml *aml, unsigned type, unsigned width, unsigned specific, uint32_t first, uint32_t last)
+static void window(struct aml *aml, unsigned type, unsigned width, unsigned specific, uint32_t first,
+		   uint32_t last)
 {
 	put_byte(aml, width == 4 ? TAG_DWORD : TAG_WORD);
 	put_number(aml, 3 + 5 * width, 2);
@@ -260,10 +262,16 @@ static void window(struct aml *aml, unsigned type, unsigned width, unsigned spec
 	put_number(aml, last - first + 1, width);
 }
 
-void aml_bus_window(struct aml *aml, uint16_t first, uint16_t last) { window(aml, RANGE_BUS, 2, 0, first, last); }
+void aml_bus_window(struct aml *aml, uint16_t first, uint16_t last)
+{
+	window(aml, RANGE_BUS, 2, 0, first, last);
+}
 
 /* Both ISA and other addresses. */
-void aml_io_window(struct aml *aml, uint16_t first, uint16_t last) { window(aml, RANGE_IO, 2, 3, first, last); }
+void aml_io_window(struct aml *aml, uint16_t first, uint16_t last)
+{
+	window(aml, RANGE_IO, 2, 3, first, last);
+}
 
 /* Writable, not cacheable. */
 void aml_memory_window(struct aml *aml, uint32_t first, uint32_t last)

@@ -1,5 +1,6 @@
 /*
- * aml.h: writes ACPI machine language (ACPI 6.4, chapter 20) and resource descriptors (section 6.4) into a buffer.
+ * aml.h: writes ACPI machine language (ACPI 6.4, chapter 20) and resource descriptors (section 6.4) into a
+ * buffer.
  *
  * Terms are written in their order. What has a package length is opened, filled and closed; the length is
  * put in when it is closed. Where the buffer is too small, what does not fit is left out and full is set.
@@ -25,8 +26,8 @@ void aml_string(struct aml *aml, const char *text);
 /* "PNP0A03" as the integer that _HID takes (section 19.3.4). */
 void aml_eisa_id(struct aml *aml, const char *id);
 
-/* Name(@path, …): the object is the next term. Paths as ASL writes them: "\\_S5", "_SB.PCI0", segments of up to four
- * characters. */
+/* Name(@path, …): the object is the next term. Paths as ASL writes them: "\\_S5", "_SB.PCI0", segments of up
+ * to four characters. */
 void aml_name(struct aml *aml, const char *path);
 void aml_name_integer(struct aml *aml, const char *path, uint64_t value);
 void aml_name_eisa_id(struct aml *aml, const char *path, const char *id);

@@ -9,18 +9,18 @@
 #define KEY_INDEX      0x3fffu
 
 /* The first word of a DMA request. */
-#define DMA_ERROR  0x01u
-#define DMA_READ   0x02u
-#define DMA_SKIP   0x04u
-#define DMA_SELECT 0x08u
-#define DMA_WRITE  0x10u
+#define DMA_ERROR     0x01u
+#define DMA_READ      0x02u
+#define DMA_SKIP      0x04u
+#define DMA_SELECT    0x08u
+#define DMA_WRITE     0x10u
 #define DMA_KEY_SHIFT 16
 
-#define DMA_OFFSET    4u                   /* of the DMA register, from FW_CFG_PORT */
+#define DMA_OFFSET    4u                  /* of the DMA register, from FW_CFG_PORT */
 #define DMA_SIGNATURE 0x51454d5520434647u /* "QEMU CFG", as the register reads */
 
-static const struct state_field fields[] = {
-	STATE(struct fw_cfg, key), STATE(struct fw_cfg, offset), STATE(struct fw_cfg, dma_address)};
+static const struct state_field fields[] = {STATE(struct fw_cfg, key), STATE(struct fw_cfg, offset),
+					    STATE(struct fw_cfg, dma_address)};
 STATE_TABLE(fw_cfg_state, "fw_cfg", 1, fields);
 
 /* ---- items ---- */
@@ -190,7 +190,8 @@ static void perform_dma(struct fw_cfg *fw_cfg)
 	fw_cfg->dma->write(fw_cfg->dma->owner, at, answer, sizeof(answer));
 }
 
-/* The register is big-endian: its bytes in port order are the address from the top. Writing its lower half starts. */
+/* The register is big-endian: its bytes in port order are the address from the top. Writing its lower half
+ * starts. */
 static uint64_t dma_read(void *device, uint64_t offset, unsigned size)
 {
 	uint8_t bytes[8];
@@ -219,7 +220,8 @@ static void dma_write(void *device, uint64_t offset, unsigned size, uint64_t val
 }
 
 static const struct bus_ops port_ops = {.name = "fw_cfg", .width = 2, .read = port_read, .write = port_write};
-static const struct bus_ops dma_ops = {.name = "fw_cfg DMA", .width = 4, .read = dma_read, .write = dma_write};
+static const struct bus_ops dma_ops = {
+	.name = "fw_cfg DMA", .width = 4, .read = dma_read, .write = dma_write};
 
 int fw_cfg_attach(struct fw_cfg *fw_cfg, struct bus *bus)
 {

@@ -1,9 +1,9 @@
 /*
- * fw_cfg.h: QEMU's firmware configuration device (QEMU's docs/specs/fw_cfg): a selector at 0x510, data at 0x511,
- * and the DMA interface at 0x514.
+ * fw_cfg.h: QEMU's firmware configuration device (QEMU's docs/specs/fw_cfg): a selector at 0x510, data at
+ * 0x511, and the DMA interface at 0x514.
  *
- * An item is bytes that the owner keeps (borrowed) or a small number kept here. Keys without an item, and bytes
- * behind an item's end, read as zeros. No item can be written.
+ * An item is bytes that the owner keeps (borrowed) or a small number kept here. Keys without an item, and
+ * bytes behind an item's end, read as zeros. No item can be written.
  */
 #ifndef TRAPLINE_DEV_FW_CFG_H
 #define TRAPLINE_DEV_FW_CFG_H
@@ -45,7 +45,8 @@ enum fw_cfg_key {
 	FW_CFG_SETUP_DATA,
 	FW_CFG_FILE_DIR,
 	FW_CFG_FILE_FIRST = 0x20,
-	FW_CFG_ARCH_LOCAL = 0x8000 /* a bit of the selector: items of the architecture, of which there is one */
+	FW_CFG_ARCH_LOCAL =
+		0x8000 /* a bit of the selector: items of the architecture, of which there is one */
 };
 #define FW_CFG_IRQ0_OVERRIDE (FW_CFG_ARCH_LOCAL + 2)
 

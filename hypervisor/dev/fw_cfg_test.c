@@ -15,7 +15,8 @@ static const void *memory_read(void *owner, uint64_t address, uint64_t size)
 {
 	struct session *s = owner;
 
-	return address <= sizeof(s->memory) && size <= sizeof(s->memory) - address ? s->memory + address : NULL;
+	return address <= sizeof(s->memory) && size <= sizeof(s->memory) - address ? s->memory + address
+										   : NULL;
 }
 
 static bool memory_write(void *owner, uint64_t address, const void *from, size_t size)
@@ -87,8 +88,8 @@ static void files(void **state)
 	assert_int_equal(fw_cfg_add_file(&s->fw_cfg, "etc/c", "C", 1), 0);
 	assert_int_equal(fw_cfg_add_file(&s->fw_cfg, "etc/a", "AA", 2), 0);
 	assert_int_equal(fw_cfg_add_file(&s->fw_cfg, "etc/a", "AA", 2), -EEXIST);
-	assert_int_equal(fw_cfg_add_file(&s->fw_cfg, "a234567890123456789012345678901234567890123456789012345x",
-					 "AA", 2),
+	assert_int_equal(fw_cfg_add_file(&s->fw_cfg,
+					 "a234567890123456789012345678901234567890123456789012345x", "AA", 2),
 			 -ENAMETOOLONG);
 	test_out(&s->bench, 0x510, 2, 0x19);
 	for (unsigned i = 0; i < sizeof(directory); i++)
@@ -101,10 +102,21 @@ static void files(void **state)
 
 static void request(struct session *s, uint32_t control, uint32_t length, uint32_t address)
 {
-	const uint8_t bytes[16] = {(uint8_t)(control >> 24), (uint8_t)(control >> 16), (uint8_t)(control >> 8),
-				   (uint8_t)control,         (uint8_t)(length >> 24),  (uint8_t)(length >> 16),
-				   (uint8_t)(length >> 8),   (uint8_t)length,          0, 0, 0, 0,
-				   (uint8_t)(address >> 24), (uint8_t)(address >> 16), (uint8_t)(address >> 8),
+	const uint8_t bytes[16] = {(uint8_t)(control >> 24),
+				   (uint8_t)(control >> 16),
+				   (uint8_t)(control >> 8),
+				   (uint8_t)control,
+				   (uint8_t)(length >> 24),
+				   (uint8_t)(length >> 16),
+				   (uint8_t)(length >> 8),
+				   (uint8_t)length,
+				   0,
+				   0,
+				   0,
+				   0,
+				   (uint8_t)(address >> 24),
+				   (uint8_t)(address >> 16),
+				   (uint8_t)(address >> 8),
 				   (uint8_t)address};
 
 	memcpy(s->memory + 0x100, bytes, 16);

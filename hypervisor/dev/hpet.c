@@ -4,11 +4,11 @@
 enum { CAPABILITIES = 0x00, CONFIG = 0x10, STATUS = 0x20, COUNTER = 0xf0, TIMERS = 0x100, TIMER_SIZE = 0x20 };
 enum { TIMER_CONFIG = 0x00, TIMER_COMPARATOR = 0x08 };
 
-#define ENABLE          1u
-#define LEGACY          2u
-#define CONFIG_DEFINED  (ENABLE | LEGACY)
-#define STATUS_DEFINED  ((1u << HPET_TIMERS) - 1)
-#define CAPABILITY      ((uint64_t)HPET_NS * 1000000 << 32 | HPET_ID) /* the period in femtoseconds */
+#define ENABLE         1u
+#define LEGACY         2u
+#define CONFIG_DEFINED (ENABLE | LEGACY)
+#define STATUS_DEFINED ((1u << HPET_TIMERS) - 1)
+#define CAPABILITY     ((uint64_t)HPET_NS * 1000000 << 32 | HPET_ID) /* the period in femtoseconds */
 
 #define TN_LEVEL        0x0002u
 #define TN_ENABLE       0x0004u
@@ -30,7 +30,10 @@ static const struct state_field fields[] = {
 
 static bool enabled(const struct hpet *hpet) { return hpet->config & ENABLE; }
 
-bool hpet_replaces_legacy(const struct hpet *hpet) { return (hpet->config & CONFIG_DEFINED) == CONFIG_DEFINED; }
+bool hpet_replaces_legacy(const struct hpet *hpet)
+{
+	return (hpet->config & CONFIG_DEFINED) == CONFIG_DEFINED;
+}
 
 static uint64_t counter_at(const struct hpet *hpet, uint64_t time)
 {
@@ -95,12 +98,14 @@ static uint64_t mask_of(const struct hpet_timer *timer)
 	return timer->config & TN_32 ? UINT32_MAX : UINT64_MAX;
 }
 
-/* The time when the counter has counted @ticks more than at @since's count @from; CLOCK_NEVER: past all time. */
+/* The time when the counter has counted @ticks more than at @since's count @from; CLOCK_NEVER: past all time.
+ */
 static uint64_t time_of(const struct hpet *hpet, uint64_t ticks)
 {
 	uint64_t ns, at;
 
-	if (__builtin_mul_overflow(ticks, (uint64_t)HPET_NS, &ns) || __builtin_add_overflow(hpet->since, ns, &at))
+	if (__builtin_mul_overflow(ticks, (uint64_t)HPET_NS, &ns) ||
+	    __builtin_add_overflow(hpet->since, ns, &at))
 		return CLOCK_NEVER;
 	return at;
 }
@@ -137,8 +142,8 @@ static void arm_all(struct hpet *hpet)
 }
 
 /*
- * The comparator of a periodic timer goes on by its period. Where several periods have passed (nobody looked),
- * they are one interrupt, so that a period of one tick cannot keep the machine from running.
+ * The comparator of a periodic timer goes on by its period. Where several periods have passed (nobody
+ * looked), they are one interrupt, so that a period of one tick cannot keep the machine from running.
  */
 static void fired(void *owner, uint64_t due)
 {

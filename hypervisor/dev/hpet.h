@@ -1,14 +1,14 @@
 /*
- * hpet.h: a high precision event timer (IA-PC HPET 1.0a): a 64-bit main counter at 100 MHz and three comparators,
- * all of which can be periodic and forced to 32 bits. Inputs of the I/O APIC: 20 to 23; legacy replacement is
- * there, FSB delivery is not and is not advertised.
+ * hpet.h: a high precision event timer (IA-PC HPET 1.0a): a 64-bit main counter at 100 MHz and three
+ * comparators, all of which can be periodic and forced to 32 bits. Inputs of the I/O APIC: 20 to 23; legacy
+ * replacement is there, FSB delivery is not and is not advertised.
  *
  * A comparator fires when the counter comes to equal it; one that is passed already waits for the counter to
- * wrap. In periodic mode a write sets the period, and with Tn_VAL_SET_CNF the comparator as well. Registers are
- * accessed by 4 or 8 aligned bytes; of another access, the bytes are those of the register.
+ * wrap. In periodic mode a write sets the period, and with Tn_VAL_SET_CNF the comparator as well. Registers
+ * are accessed by 4 or 8 aligned bytes; of another access, the bytes are those of the register.
  *
- * The line of an edge-triggered interrupt stays raised until the next one, since an 8259A forgets an edge whose line
- * falls before it is acknowledged.
+ * The line of an edge-triggered interrupt stays raised until the next one, since an 8259A forgets an edge
+ * whose line falls before it is acknowledged.
  */
 #ifndef TRAPLINE_DEV_HPET_H
 #define TRAPLINE_DEV_HPET_H
@@ -30,7 +30,8 @@ struct hpet_timer {
 
 struct hpet {
 	uint64_t config, status;
-	uint64_t counter, since; /* the main counter's value at the time @since; it stands still while disabled */
+	uint64_t counter,
+		since; /* the main counter's value at the time @since; it stands still while disabled */
 	struct hpet_timer timer[HPET_TIMERS];
 	uint8_t edges;  /* timers whose edge-triggered line is raised */
 	uint32_t lines; /* inputs that are raised */
@@ -42,8 +43,8 @@ struct hpet {
 		unsigned index;
 	} self[HPET_TIMERS];
 	void *owner;
-	/* @input is 20 to 23, or in legacy replacement 0 for the line that is the PIT's otherwise, and 8 for the
-	 * RTC's. */
+	/* @input is 20 to 23, or in legacy replacement 0 for the line that is the PIT's otherwise, and 8 for
+	 * the RTC's. */
 	void (*interrupt)(void *owner, unsigned input, bool raised);
 	void (*legacy)(void *owner, bool replaced); /* hpet_replaces_legacy() has changed; may be NULL */
 };

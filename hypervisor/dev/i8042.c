@@ -2,29 +2,29 @@
 
 #include <string.h>
 
-#define STATUS_FULL       0x01 /* output buffer */
-#define STATUS_SYSTEM     0x04 /* follows the command byte's bit 2 */
-#define STATUS_COMMAND    0x08
-#define STATUS_UNLOCKED   0x10
-#define STATUS_AUXILIARY  0x20 /* what is in the output buffer comes from the auxiliary device */
-#define STATUS_TIMEOUT    0x40
+#define STATUS_FULL      0x01 /* output buffer */
+#define STATUS_SYSTEM    0x04 /* follows the command byte's bit 2 */
+#define STATUS_COMMAND   0x08
+#define STATUS_UNLOCKED  0x10
+#define STATUS_AUXILIARY 0x20 /* what is in the output buffer comes from the auxiliary device */
+#define STATUS_TIMEOUT   0x40
 
-#define BYTE_KEYBOARD_IRQ 0x01 /* command byte */
+#define BYTE_KEYBOARD_IRQ  0x01 /* command byte */
 #define BYTE_AUXILIARY_IRQ 0x02
-#define BYTE_SYSTEM       0x04
-#define BYTE_NO_KEYBOARD  0x10
-#define BYTE_NO_AUXILIARY 0x20
-#define BYTE_TRANSLATE    0x40
-#define BYTE_DEFINED      0x77
+#define BYTE_SYSTEM        0x04
+#define BYTE_NO_KEYBOARD   0x10
+#define BYTE_NO_AUXILIARY  0x20
+#define BYTE_TRANSLATE     0x40
+#define BYTE_DEFINED       0x77
 
-#define OUT_RESET         0x01 /* output port; low resets */
-#define OUT_A20           0x02
-#define OUT_KEYBOARD      0x10 /* the output buffer is full, with the keyboard's; read-only */
-#define OUT_AUXILIARY     0x20
-#define OUT_WRITABLE      0xcf
+#define OUT_RESET     0x01 /* output port; low resets */
+#define OUT_A20       0x02
+#define OUT_KEYBOARD  0x10 /* the output buffer is full, with the keyboard's; read-only */
+#define OUT_AUXILIARY 0x20
+#define OUT_WRITABLE  0xcf
 
-#define PORT_A_RESET      0x01
-#define PORT_A_A20        0x02
+#define PORT_A_RESET 0x01
+#define PORT_A_A20   0x02
 
 enum { FROM_CONTROLLER, FROM_KEYBOARD, FROM_AUXILIARY, FROM_NOBODY };
 
@@ -33,11 +33,20 @@ enum { FROM_CONTROLLER, FROM_KEYBOARD, FROM_AUXILIARY, FROM_NOBODY };
 #define TEST_PASS 0xaa
 
 static const struct state_field fields[] = {
-	STATE(struct i8042, ram),         STATE(struct i8042, output_port),      STATE(struct i8042, command),
-	STATE(struct i8042, status),      STATE(struct i8042, queue),            STATE(struct i8042, source),
-	STATE(struct i8042, queue_first), STATE(struct i8042, queue_count),      STATE(struct i8042, keyboard_command),
-	STATE(struct i8042, scan_code_set), STATE(struct i8042, scanning),       STATE(struct i8042, last_answer),
-	STATE(struct i8042, port_a),      STATE(struct i8042, lines),
+	STATE(struct i8042, ram),
+	STATE(struct i8042, output_port),
+	STATE(struct i8042, command),
+	STATE(struct i8042, status),
+	STATE(struct i8042, queue),
+	STATE(struct i8042, source),
+	STATE(struct i8042, queue_first),
+	STATE(struct i8042, queue_count),
+	STATE(struct i8042, keyboard_command),
+	STATE(struct i8042, scan_code_set),
+	STATE(struct i8042, scanning),
+	STATE(struct i8042, last_answer),
+	STATE(struct i8042, port_a),
+	STATE(struct i8042, lines),
 };
 STATE_TABLE(i8042_state, "i8042", 1, fields);
 
@@ -54,7 +63,8 @@ static bool full(const struct i8042 *c) { return c->queue_count && !blocked(c, c
 
 static bool from_auxiliary(const struct i8042 *c)
 {
-	return full(c) && (c->source[c->queue_first] == FROM_AUXILIARY || c->source[c->queue_first] == FROM_NOBODY);
+	return full(c) &&
+	       (c->source[c->queue_first] == FROM_AUXILIARY || c->source[c->queue_first] == FROM_NOBODY);
 }
 
 static void update_lines(struct i8042 *c)
@@ -114,7 +124,8 @@ static uint8_t take(struct i8042 *c)
 
 static uint8_t status(const struct i8042 *c)
 {
-	unsigned value = STATUS_UNLOCKED | (c->ram[0] & BYTE_SYSTEM ? STATUS_SYSTEM : 0) | (c->status & STATUS_COMMAND);
+	unsigned value = STATUS_UNLOCKED | (c->ram[0] & BYTE_SYSTEM ? STATUS_SYSTEM : 0) |
+			 (c->status & STATUS_COMMAND);
 
 	if (full(c))
 		value |= STATUS_FULL;
@@ -190,13 +201,14 @@ static void keyboard_parameter(struct i8042 *c, uint8_t byte)
 	}
 	keyboard_answer(c, ACK);
 	if (byte == 0)
-		keyboard_answer(c, c->ram[0] & BYTE_TRANSLATE ? translated[c->scan_code_set] : c->scan_code_set);
+		keyboard_answer(c,
+				c->ram[0] & BYTE_TRANSLATE ? translated[c->scan_code_set] : c->scan_code_set);
 	else
 		c->scan_code_set = byte;
 }
 
-/* Commands of the MF II keyboard. Set 3's key types (F7 to FD) change nothing where no key is pressed; of these, FB
- * to FD take key codes until the next command. */
+/* Commands of the MF II keyboard. Set 3's key types (F7 to FD) change nothing where no key is pressed; of
+ * these, FB to FD take key codes until the next command. */
 static void keyboard_write(struct i8042 *c, uint8_t byte)
 {
 	if (c->keyboard_command && byte < 0xed) {
@@ -271,8 +283,8 @@ static void self_test(struct i8042 *c)
 	answer(c, 0x55);
 }
 
-/* Pulses the output port's bits 3:0 that are 0; bit 0 resets. The others lead nowhere on a PC, but bit 1, which is
- * A20: a pulse of 6 us closes and opens it. */
+/* Pulses the output port's bits 3:0 that are 0; bit 0 resets. The others lead nowhere on a PC, but bit 1,
+ * which is A20: a pulse of 6 us closes and opens it. */
 static void pulse(struct i8042 *c, uint8_t command)
 {
 	if (!(command & OUT_RESET))

@@ -1,13 +1,13 @@
 /*
- * i8042.h: the keyboard controller at ports 0x60 and 0x64 with its second channel (IBM PS/2 technical reference,
- * "keyboard and auxiliary device controller"), a keyboard on which nobody types, nothing on the auxiliary port, and
- * port 0x92.
+ * i8042.h: the keyboard controller at ports 0x60 and 0x64 with its second channel (IBM PS/2 technical
+ * reference, "keyboard and auxiliary device controller"), a keyboard on which nobody types, nothing on the
+ * auxiliary port, and port 0x92.
  *
- * The output port's bit 0 (low) and port 0x92's bit 0 (rising) reset the machine. The A20 gate is kept and reads
- * back; closing it is refused on the bus, since no processor here masks addresses.
+ * The output port's bit 0 (low) and port 0x92's bit 0 (rising) reset the machine. The A20 gate is kept and
+ * reads back; closing it is refused on the bus, since no processor here masks addresses.
  *
- * What a device answers is in the output buffer at once, one byte at a time. A byte to the auxiliary port answers
- * 0xfe with the time-out bit, as where no device is.
+ * What a device answers is in the output buffer at once, one byte at a time. A byte to the auxiliary port
+ * answers 0xfe with the time-out bit, as where no device is.
  */
 #ifndef TRAPLINE_DEV_I8042_H
 #define TRAPLINE_DEV_I8042_H
@@ -24,10 +24,10 @@
 #define I8042_QUEUE 16u
 
 struct i8042 {
-	uint8_t ram[32];     /* byte 0 is the command byte */
+	uint8_t ram[32]; /* byte 0 is the command byte */
 	uint8_t output_port;
-	uint8_t command;     /* that takes the next byte at 0x60; 0: none, it is the keyboard's */
-	uint8_t status;      /* bits 3 (command or data) and 6 (time-out) as last set */
+	uint8_t command; /* that takes the next byte at 0x60; 0: none, it is the keyboard's */
+	uint8_t status;  /* bits 3 (command or data) and 6 (time-out) as last set */
 	/* The output buffer is the first of the queue: bytes with their source. */
 	uint8_t queue[I8042_QUEUE], source[I8042_QUEUE];
 	uint8_t queue_first, queue_count;

@@ -237,8 +237,8 @@ static void saved(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(controller), TEST(reset_and_a20), TEST(keyboard), TEST(auxiliary),
-					   TEST(saved)};
+	const struct CMUnitTest tests[] = {TEST(controller), TEST(reset_and_a20), TEST(keyboard),
+					   TEST(auxiliary), TEST(saved)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

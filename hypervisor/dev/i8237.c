@@ -137,7 +137,8 @@ static void page_write(void *device, uint64_t offset, unsigned size, uint64_t va
 	((struct i8237 *)device)->pages[offset] = (uint8_t)value;
 }
 
-static const struct bus_ops first_ops = {.name = "DMA 1", .width = 1, .read = first_read, .write = first_write};
+static const struct bus_ops first_ops = {
+	.name = "DMA 1", .width = 1, .read = first_read, .write = first_write};
 static const struct bus_ops second_ops = {
 	.name = "DMA 2", .width = 1, .read = second_read, .write = second_write};
 static const struct bus_ops page_ops = {
@@ -150,7 +151,8 @@ int i8237_attach(struct i8237 *controllers, struct bus *bus)
 	controllers->bus = bus;
 	if (!error)
 		error = bus_claim_ports(bus, DMA_SECOND, 32, &second_ops, controllers);
-	return error ? error : bus_claim_ports(bus, DMA_PAGES, sizeof(controllers->pages), &page_ops, controllers);
+	return error ? error
+		     : bus_claim_ports(bus, DMA_PAGES, sizeof(controllers->pages), &page_ops, controllers);
 }
 
 void i8237_reset(struct i8237 *controllers)

@@ -1,9 +1,11 @@
 /*
- * i8237.h: the PC's two 8237A DMA controllers (Intel 8237A data sheet; 82371AB, section 4) with their page registers.
+ * i8237.h: the PC's two 8237A DMA controllers (Intel 8237A data sheet; 82371AB, section 4) with their page
+ * registers.
  *
- * No device of this machine asks for a transfer: channels are programmed and read back, requests by software are
- * kept, and none is ever served. What would move memory by itself (memory to memory, which a PC does not wire, or a
- * software request in block mode on an unmasked channel of an enabled controller) is refused on the bus.
+ * No device of this machine asks for a transfer: channels are programmed and read back, requests by software
+ * are kept, and none is ever served. What would move memory by itself (memory to memory, which a PC does not
+ * wire, or a software request in block mode on an unmasked channel of an enabled controller) is refused on
+ * the bus.
  */
 #ifndef TRAPLINE_DEV_I8237_H
 #define TRAPLINE_DEV_I8237_H

@@ -97,8 +97,8 @@ static void saved(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(first), TEST(second), TEST(pages), TEST(transfers_are_refused),
-					   TEST(saved)};
+	const struct CMUnitTest tests[] = {TEST(first), TEST(second), TEST(pages),
+					   TEST(transfers_are_refused), TEST(saved)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

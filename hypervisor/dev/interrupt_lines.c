@@ -1,6 +1,7 @@
 #include "dev/interrupt_lines.h"
 
-static const struct state_field fields[] = {STATE(struct interrupt_lines, source), STATE(struct interrupt_lines, cut),
+static const struct state_field fields[] = {STATE(struct interrupt_lines, source),
+					    STATE(struct interrupt_lines, cut),
 					    STATE(struct interrupt_lines, told)};
 STATE_TABLE(interrupt_lines_state, "lines", 1, fields);
 

@@ -1,6 +1,7 @@
 /*
- * interrupt_lines.h: the interrupt lines of the board. Several devices may lead to one line, which is raised while one of
- * them raises it; a source can be cut off, as the HPET's legacy replacement cuts the PIT and the RTC.
+ * interrupt_lines.h: the interrupt lines of the board. Several devices may lead to one line, which is raised
+ * while one of them raises it; a source can be cut off, as the HPET's legacy replacement cuts the PIT and the
+ * RTC.
  */
 #ifndef TRAPLINE_DEV_INTERRUPT_LINES_H
 #define TRAPLINE_DEV_INTERRUPT_LINES_H

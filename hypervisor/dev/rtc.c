@@ -103,10 +103,7 @@ static unsigned divider(const struct rtc *rtc) { return rtc->cmos[REGISTER_A] & 
 
 static bool chain_runs(const struct rtc *rtc) { return divider(rtc) <= DIVIDER_RUN; }
 
-static bool time_passes(const struct rtc *rtc)
-{
-	return chain_runs(rtc) && !(rtc->cmos[REGISTER_B] & B_SET);
-}
+static bool time_passes(const struct rtc *rtc) { return chain_runs(rtc) && !(rtc->cmos[REGISTER_B] & B_SET); }
 
 /* Of a second, as the chain counts it: 22, 20 or 15 stages. */
 static uint64_t second_ns(const struct rtc *rtc)
@@ -132,10 +129,7 @@ static uint64_t period_ticks(const struct rtc *rtc)
 
 /* A tick of 32768 Hz lasts 1953125/64 ns. How many have passed after @ns, and when tick @n is over. */
 static uint64_t ticks_after(uint64_t ns) { return (uint64_t)((unsigned __int128)ns * 64 / 1953125); }
-static uint64_t tick_time(uint64_t n)
-{
-	return (uint64_t)(((unsigned __int128)n * 1953125 + 63) / 64);
-}
+static uint64_t tick_time(uint64_t n) { return (uint64_t)(((unsigned __int128)n * 1953125 + 63) / 64); }
 
 /* Whole seconds that the chain has counted at @time. */
 static uint64_t chain_seconds(const struct rtc *rtc, uint64_t time)
@@ -205,8 +199,8 @@ static int64_t read_registers(const struct rtc *rtc)
 
 static bool matches(uint8_t alarm, uint8_t now) { return alarm >= ALARM_ANY || alarm == now; }
 
-/* Seconds from @seconds to the next one that the alarm names, itself left out; 0: there is none within @limit,
- * which a day bounds. */
+/* Seconds from @seconds to the next one that the alarm names, itself left out; 0: there is none within
+ * @limit, which a day bounds. */
 static unsigned alarm_in(const struct rtc *rtc, int64_t seconds, uint64_t limit)
 {
 	unsigned of_day = (unsigned)(seconds - floor_div(seconds, DAY_S) * (int64_t)DAY_S);
@@ -337,8 +331,9 @@ static void loaded(void *device)
 }
 
 static const struct state_field fields[] = {
-	STATE(struct rtc, index),  STATE(struct rtc, cmos),      STATE(struct rtc, origin), STATE(struct rtc, base),
-	STATE(struct rtc, synced), STATE(struct rtc, fell_back), STATE(struct rtc, line),
+	STATE(struct rtc, index), STATE(struct rtc, cmos),   STATE(struct rtc, origin),
+	STATE(struct rtc, base),  STATE(struct rtc, synced), STATE(struct rtc, fell_back),
+	STATE(struct rtc, line),
 };
 STATE_TABLE(rtc_state, "rtc", 1, fields, loaded);
 
@@ -353,7 +348,8 @@ static void set_time(struct rtc *rtc)
 
 static void refuse(struct rtc *rtc, uint8_t value)
 {
-	struct bus_access access = {.port = true, .write = true, .address = RTC_PORT + 1, .size = 1, .value = value};
+	struct bus_access access = {
+		.port = true, .write = true, .address = RTC_PORT + 1, .size = 1, .value = value};
 
 	if (rtc->bus)
 		bus_refuse(rtc->bus, &access);
@@ -387,7 +383,8 @@ static void write_b(struct rtc *rtc, uint8_t value)
 
 static uint8_t read_a(const struct rtc *rtc)
 {
-	bool updating = time_passes(rtc) && second_ns(rtc) - (rtc->synced - rtc->origin) % second_ns(rtc) <= UPDATE_NS;
+	bool updating = time_passes(rtc) &&
+			second_ns(rtc) - (rtc->synced - rtc->origin) % second_ns(rtc) <= UPDATE_NS;
 
 	return (uint8_t)(rtc->cmos[REGISTER_A] | (updating ? A_UIP : 0));
 }

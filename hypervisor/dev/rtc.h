@@ -6,10 +6,10 @@
  * same. Flags of register C are made when someone looks: a timer is armed only for an interrupt that is
  * enabled.
  *
- * The update cycle ends on the second: UIP is 1 for the 1984 us of the cycle and the 244 us before it, and the
- * time registers step when it ends. The crystal runs at 32768 Hz whatever register A selects, so a divider for
- * another crystal makes the clock slow, as it does on the board; the test dividers (011, 100, 101) are not
- * modelled and refused on the bus. Port 0x70 is write-only and reads as ones.
+ * The update cycle ends on the second: UIP is 1 for the 1984 us of the cycle and the 244 us before it, and
+ * the time registers step when it ends. The crystal runs at 32768 Hz whatever register A selects, so a
+ * divider for another crystal makes the clock slow, as it does on the board; the test dividers (011, 100,
+ * 101) are not modelled and refused on the bus. Port 0x70 is write-only and reads as ones.
  */
 #ifndef TRAPLINE_DEV_RTC_H
 #define TRAPLINE_DEV_RTC_H
@@ -29,11 +29,11 @@
 struct rtc {
 	uint8_t index; /* as written to 0x70: bit 7 masks NMIs */
 	uint8_t cmos[RTC_CMOS];
-	uint64_t origin; /* time when the divider chain began at 0 (modulo 2^64) */
-	uint64_t base;   /* while time passes: seconds since 1970 when the chain began (modulo 2^64) */
-	uint64_t synced; /* up to when the flags of register C are made */
+	uint64_t origin;    /* time when the divider chain began at 0 (modulo 2^64) */
+	uint64_t base;      /* while time passes: seconds since 1970 when the chain began (modulo 2^64) */
+	uint64_t synced;    /* up to when the flags of register C are made */
 	uint64_t fell_back; /* year whose second 02:00 on the last Sunday of October must pass (DSE) */
-	uint8_t line;    /* level of the interrupt line */
+	uint8_t line;       /* level of the interrupt line */
 
 	struct clock *clock;
 	struct clock_timer timer;
@@ -52,8 +52,8 @@ struct rtc_config {
 	unsigned cpus;
 };
 
-/* Battery fresh: the time and the memory sizes in place. @rtc was zero but for owner and interrupt. False: the
- * clock has no room. */
+/* Battery fresh: the time and the memory sizes in place. @rtc was zero but for owner and interrupt. False:
+ * the clock has no room. */
 bool rtc_init(struct rtc *rtc, const struct rtc_config *config, struct clock *clock);
 /* The RESET pin: interrupts are disabled and their flags clear; time and memory stay. */
 void rtc_reset(struct rtc *rtc);
@@ -62,8 +62,8 @@ bool rtc_nmi_masked(const struct rtc *rtc);
 /* As bus_claim_ports(). */
 int rtc_attach(struct rtc *rtc, struct bus *bus);
 
-/* Seconds since 1970 of a date (proleptic Gregorian calendar; month and day from 1), and whether there is such
- * a day. */
+/* Seconds since 1970 of a date (proleptic Gregorian calendar; month and day from 1), and whether there is
+ * such a day. */
 bool rtc_seconds(int64_t year, unsigned month, unsigned day, unsigned hour, unsigned minute, unsigned second,
 		 int64_t *seconds);
 

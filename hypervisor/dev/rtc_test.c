@@ -386,9 +386,18 @@ static void saved(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(dates), TEST(time_passes), cmocka_unit_test(century), TEST(formats),
-		TEST(update_in_progress), TEST(divider), TEST(periodic), TEST(update_ended), TEST(alarms),
-		cmocka_unit_test(daylight), TEST(memory), TEST(saved),
+		cmocka_unit_test(dates),
+		TEST(time_passes),
+		cmocka_unit_test(century),
+		TEST(formats),
+		TEST(update_in_progress),
+		TEST(divider),
+		TEST(periodic),
+		TEST(update_ended),
+		TEST(alarms),
+		cmocka_unit_test(daylight),
+		TEST(memory),
+		TEST(saved),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

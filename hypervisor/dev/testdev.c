@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-static const struct state_field fields[] = {
-	STATE(struct testdev, latch), STATE(struct testdev, lines), STATE(struct testdev, memory)};
+static const struct state_field fields[] = {STATE(struct testdev, latch), STATE(struct testdev, lines),
+					    STATE(struct testdev, memory)};
 STATE_TABLE(testdev_state, "testdev", 1, fields);
 
 static uint64_t latch_read(void *device, uint64_t offset, unsigned size)

@@ -146,9 +146,11 @@ int platform_describe_boot(struct platform *platform, const struct platform_boot
 		return -ENOMEM;
 	platform_free(platform);
 	platform->boot = room;
-	fw_cfg_set(fw_cfg, FW_CFG_KERNEL_DATA, keep(&room, boot->kernel, boot->kernel_size), boot->kernel_size);
+	fw_cfg_set(fw_cfg, FW_CFG_KERNEL_DATA, keep(&room, boot->kernel, boot->kernel_size),
+		   boot->kernel_size);
 	fw_cfg_set_number(fw_cfg, FW_CFG_KERNEL_SIZE, boot->kernel_size, 4);
-	fw_cfg_set(fw_cfg, FW_CFG_INITRD_DATA, keep(&room, boot->initrd, boot->initrd_size), boot->initrd_size);
+	fw_cfg_set(fw_cfg, FW_CFG_INITRD_DATA, keep(&room, boot->initrd, boot->initrd_size),
+		   boot->initrd_size);
 	fw_cfg_set_number(fw_cfg, FW_CFG_INITRD_SIZE, boot->initrd_size, 4);
 	fw_cfg_set(fw_cfg, FW_CFG_CMDLINE_DATA, keep(&room, append, text), text);
 	fw_cfg_set_number(fw_cfg, FW_CFG_CMDLINE_SIZE, text, 4);
@@ -217,8 +219,8 @@ static bool make_devices(struct platform *platform, struct clock *clock)
 
 	i8042_reset(&platform->i8042);
 	i8237_reset(&platform->i8237);
-	return pit_init(&platform->pit, clock, pit_line, platform) && rtc_init(&platform->rtc, &rtc, clock) && acpi_pm_init(&platform->pm, clock) &&
-	       (!config->hpet || hpet_init(&platform->hpet, clock));
+	return pit_init(&platform->pit, clock, pit_line, platform) && rtc_init(&platform->rtc, &rtc, clock) &&
+	       acpi_pm_init(&platform->pm, clock) && (!config->hpet || hpet_init(&platform->hpet, clock));
 }
 
 static int claim(struct platform *platform, struct bus *bus)

@@ -1,7 +1,7 @@
 /*
- * platform.h: the board of a PC around its processors, memory and PCI bus: PIT, RTC, HPET, ACPI's fixed hardware and
- * tables, keyboard controller, DMA controllers, fw_cfg, pc-testdev, the ports of what is absent; and the interrupt
- * lines that they and the machine's other devices share.
+ * platform.h: the board of a PC around its processors, memory and PCI bus: PIT, RTC, HPET, ACPI's fixed
+ * hardware and tables, keyboard controller, DMA controllers, fw_cfg, pc-testdev, the ports of what is absent;
+ * and the interrupt lines that they and the machine's other devices share.
  */
 #ifndef TRAPLINE_VM_PLATFORM_H
 #define TRAPLINE_VM_PLATFORM_H
