@@ -8,12 +8,14 @@ from pathlib import Path
 
 from . import paths, results
 from .bench_machines import all_machines
-from .bench_measure import GROUPS, say
+from .bench_measure import GROUPS
+from .bench_row import say
 from .errors import EXIT_EXPECTED, TraplineError, UsageError
 
 SCHEMA = 1
 TITLES = {"cases": "cases a second", "restore": "restoring a snapshot", "kernels": "instructions a second",
-          "cold": "code that runs once", "costs": "single events, by round of their loop; strings"}
+          "cold": "code that runs once", "linux": "Debian's kernel",
+          "costs": "single events, by round of their loop; strings"}
 COLUMNS = ("soft", "QEMU", "Bochs", "host")
 
 

@@ -4,7 +4,6 @@ does meets all of them alike, and a row holds medians."""
 import ctypes
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,9 @@ import time
 from pathlib import Path
 
 from . import catalog, paths
+from .bench_linux import linux
 from .bench_machines import PATIENCE, kill
+from .bench_row import RATE, TIME, Row, say
 from .errors import HarnessError
 from .results import FILE
 
@@ -21,43 +22,6 @@ SHORT = 0.02       # shorter ones say nothing about speed
 COUNT_MAX = 10 ** 9
 BOOTS = 15         # cases that are booted one by one under QEMU
 BLOCK = 4 << 20    # bytes of a round of the movs and stos kernels (guests/bench)
-RATE, TIME = "higher is better", "lower is better"
-
-
-class Row:
-    """One line of the table: samples by competitor, in @unit."""
-
-    def __init__(self, group, name, unit, better, says=""):
-        self.group, self.name, self.unit, self.better, self.says = group, name, unit, better, says
-        self.samples = {}
-
-    def add(self, competitor, value):
-        """One more sample."""
-        self.samples.setdefault(competitor, []).append(value)
-
-    def median(self, competitor):
-        """The median of a competitor's samples; None without any."""
-        values = self.samples.get(competitor)
-        return statistics.median(values) if values else None
-
-    def ratio(self, competitor):
-        """How many times as fast as @competitor the software CPU is; None where one is missing."""
-        own, other = self.median("soft"), self.median(competitor)
-        if not own or not other:
-            return None
-        return own / other if self.better == RATE else other / own
-
-    def record(self):
-        """For the JSON file."""
-        others = [name for name in self.samples if name != "soft"]
-        return {"group": self.group, "name": self.name, "unit": self.unit, "better": self.better, "says": self.says,
-                "median": {name: self.median(name) for name in self.samples},
-                "ratio": {name: self.ratio(name) for name in others}, "samples": self.samples}
-
-
-def say(words):
-    """Progress."""
-    print(f"bench: {words}", file=sys.stderr, flush=True)
 
 
 # ---- kernels: the same guest file on each machine ----
@@ -248,4 +212,5 @@ def restore(_machines, repeats):
     yield from rows.values()
 
 
-GROUPS = {"cases": cases, "restore": restore, "kernels": kernels, "cold": cold, "costs": costs}
+GROUPS = {"cases": cases, "restore": restore, "kernels": kernels, "cold": cold, "costs": costs,
+          "linux": linux}
