@@ -147,9 +147,9 @@ static void load(struct pit_counter *c)
 	c->null_count = 0;
 	c->running = c->armed = 1;
 	switch (mode_of(c)) {
-	case TERMINAL_COUNT: break;
+	case TERMINAL_COUNT:
+	case RATE: break;
 	case ONE_SHOT: c->output = 0; break;
-	case RATE: c->output = c->count != 1; break;
 	case SQUARE: c->count = half(c); break;
 	case SOFTWARE_STROBE:
 	case HARDWARE_STROBE: c->output = 1; break;
@@ -274,8 +274,21 @@ static void set_gate(struct pit *pit, struct pit_counter *c, uint64_t pulse, boo
 
 /* ---- writing ---- */
 
+/*
+ * A bus cycle is longer than an input pulse: what an earlier one has written is in CE when the count is looked
+ * at, even where processor time has hardly moved between the two.
+ */
+static void load_before_look(struct pit_counter *c)
+{
+	if (c->load_at != NEVER) {
+		c->load_at = c->since;
+		load(c);
+	}
+}
+
 static void latch_count(struct pit_counter *c)
 {
+	load_before_look(c);
 	if (CHIP_CHECK(PIT_LATCHED, c->latched))
 		return;
 	c->latched = 1;
@@ -400,13 +413,16 @@ void pit_write(struct pit *pit, uint16_t port, uint8_t value)
 
 static uint8_t read_counter(struct pit_counter *c)
 {
-	uint16_t value = c->latched ? c->latch : element(c);
 	bool high = access_of(c) == ACCESS_HIGH, last = true;
+	uint16_t value;
 
 	if (c->status_latched) {
 		c->status_latched = 0;
 		return c->status;
 	}
+	if (!c->latched)
+		load_before_look(c);
+	value = c->latched ? c->latch : element(c);
 	if (access_of(c) == ACCESS_BOTH) {
 		high = last = c->read_high;
 		c->read_high = !c->read_high;

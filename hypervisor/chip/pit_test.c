@@ -405,6 +405,26 @@ static void test_access(void **state)
 	assert_int_equal(status(&bench, 1), 0x40);
 }
 
+/* A count that is read back at once is the one that was written. */
+static void test_read_at_once(void **state)
+{
+	struct bench bench;
+
+	(void)state;
+	set_up(&bench);
+	bench.time = 12345;
+	pit_write(&bench.pit, PIT_PORT61, 1);
+	write_count(&bench, 2, 0, 0xffff);
+	assert_int_equal(status(&bench, 2) & 0x40, 0x40);
+	assert_int_equal(read_count(&bench, 2), 0xffff);
+	assert_int_equal(status(&bench, 2) & 0x40, 0);
+	write_count(&bench, 0, 4, 0x4321);
+	pit_write(&bench.pit, PIT_CONTROL, 0x00);
+	assert_int_equal(read_count(&bench, 0), 0x4321);
+	go_to(&bench, time_of(12345ull * PIT_HZ / 1000000000 + 1));
+	assert_int_equal(read_count(&bench, 2), 0xfffe);
+}
+
 static void test_latches(void **state)
 {
 	struct bench bench;
@@ -516,8 +536,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_against_steps), cmocka_unit_test(test_mode_0),
 		cmocka_unit_test(test_rates),         cmocka_unit_test(test_new_count),
 		cmocka_unit_test(test_access),        cmocka_unit_test(test_latches),
-		cmocka_unit_test(test_bcd),           cmocka_unit_test(test_port61),
-		cmocka_unit_test(test_state),
+		cmocka_unit_test(test_read_at_once),  cmocka_unit_test(test_bcd),
+		cmocka_unit_test(test_port61),        cmocka_unit_test(test_state),
 	};
 
 	if (argc > 1 && !chip_check_break(argv[1]))
