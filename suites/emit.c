@@ -23,36 +23,106 @@ static int close_output(FILE *out, const char *path)
 	return 0;
 }
 
-static void write_settings(FILE *out, const struct case_entry *entry, size_t index)
+/*
+ * Arrays that cases share: those of one product have the same settings but for one entry's bits. Each is written once,
+ * as NAME_N.
+ */
+struct arrays {
+	const char *type, *name;
+	char **body; /* by number */
+	size_t count, room;
+	size_t *slot; /* hash table of numbers plus 1 */
+	size_t slots;
+};
+
+static size_t hash_of(const char *text)
 {
-	if (!entry->setting_count)
-		return;
-	fprintf(out, "static const struct case_setting settings_%zu[] = {", index);
+	size_t hash = 0xcbf29ce484222325ull;
+
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 0x100000001b3ull;
+	return hash ^ hash >> 32;
+}
+
+static void arrays_open(struct arrays *arrays, size_t cases)
+{
+	arrays->room = cases + 1;
+	arrays->slots = 2 * cases + 1;
+	arrays->body = calloc(arrays->room, sizeof(*arrays->body));
+	arrays->slot = calloc(arrays->slots, sizeof(*arrays->slot));
+	if (!arrays->body || !arrays->slot)
+		abort();
+}
+
+static void arrays_close(struct arrays *arrays)
+{
+	for (size_t i = 0; i < arrays->count; i++)
+		free(arrays->body[i]);
+	free(arrays->body);
+	free(arrays->slot);
+}
+
+/* The number of the array with this body, which it takes over; a new one is written to @out. */
+static size_t arrays_number(struct arrays *arrays, FILE *out, char *body)
+{
+	size_t at = hash_of(body) % arrays->slots;
+
+	for (; arrays->slot[at]; at = (at + 1) % arrays->slots) {
+		if (!strcmp(arrays->body[arrays->slot[at] - 1], body)) {
+			free(body);
+			return arrays->slot[at] - 1;
+		}
+	}
+	fprintf(out, "static const struct %s %s_%zu[] = {%s};\n", arrays->type, arrays->name, arrays->count, body);
+	arrays->body[arrays->count++] = body;
+	arrays->slot[at] = arrays->count;
+	return arrays->count - 1;
+}
+
+static FILE *open_body(char **body, size_t *size)
+{
+	FILE *out = open_memstream(body, size);
+
+	if (!out)
+		abort();
+	return out;
+}
+
+static size_t write_settings(FILE *out, struct arrays *arrays, const struct case_entry *entry)
+{
+	char *body = NULL;
+	size_t size;
+	FILE *text = open_body(&body, &size);
+
 	for (unsigned i = 0; i < entry->setting_count; i++) {
 		const struct case_setting *s = &entry->settings[i];
 
-		fprintf(out, "{%u, %u, %u, 0x%x, 0x%llx}, ", s->kind, s->bit, s->field, s->address,
+		fprintf(text, "{%u, %u, %u, 0x%x, 0x%llx}, ", s->kind, s->bit, s->field, s->address,
 			(unsigned long long)s->value);
 	}
-	fprintf(out, "};\n");
+	fclose(text);
+	return arrays_number(arrays, out, body);
 }
 
-static void write_watch(FILE *out, const struct case_entry *entry, size_t index)
+static size_t write_watch(FILE *out, struct arrays *arrays, const struct case_entry *entry)
 {
-	if (!entry->watch_count)
-		return;
-	fprintf(out, "static const struct case_watch watch_%zu[] = {", index);
+	char *body = NULL;
+	size_t size;
+	FILE *text = open_body(&body, &size);
+
 	for (unsigned i = 0; i < entry->watch_count; i++)
-		fprintf(out, "{0x%x, %u, %u}, ", entry->watch[i].address, entry->watch[i].size,
+		fprintf(text, "{0x%x, %u, %u}, ", entry->watch[i].address, entry->watch[i].size,
 			entry->watch[i].field);
-	fprintf(out, "};\n");
+	fclose(text);
+	return arrays_number(arrays, out, body);
 }
 
-static void write_case(FILE *out, const struct case_entry *entry, size_t index)
+/* @numbers: of the case's settings and watches. */
+static void write_case(FILE *out, const struct case_entry *entry, const size_t numbers[2])
 {
 	fprintf(out, "{\"%s\", ", entry->id);
 	if (entry->setting_count)
-		fprintf(out, "settings_%zu, ", index);
+		fprintf(out, "settings_%zu, ", numbers[0]);
 	else
 		fprintf(out, "0, ");
 	fprintf(out, "%u, %u, %u, %u, %u, {", entry->setting_count, entry->mode, entry->cpl, entry->length,
@@ -60,7 +130,7 @@ static void write_case(FILE *out, const struct case_entry *entry, size_t index)
 	for (unsigned i = 0; i < entry->length; i++)
 		fprintf(out, "0x%02x, ", entry->bytes[i]);
 	if (entry->watch_count)
-		fprintf(out, "}, watch_%zu, ", index);
+		fprintf(out, "}, watch_%zu, ", numbers[1]);
 	else
 		fprintf(out, "}, 0, ");
 	if (entry->story)
@@ -69,18 +139,38 @@ static void write_case(FILE *out, const struct case_entry *entry, size_t index)
 		fprintf(out, "0},\n");
 }
 
+/* Writes the arrays; the numbers of each case's, to be freed. */
+static size_t (*write_arrays(FILE *out, const struct suite *suite))[2]
+{
+	struct arrays settings = {.type = "case_setting", .name = "settings"};
+	struct arrays watches = {.type = "case_watch", .name = "watch"};
+	size_t(*numbers)[2] = calloc(suite->case_count + 1, sizeof(*numbers));
+
+	if (!numbers)
+		abort();
+	arrays_open(&settings, suite->case_count);
+	arrays_open(&watches, suite->case_count);
+	for (size_t i = 0; i < suite->case_count; i++) {
+		if (suite->cases[i].setting_count)
+			numbers[i][0] = write_settings(out, &settings, &suite->cases[i]);
+		if (suite->cases[i].watch_count)
+			numbers[i][1] = write_watch(out, &watches, &suite->cases[i]);
+	}
+	arrays_close(&settings);
+	arrays_close(&watches);
+	return numbers;
+}
+
 int suite_write_table(const struct suite *suite, const char *path)
 {
 	FILE *out = open_output(path);
+	size_t(*numbers)[2];
 
 	if (!out)
 		return -1;
 	fprintf(out, "/* Generated from the tables of suites/%s. */\n#include \"x86/case.h\"\n\n",
 		suite->name);
-	for (size_t i = 0; i < suite->case_count; i++) {
-		write_settings(out, &suite->cases[i], i);
-		write_watch(out, &suite->cases[i], i);
-	}
+	numbers = write_arrays(out, suite);
 	for (size_t i = 0; i < suite->case_count; i++) {
 		if (suite->cases[i].story)
 			fprintf(out, "extern void story_%s(void);\n", suite->cases[i].story);
@@ -89,8 +179,9 @@ int suite_write_table(const struct suite *suite, const char *path)
 		suite->case_count);
 	fprintf(out, "const struct case_spec case_table[] = {\n");
 	for (size_t i = 0; i < suite->case_count; i++)
-		write_case(out, &suite->cases[i], i);
+		write_case(out, &suite->cases[i], numbers[i]);
 	fprintf(out, "};\n");
+	free(numbers);
 	return close_output(out, path);
 }
 
