@@ -63,6 +63,11 @@ FAMILY(delivery)
 #include "delivery.def"
 }
 
+FAMILY(toggles)
+{
+#include "toggles.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -78,6 +83,7 @@ void suite_rows(struct suite *suite)
 	addresses(&cell);
 	pdpte(&cell);
 	delivery(&cell);
+	toggles(&cell);
 	crossing(&cell);
 	product_inventory(suite);
 }

@@ -132,6 +132,22 @@ void paging_cite_shape(struct cell *x, enum shape shape)
 	}
 }
 
+void paging_all_flags(void)
+{
+	for (unsigned i = 0; i < paging.path.count; i++) {
+		struct path_entry *entry = &paging.path.entry[i];
+
+		if (entry->level != LEVEL_PDPTE || !shape_is_pae(paging.path.shape))
+			entry->value |= PTE_A | (i + 1 == paging.path.count ? PTE_D : 0);
+	}
+}
+
+void paging_own_page(struct cell *x)
+{
+	if (x->cpl != 3)
+		paging.path.entry[paging.path.count - 1].value &= ~PTE_U;
+}
+
 static void poke_entry(struct cell *x, const struct path *path, const struct path_entry *entry)
 {
 	if (shape_is_32(path->shape))

@@ -72,6 +72,10 @@ void paging_cite_shape(struct cell *x, enum shape shape);
 void paging_poke(struct cell *x, const struct path *path);
 /* The effects of @promise on the entries of @path: accessed and dirty flags. */
 void paging_say_flags(struct cell *x, const struct path *path, const struct promise *promise, bool writes);
+/* Sets A in all entries of the current path, and D in the last. */
+void paging_all_flags(void);
+/* Makes the page of the current path the supervisor's, below CPL 3. */
+void paging_own_page(struct cell *x);
 /* A of all entries of the current path may be set, none of them must: for an access that faults by rights. */
 void paging_say_early(struct cell *x);
 /* A is set in all entries of the current path but the last. */
