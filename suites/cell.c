@@ -147,9 +147,12 @@ static char *cell_text(struct cell *x)
 void cell_finish(struct cell *x)
 {
 	struct suite *suite = x->suite;
-	struct case_entry entry = {
-		.file = x->file, .line = x->line, .insn = x->insn, .mode = x->mode, .cpl = x->cpl,
-		.story = x->story};
+	struct case_entry entry = {.file = x->file,
+				   .line = x->line,
+				   .insn = x->insn,
+				   .mode = x->mode,
+				   .cpl = x->cpl,
+				   .story = x->story};
 
 	if (!x->want_count)
 		cell_error(x, "the row says nothing");
@@ -179,4 +182,3 @@ void cell_finish(struct cell *x)
 	}
 	suite->cases[suite->case_count++] = entry;
 }
-

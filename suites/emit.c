@@ -24,8 +24,8 @@ static int close_output(FILE *out, const char *path)
 }
 
 /*
- * Arrays that cases share: those of one product have the same settings but for one entry's bits. Each is written once,
- * as NAME_N.
+ * Arrays that cases share: those of one product have the same settings but for one entry's bits. Each is
+ * written once, as NAME_N.
  */
 struct arrays {
 	const char *type, *name;
@@ -73,7 +73,8 @@ static size_t arrays_number(struct arrays *arrays, FILE *out, char *body)
 			return arrays->slot[at] - 1;
 		}
 	}
-	fprintf(out, "static const struct %s %s_%zu[] = {%s};\n", arrays->type, arrays->name, arrays->count, body);
+	fprintf(out, "static const struct %s %s_%zu[] = {%s};\n", arrays->type, arrays->name, arrays->count,
+		body);
 	arrays->body[arrays->count++] = body;
 	arrays->slot[at] = arrays->count;
 	return arrays->count - 1;

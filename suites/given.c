@@ -312,4 +312,3 @@ void given_operand(struct cell *x, enum operand_kind kind)
 }
 
 uint64_t cell_next_ip(struct cell *x) { return x->state.field[STATE_rip] + x->length - x->tail_count; }
-

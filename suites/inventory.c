@@ -11,7 +11,7 @@
 #include "notation.h"
 
 #define DEFAULT_SUITE "sensitive"
-#define BASELINE 63 /* the bit of "-" */
+#define BASELINE      63 /* the bit of "-" */
 
 struct inventory {
 	const char *name;

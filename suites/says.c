@@ -253,4 +253,3 @@ void cite(struct cell *x, const char *key)
 	}
 	cell_error(x, "unknown citation %s", key);
 }
-

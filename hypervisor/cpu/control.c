@@ -8,8 +8,8 @@
 _Noreturn static void raise_gp0(struct cpu *cpu) { cpu_raise(cpu, VECTOR_GP, 0); }
 
 /*
- * What follows from a change of mode. Translations that depend on what has changed are dropped by tlb_select(),
- * which knows what they depend on.
+ * What follows from a change of mode. Translations that depend on what has changed are dropped by
+ * tlb_select(), which knows what they depend on.
  */
 static void mode_changed(struct cpu *cpu)
 {

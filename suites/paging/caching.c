@@ -6,7 +6,8 @@
 #define FRAME2_DATA 0x99aabbccddeeff00ull
 #define CODE_RET    0xc3u
 
-static const char *const change_names[CHANGE_COUNT] = {"frame", "p0", "w0", "w1", "u1", "x1", "a0", "d0", "p1"};
+static const char *const change_names[CHANGE_COUNT] = {"frame", "p0", "w0", "w1", "u1",
+						       "x1",    "a0", "d0", "p1"};
 
 /* ---- which stories there are ---- */
 
@@ -200,7 +201,7 @@ void caching_first(struct cell *x, const struct caching *at)
 		BYTES(0x89, 0x2b); /* MOV [EBX], EBP */
 	else if (at->change != CHANGE_P1)
 		BYTES(0x8b, 0x03); /* MOV EAX, [EBX] */
-	BYTES(0x89, 0x11);	   /* MOV [ECX], EDX */
+	BYTES(0x89, 0x11);         /* MOV [ECX], EDX */
 }
 
 void caching_second(struct cell *x, const struct caching *at)

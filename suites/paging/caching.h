@@ -1,9 +1,10 @@
 /*
  * caching.h: translations that a processor may keep, and what must drop them (SDM 3A 4.10, APM 2 5.5).
  *
- * A case accesses a page, changes an entry of its path in memory, does what a row names, and accesses the page again. The
- * second access is either fresh, as the changed entries have it, or stale, as the old ones had it. Where the row's
- * operation must drop the translation only the fresh outcome passes; elsewhere both are permitted.
+ * A case accesses a page, changes an entry of its path in memory, does what a row names, and accesses the
+ * page again. The second access is either fresh, as the changed entries have it, or stale, as the old ones
+ * had it. Where the row's operation must drop the translation only the fresh outcome passes; elsewhere both
+ * are permitted.
  *
  * INVALIDATION(name, where, given, operation, drops, citations)
  */
@@ -57,7 +58,8 @@ void caching_first(struct cell *x, const struct caching *at);
 void caching_second(struct cell *x, const struct caching *at);
 void caching_say(struct cell *x, const struct caching *at, unsigned drops);
 
-/* Operations: bytes; MOV of a value to CR0, CR3 or CR4 (64 bits wide where WIDE); RAX then holds the value. */
+/* Operations: bytes; MOV of a value to CR0,
+     CR3 or CR4 (64 bits wide where WIDE); RAX then holds the value. */
 #define BYTES(...) caching_bytes(x, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 #define MOV_TO_CR(n, value) caching_mov_cr(x, (n), (value))
 #define CR4_AFTER(value) (paging.cr4 = (value), paging.cr4_changed = true)

@@ -46,7 +46,7 @@ static uint64_t with_defect(uint64_t value, enum defect defect)
 
 static enum access access_of(const struct cell *x)
 {
-	return !strcmp(x->insn->name, "across_read")	? ACCESS_OF_READ
+	return !strcmp(x->insn->name, "across_read")    ? ACCESS_OF_READ
 	       : !strcmp(x->insn->name, "across_write") ? ACCESS_OF_WRITE
 							: ACCESS_OF_MODIFY;
 }
@@ -133,8 +133,8 @@ static void say_success(struct cell *x, enum access access)
 }
 
 /* @faulting: the page whose fault it is; @other_passes: the other page permits the access. */
-static void say_faults(struct cell *x, const struct path *faulting, const struct promise *promise, uint64_t cr2,
-		       const struct path *other, bool other_passes, enum access access)
+static void say_faults(struct cell *x, const struct path *faulting, const struct promise *promise,
+		       uint64_t cr2, const struct path *other, bool other_passes, enum access access)
 {
 	for (unsigned i = 0; i < promise->errors; i++) {
 		if (x->want_count)

@@ -1,10 +1,11 @@
 /*
  * path.h: the page tables that a case of this suite maps itself, entry by entry from the root down.
  *
- * A shape is a paging mode and a page size. Its path is the entries that translate one linear address: the first
- * stands in a table of the baseline (case_layout.h), the others in tables of their own, each at another index, so that an
- * index taken from the wrong bits of the address misses. A path begins permissive: P, R/W, U/S set, nothing
- * else. Large pages map physical address 0, so that the same frame is reached at every page size.
+ * A shape is a paging mode and a page size. Its path is the entries that translate one linear address: the
+ * first stands in a table of the baseline (case_layout.h), the others in tables of their own, each at
+ * another index, so that an index taken from the wrong bits of the address misses. A path begins permissive:
+ * P, R/W, U/S set, nothing else. Large pages map physical address 0, so that the same frame is reached at
+ * every page size.
  */
 #ifndef TRAPLINE_SUITES_PAGING_PATH_H
 #define TRAPLINE_SUITES_PAGING_PATH_H

@@ -4,7 +4,7 @@
 
 #include "product.h"
 
-static const enum insn_key access_insns[ACCESS_COUNT] = {PAGED_READ,  PAGED_WRITE,	PAGED_MODIFY,
+static const enum insn_key access_insns[ACCESS_COUNT] = {PAGED_READ,  PAGED_WRITE,       PAGED_MODIFY,
 							 PAGED_FETCH, PAGED_SYSTEM_READ, PAGED_SYSTEM_WRITE};
 
 /* What one case is made from. */
@@ -62,7 +62,7 @@ static const char *controls_name(const struct controls *c)
 	const struct {
 		bool on;
 		const char *name;
-	} words[] = {{!c->wp, "nowp_"}, {c->nxe, "nxe_"}, {c->smep, "smep_"},    {c->smap, "smap_"},
+	} words[] = {{!c->wp, "nowp_"}, {c->nxe, "nxe_"}, {c->smep, "smep_"}, {c->smap, "smap_"},
 		     {c->ac, "ac_"},    {c->pke, "pke_"}, {c->key_ad, "ad_"}, {c->key_wd, "wd_"}};
 
 	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
@@ -162,7 +162,7 @@ bool product_matters(enum shape shape, enum level level, enum access access, uns
 /* The next combination of controls: the bits of @number, if they can matter to this entry and access. */
 static bool controls_from(struct product *p, enum level level, unsigned cpl, unsigned number)
 {
-	static const enum varied names[CONTROL_BITS] = {VARIED_WP,   VARIED_NXE, VARIED_SMEP, VARIED_SMAP,
+	static const enum varied names[CONTROL_BITS] = {VARIED_WP, VARIED_NXE, VARIED_SMEP, VARIED_SMAP,
 							VARIED_AC, VARIED_AD,  VARIED_WD};
 	bool on[CONTROL_BITS], nx = p->set[level] & PTE_NX;
 
@@ -171,8 +171,14 @@ static bool controls_from(struct product *p, enum level level, unsigned cpl, uns
 		if (on[i] && !product_matters(p->shape, level, p->access, cpl, names[i]))
 			return false;
 	}
-	p->controls = (struct controls){.wp = !on[0], .nxe = on[1], .smep = on[2], .smap = on[3], .ac = on[4],
-					.pke = on[5] || on[6], .key_ad = on[5], .key_wd = on[6]};
+	p->controls = (struct controls){.wp = !on[0],
+					.nxe = on[1],
+					.smep = on[2],
+					.smap = on[3],
+					.ac = on[4],
+					.pke = on[5] || on[6],
+					.key_ad = on[5],
+					.key_wd = on[6]};
 	if (on[4] && !on[3])
 		return false; /* AC counts with SMAP alone */
 	if (!on[1] && !nx && is_data(p->access) && !shape_is_32(p->shape))
@@ -209,8 +215,10 @@ void product_entry(struct cell *x, enum shape shape, enum level level, uint64_t 
 	const uint64_t rights[] = {PTE_W, PTE_U, PTE_NX};
 
 	for (unsigned number = 0; number < 1u << 3; number++) {
-		struct product p = {.shape = shape, .names = {shape_names[shape], level_names[level]},
-				    .file = file, .line = line};
+		struct product p = {.shape = shape,
+				    .names = {shape_names[shape], level_names[level]},
+				    .file = file,
+				    .line = line};
 		bool named = true;
 
 		for (unsigned i = 0; i < 3; i++) {
@@ -241,7 +249,8 @@ static void unusable_case(struct cell *x, struct product *p, const char *name)
 	p->names[2] = name;
 	for (unsigned i = 0; i < ACCESS_COUNT; i++) {
 		p->access = (enum access)i;
-		for (unsigned nxe = 0; nxe <= (p->access == ACCESS_OF_FETCH && !shape_is_32(p->shape)); nxe++) {
+		for (unsigned nxe = 0; nxe <= (p->access == ACCESS_OF_FETCH && !shape_is_32(p->shape));
+		     nxe++) {
 			p->controls = (struct controls){.wp = true, .nxe = nxe};
 			p->where = shape_where(p->shape, 0) | CPL3;
 			product_case(x, p);
@@ -253,8 +262,10 @@ void product_unusable(struct cell *x, enum shape shape, enum level level, uint64
 		      int line)
 {
 	uint64_t all = shape_is_32(shape) ? 0xffffffffull : ~0ull;
-	struct product p = {.shape = shape, .names = {shape_names[shape], level_names[level]},
-			    .file = file, .line = line};
+	struct product p = {.shape = shape,
+			    .names = {shape_names[shape], level_names[level]},
+			    .file = file,
+			    .line = line};
 
 	p.cleared[level] = all;
 	unusable_case(x, &p, "zero");
@@ -303,7 +314,8 @@ void product_pairs(struct cell *x, enum shape shape, enum level upper, enum leve
 {
 	for (unsigned pair = 0; pair < 25; pair++) {
 		struct product p = {.shape = shape, .file = file, .line = line};
-		const char *first = add_defect(&p, upper, pair / 5), *second = add_defect(&p, lower, pair % 5);
+		const char *first = add_defect(&p, upper, pair / 5),
+			   *second = add_defect(&p, lower, pair % 5);
 
 		if (!first || !second)
 			continue;
@@ -383,8 +395,8 @@ static unsigned random_mode(enum shape shape, bool compat)
 void product_sampled(struct cell *x, enum shape shape, unsigned count, const char *file, int line)
 {
 	for (unsigned i = 0; i < count; i++) {
-		struct product p = {.shape = shape, .names = {shape_names[shape], "sampled"},
-				    .file = file, .line = line};
+		struct product p = {
+			.shape = shape, .names = {shape_names[shape], "sampled"}, .file = file, .line = line};
 		char name[24];
 		uint64_t digest = random_next();
 
@@ -420,13 +432,20 @@ static void count_level(const struct product *p, enum level level, unsigned cpl)
 	uint64_t set = (p->set[level] | PTE_P | PTE_W | PTE_U) & ~p->cleared[level];
 	const struct controls *c = &p->controls;
 	const bool on[VARIED_COUNT] = {
-		[VARIED_P] = set & PTE_P,	[VARIED_W] = set & PTE_W,
-		[VARIED_U] = set & PTE_U,	[VARIED_NX] = set & PTE_NX,
-		[VARIED_A] = set & PTE_A,	[VARIED_D] = set & PTE_D,
-		[VARIED_RESERVED] = set & rule_reserved(p->shape, level, level == shape_leaf(p->shape), true, 51),
-		[VARIED_WP] = c->wp,		[VARIED_NXE] = c->nxe,
-		[VARIED_SMEP] = c->smep,	[VARIED_SMAP] = c->smap,
-		[VARIED_AC] = c->ac,		[VARIED_AD] = c->key_ad,
+		[VARIED_P] = set & PTE_P,
+		[VARIED_W] = set & PTE_W,
+		[VARIED_U] = set & PTE_U,
+		[VARIED_NX] = set & PTE_NX,
+		[VARIED_A] = set & PTE_A,
+		[VARIED_D] = set & PTE_D,
+		[VARIED_RESERVED] =
+			set & rule_reserved(p->shape, level, level == shape_leaf(p->shape), true, 51),
+		[VARIED_WP] = c->wp,
+		[VARIED_NXE] = c->nxe,
+		[VARIED_SMEP] = c->smep,
+		[VARIED_SMAP] = c->smap,
+		[VARIED_AC] = c->ac,
+		[VARIED_AD] = c->key_ad,
 		[VARIED_WD] = c->key_wd};
 
 	for (unsigned i = 0; i < VARIED_COUNT; i++)
@@ -447,7 +466,7 @@ static void count_cells(const struct cell *x, const struct product *p)
 
 static void check_entry(struct suite *suite, enum shape shape, enum level level, enum access access)
 {
-	static const char *const names[VARIED_COUNT] = {"p",  "w",    "u",    "x",  "a",  "d", "reserved",
+	static const char *const names[VARIED_COUNT] = {"p",  "w",   "u",    "x",    "a",  "d",  "reserved",
 							"wp", "nxe", "smep", "smap", "ac", "ad", "wd"};
 
 	for (unsigned user = 0; user < 2; user++) {
@@ -455,7 +474,8 @@ static void check_entry(struct suite *suite, enum shape shape, enum level level,
 			for (unsigned on = 0; on < 2; on++) {
 				if (!cells[shape][level][access][user][what][on] &&
 				    product_matters(shape, level, access, user ? 3 : 0, (enum varied)what))
-					suite_error(suite, "inventory", 0, "%s %s %s cpl%u: no case with %s = %u",
+					suite_error(suite, "inventory", 0,
+						    "%s %s %s cpl%u: no case with %s = %u",
 						    shape_names[shape], level_names[level],
 						    insn_table[access_insns[access]].name, user ? 3 : 0,
 						    names[what], on);

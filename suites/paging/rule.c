@@ -6,7 +6,8 @@
 
 /*
  * The smallest width of physical addresses that the cases may run on is 36 bits, the largest 51 (cases of
- * higher bits ask for it); bits between are reserved on some processors only and are rows of their own (reserved.def).
+ * higher bits ask for it); bits between are reserved on some processors only and are rows of their own
+ * (reserved.def).
  */
 #define PHYSICAL_BITS_MAX 51u
 
@@ -18,7 +19,8 @@ uint64_t rule_reserved(enum shape shape, enum level level, bool maps_page, bool 
 	uint64_t reserved = 0;
 
 	if (shape_is_32(shape))
-		return level == LEVEL_PDE && maps_page ? bits(21, 21) : 0; /* 20:13 are PSE-36's address bits */
+		return level == LEVEL_PDE && maps_page ? bits(21, 21)
+						       : 0; /* 20:13 are PSE-36's address bits */
 	reserved |= bits(51, physical_bits);
 	if (shape_is_pae(shape))
 		reserved |= bits(62, 52);
@@ -149,8 +151,8 @@ static bool ends_translation(const struct path *path, const struct path_entry *e
 	*reserved = false;
 	if (!(entry->value & PTE_P))
 		return true;
-	*reserved = entry->value &
-		    rule_reserved(path->shape, entry->level, maps_page, c->nxe, PHYSICAL_BITS_MAX);
+	*reserved =
+		entry->value & rule_reserved(path->shape, entry->level, maps_page, c->nxe, PHYSICAL_BITS_MAX);
 	return *reserved;
 }
 
@@ -212,7 +214,8 @@ struct promise rule_promise(const struct path *path, enum access access, const s
 	bool modifies = access == ACCESS_OF_MODIFY || access == ACCESS_OF_SYSTEM_WRITE;
 
 	promise.faults = judge_one(&promise, path, access, access_writes(access), controls);
-	/* Where the read of a read-modify-write faults by itself, it may come first: no clause orders them. */
+	/* Where the read of a read-modify-write faults by itself, it may come first: no clause orders them.
+	 */
 	if (promise.faults && modifies)
 		judge_one(&promise, path, access, false, controls);
 	if (!promise.faults)

@@ -2,8 +2,8 @@
  * rule.h: what the manuals promise of one access through a path: SDM 3A 4.5 (translation), 4.6 (access
  * rights), 4.7 (page faults), 4.8 (accessed and dirty flags); APM 2 5.3 to 5.6 and 8.2.15.
  *
- * It is a statement of the clauses, clause by clause, in the order of the text; nothing here was taken from how a
- * processor model walks its tables.
+ * It is a statement of the clauses, clause by clause, in the order of the text; nothing here was taken from
+ * how a processor model walks its tables.
  */
 #ifndef TRAPLINE_SUITES_PAGING_RULE_H
 #define TRAPLINE_SUITES_PAGING_RULE_H

@@ -8,58 +8,47 @@ const char suite_name[] = "paging";
 
 #define FAMILY(name) static void name(struct cell *x)
 
-FAMILY(product)
-{
+FAMILY(product){
 #include "product.def"
 }
 
-FAMILY(unusable)
-{
+FAMILY(unusable){
 #include "unusable.def"
 }
 
-FAMILY(pairs)
-{
+FAMILY(pairs){
 #include "pairs.def"
 }
 
-FAMILY(sampled)
-{
+FAMILY(sampled){
 #include "sampled.def"
 }
 
-FAMILY(elsewhere)
-{
+FAMILY(elsewhere){
 #include "elsewhere.def"
 }
 
-FAMILY(caching)
-{
+FAMILY(caching){
 #include "caching.def"
 }
 
-FAMILY(crossing)
-{
+FAMILY(crossing){
 #include "crossing.def"
 }
 
-FAMILY(width)
-{
+FAMILY(width){
 #include "width.def"
 }
 
-FAMILY(addresses)
-{
+FAMILY(addresses){
 #include "addresses.def"
 }
 
-FAMILY(pdpte)
-{
+FAMILY(pdpte){
 #include "pdpte.def"
 }
 
-FAMILY(delivery)
-{
+FAMILY(delivery){
 #include "delivery.def"
 }
 

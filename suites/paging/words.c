@@ -31,10 +31,7 @@ static unsigned access_offset(enum access access)
 	return is_system(access) ? PAGED_LDT_OFFSET + 8 : PAGED_DATA_OFFSET;
 }
 
-uint64_t paging_target(const struct cell *x)
-{
-	return paging.path.linear + access_offset(paging_access(x));
-}
+uint64_t paging_target(const struct cell *x) { return paging.path.linear + access_offset(paging_access(x)); }
 
 /* ---- given ---- */
 
@@ -126,7 +123,7 @@ void paging_cite_shape(struct cell *x, enum shape shape)
 		(void)(SDM(PAGING_PAE), APM(PAGING_PAE));
 	} else {
 		SDM(PAGING_4LEVEL);
-		cite(x, shape_leaf(shape) == LEVEL_PTE	 ? "APM_PAGING_LONG"
+		cite(x, shape_leaf(shape) == LEVEL_PTE   ? "APM_PAGING_LONG"
 			: shape_leaf(shape) == LEVEL_PDE ? "APM_PAGING_2M"
 							 : "APM_PAGING_1G");
 	}
@@ -271,8 +268,8 @@ static void say_faults(struct cell *x, const struct promise *promise, bool amd)
 
 void paging_say_early(struct cell *x)
 {
-	paging_say_flags(x, &paging.path,
-			 &(struct promise){.faults = true, .used = paging.path.count}, false);
+	paging_say_flags(x, &paging.path, &(struct promise){.faults = true, .used = paging.path.count},
+			 false);
 }
 
 void paging_say_above(struct cell *x)

@@ -1,17 +1,18 @@
 /*
  * words.h: the notation's words for page tables.
  *
- *      insn         where          given                                          manual says    where it says so
- * TRAP(PAGED_READ,  LONG | CPL3,   (PATH(4L_4K), ENTRY(PDE, CLEAR_BITS(PTE_U)),    AS_RULED,      SDM(…))
- *                                   CONTROLS(.nxe = true))
+ *      insn         where          given                                          manual says    where it
+ * says so TRAP(PAGED_READ,  LONG | CPL3,   (PATH(4L_4K), ENTRY(PDE, CLEAR_BITS(PTE_U)),    AS_RULED,     
+ * SDM(…))                                   CONTROLS(.nxe = true))
  *
  * PATH(shape)            maps the access's address by a permissive path; always the first word
- * ENTRY(level, change)   changes one entry: ONLY(bits) beside its address, SET_BITS(bits), CLEAR_BITS(bits), VALUE(entry)
- * CONTROLS(fields)       struct controls of rule.h, all of them: .wp = true is the baseline's
+ * ENTRY(level, change)   changes one entry: ONLY(bits) beside its address, SET_BITS(bits), CLEAR_BITS(bits),
+ * VALUE(entry) CONTROLS(fields)       struct controls of rule.h, all of them: .wp = true is the baseline's
  * POINT                  aims the access at the path: after all that changes it
  * AS_RULED               the outcome that rule.c computes, with its clauses
  *
- * PRODUCT(shape, level, bits) makes the full product at one entry, PAIRS(shape, a, b) that of two entries (product.h).
+ * PRODUCT(shape, level, bits) makes the full product at one entry, PAIRS(shape, a, b) that of two entries
+ * (product.h).
  */
 #ifndef TRAPLINE_SUITES_PAGING_WORDS_H
 #define TRAPLINE_SUITES_PAGING_WORDS_H

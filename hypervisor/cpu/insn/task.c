@@ -8,7 +8,7 @@
 #include "cpu/trace.h"
 #include "cpu/tss.h"
 
-#define TASK_ACCESS (ACCESS_IMPLICIT)
+#define TASK_ACCESS         (ACCESS_IMPLICIT)
 #define TSS16_REGISTERS_END (TSS16_SEG + 4 * 2)
 #define TSS32_REGISTERS_END (TSS32_SEG + 6 * 4)
 
@@ -82,7 +82,8 @@ static void check_memory(struct cpu *cpu, const struct task_switch *s)
 	if (CHECK(TASK_OLD_TSS_LIMIT, cpu->tr.s.limit < end - 1))
 		cpu_raise(cpu, VECTOR_TS, selector_error(cpu, cpu->tr.s.selector));
 	linear_check(cpu, (uint32_t)(old + first), end - first, ACCESS_WRITE | TASK_ACCESS);
-	linear_check(cpu, (uint32_t)s->tss.base, s->narrow ? TSS16_SIZE : TSS32_SIZE, ACCESS_READ | TASK_ACCESS);
+	linear_check(cpu, (uint32_t)s->tss.base, s->narrow ? TSS16_SIZE : TSS32_SIZE,
+		     ACCESS_READ | TASK_ACCESS);
 	if (s->source == TASK_SWITCH_CALL || s->source == TASK_SWITCH_GATE)
 		linear_check(cpu, (uint32_t)s->tss.base, 2, ACCESS_WRITE | TASK_ACCESS);
 	if (s->source != TASK_SWITCH_IRET)
@@ -164,10 +165,11 @@ static void link_tasks(struct cpu *cpu, const struct task_switch *s)
 }
 
 /* A segment register with the new task's selector, whose descriptor is not loaded yet. */
-static void segment_unqualified(struct cpu *cpu, enum segment_register segment, uint16_t selector, unsigned cpl)
+static void segment_unqualified(struct cpu *cpu, enum segment_register segment, uint16_t selector,
+				unsigned cpl)
 {
-	cpu->segment[segment].s = (struct segment){.selector = selector,
-						   .attributes = SEG_UNUSABLE | cpl << SEG_DPL_SHIFT};
+	cpu->segment[segment].s =
+		(struct segment){.selector = selector, .attributes = SEG_UNUSABLE | cpl << SEG_DPL_SHIFT};
 }
 
 static void load_registers(struct cpu *cpu, const struct task_switch *s)
