@@ -28,6 +28,9 @@
 #define MXCSR_FLAGS 0x3fu
 #define MXCSR_MM (1u << 17) /* misaligned exception mask (AMD: APM 1 4.2.2) */
 
+/* So small that a call costs more, and handlers without calls need no frame. */
+#define SIMD_INLINE static inline __attribute__((always_inline))
+
 /* A 128-bit register or operand. */
 typedef union {
 	__m128i i;
@@ -49,7 +52,7 @@ typedef struct {
 } ymm_t;
 
 /* Whether the guest masks all SIMD floating-point exceptions. */
-static inline bool mxcsr_all_masked(const struct cpu *cpu) { return (cpu->mxcsr & MXCSR_MASKS) == MXCSR_MASKS; }
+SIMD_INLINE bool mxcsr_all_masked(const struct cpu *cpu) { return (cpu->mxcsr & MXCSR_MASKS) == MXCSR_MASKS; }
 
 /* Gives the host the guest's MXCSR, masked. Call after a change of cpu->mxcsr and on entering the run loop. */
 void mxcsr_load(struct cpu *cpu);
@@ -58,7 +61,7 @@ void mxcsr_collect(struct cpu *cpu);
 /* As mxcsr_collect(), then the host's own MXCSR again. Call on leaving the run loop. */
 void mxcsr_unload(struct cpu *cpu);
 
-static inline xmm_t xmm_get(const struct cpu *cpu, unsigned number)
+SIMD_INLINE xmm_t xmm_get(const struct cpu *cpu, unsigned number)
 {
 	xmm_t value;
 	memcpy(&value, &cpu->vector[4 * number], 16);
@@ -66,7 +69,7 @@ static inline xmm_t xmm_get(const struct cpu *cpu, unsigned number)
 }
 
 /* SSE instructions leave bits above 127 of the YMM register alone (SDM 1 14.3). */
-static inline void xmm_set(struct cpu *cpu, unsigned number, xmm_t value)
+SIMD_INLINE void xmm_set(struct cpu *cpu, unsigned number, xmm_t value)
 {
 	memcpy(&cpu->vector[4 * number], &value, 16);
 }
@@ -78,21 +81,21 @@ static inline unsigned xmm_alignment(const struct cpu *cpu) { return cpu->mxcsr 
  * A scalar in the low @bytes of a register, 4 or 8. Scalar instructions touch no more than that, so that the host can
  * forward what the one before has stored.
  */
-static inline xmm_t xmm_get_low(const struct cpu *cpu, unsigned number, unsigned bytes)
+SIMD_INLINE xmm_t xmm_get_low(const struct cpu *cpu, unsigned number, unsigned bytes)
 {
 	uint64_t low = 0;
 	memcpy(&low, &cpu->vector[4 * number], bytes);
 	return (xmm_t){.i = _mm_cvtsi64_si128((int64_t)low)};
 }
 
-static inline void xmm_set_low(struct cpu *cpu, unsigned number, xmm_t value, unsigned bytes)
+SIMD_INLINE void xmm_set_low(struct cpu *cpu, unsigned number, xmm_t value, unsigned bytes)
 {
 	uint64_t low = (uint64_t)_mm_cvtsi128_si64(value.i);
 	memcpy(&cpu->vector[4 * number], &low, bytes);
 }
 
 /* The second operand: a register, or 16 bytes of memory, aligned. */
-static inline xmm_t xmm_source16(struct cpu *cpu, const struct insn *insn)
+SIMD_INLINE xmm_t xmm_source16(struct cpu *cpu, const struct insn *insn)
 {
 	xmm_t value;
 	if (!insn_is_memory(insn))
@@ -103,7 +106,7 @@ static inline xmm_t xmm_source16(struct cpu *cpu, const struct insn *insn)
 }
 
 /* The second operand: the low @bytes of a register or of memory, at most 8; the rest is zero. */
-static inline xmm_t xmm_source_low(struct cpu *cpu, const struct insn *insn, unsigned bytes)
+SIMD_INLINE xmm_t xmm_source_low(struct cpu *cpu, const struct insn *insn, unsigned bytes)
 {
 	if (!insn_is_memory(insn))
 		return xmm_get_low(cpu, insn->rm, bytes);
@@ -111,7 +114,7 @@ static inline xmm_t xmm_source_low(struct cpu *cpu, const struct insn *insn, uns
 	return (xmm_t){.i = _mm_cvtsi64_si128((int64_t)low)};
 }
 
-static inline xmm_t xmm_source(struct cpu *cpu, const struct insn *insn, unsigned bytes)
+SIMD_INLINE xmm_t xmm_source(struct cpu *cpu, const struct insn *insn, unsigned bytes)
 {
 	return bytes == 16 ? xmm_source16(cpu, insn) : xmm_source_low(cpu, insn, bytes);
 }
@@ -119,9 +122,9 @@ static inline xmm_t xmm_source(struct cpu *cpu, const struct insn *insn, unsigne
 /* ---- VEX ---- */
 
 /* How many 128-bit lanes a VEX instruction works on. */
-static inline unsigned vex_lanes(const struct insn *insn) { return insn->vector_length / 16u; }
+SIMD_INLINE unsigned vex_lanes(const struct insn *insn) { return insn->vector_length / 16u; }
 
-static inline ymm_t ymm_get(const struct cpu *cpu, unsigned number)
+SIMD_INLINE ymm_t ymm_get(const struct cpu *cpu, unsigned number)
 {
 	ymm_t value;
 	memcpy(&value, &cpu->vector[4 * number], 32);
@@ -129,14 +132,14 @@ static inline ymm_t ymm_get(const struct cpu *cpu, unsigned number)
 }
 
 /* The destination of a VEX instruction: 128 bits, the rest becomes zero. */
-static inline void vex_set_xmm(struct cpu *cpu, unsigned number, xmm_t value)
+SIMD_INLINE void vex_set_xmm(struct cpu *cpu, unsigned number, xmm_t value)
 {
 	memcpy(&cpu->vector[4 * number], &value, 16);
 	cpu->vector[4 * number + 2] = cpu->vector[4 * number + 3] = 0;
 }
 
 /* As many bits as the instruction is long. */
-static inline void vex_set(struct cpu *cpu, const struct insn *insn, const ymm_t *value)
+SIMD_INLINE void vex_set(struct cpu *cpu, const struct insn *insn, const ymm_t *value)
 {
 	if (insn->vector_length == 32)
 		memcpy(&cpu->vector[4 * insn->reg], value, 32);
@@ -176,11 +179,11 @@ static inline unsigned vex_fourth(const struct cpu *cpu, const struct insn *insn
 	static inline void avx_##body(struct cpu *cpu, const struct insn *insn) { body(cpu, insn, true); }            \
 	DEFINE_INSN(sse_##body)                                                                                       \
 	DEFINE_INSN(avx_##body)
-#define SIMD_BODY static inline __attribute__((always_inline)) void
+#define SIMD_BODY SIMD_INLINE void
 
-static inline unsigned simd_first(const struct insn *insn, bool vex) { return vex ? insn->vvvv : insn->reg; }
+SIMD_INLINE unsigned simd_first(const struct insn *insn, bool vex) { return vex ? insn->vvvv : insn->reg; }
 
-static inline void simd_set(struct cpu *cpu, unsigned number, xmm_t value, bool vex)
+SIMD_INLINE void simd_set(struct cpu *cpu, unsigned number, xmm_t value, bool vex)
 {
 	if (vex)
 		vex_set_xmm(cpu, number, value);
@@ -189,11 +192,11 @@ static inline void simd_set(struct cpu *cpu, unsigned number, xmm_t value, bool 
 }
 
 /* The first operand of a scalar: SSE touches no more than its @bytes. */
-static inline xmm_t simd_get_low(const struct cpu *cpu, const struct insn *insn, unsigned bytes, bool vex)
+SIMD_INLINE xmm_t simd_get_low(const struct cpu *cpu, const struct insn *insn, unsigned bytes, bool vex)
 {
 	return vex ? xmm_get(cpu, insn->vvvv) : xmm_get_low(cpu, insn->reg, bytes);
 }
-static inline void simd_set_low(struct cpu *cpu, unsigned number, xmm_t value, unsigned bytes, bool vex)
+SIMD_INLINE void simd_set_low(struct cpu *cpu, unsigned number, xmm_t value, unsigned bytes, bool vex)
 {
 	if (vex)
 		vex_set_xmm(cpu, number, value);
@@ -300,7 +303,18 @@ void simd_end(struct cpu *cpu, const xmm_t *results, unsigned count, enum simd_r
 			simd_end(cpu, results, count, kind);       \
 		}                                                  \
 	} while (0)
-#define SIMD_FP(cpu, statement, result, kind) SIMD_FP_ALL(cpu, statement, &(result), 1, kind)
+/* One result, of which a copy is judged: its address would keep the result itself out of registers. */
+#define SIMD_FP(cpu, statement, result, kind)                      \
+	do {                                                       \
+		if (likely(mxcsr_all_masked(cpu))) {               \
+			statement;                                 \
+		} else {                                           \
+			simd_begin(cpu);                           \
+			statement;                                 \
+			xmm_t judged = result;                     \
+			simd_end(cpu, &judged, 1, kind);           \
+		}                                                  \
+	} while (0)
 
 /* As SIMD_LANES, for instructions with floating-point exceptions. */
 #define SIMD_FP_LANES(name, kind, statement)                                                                          \
