@@ -122,9 +122,6 @@ struct engine_ops {
 	/* The level of an interrupt line with the PC's wiring: 0 to 15 lead to the 8259As and to the I/O APIC
 	 * (0 to its input 2), 16 to 23 to the I/O APIC alone. */
 	void (*interrupt_input)(struct engine *engine, unsigned gsi, bool raised);
-	/* What a PC's firmware leaves in the bootstrap processor's local APIC: interrupts of the 8259As come by
-	 * way of LINT0, NMI by LINT1 (virtual wire mode). NULL: the engine has no chips. */
-	void (*virtual_wire)(struct engine *engine);
 	/* A message-signalled interrupt: a device's write to 0xfeexxxxx. */
 	void (*msi)(struct engine *engine, uint64_t address, uint32_t data);
 	/* A pulse on the NMI pin of the vCPU, LINT1: where the local APIC masks that, nothing. */

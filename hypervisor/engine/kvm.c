@@ -532,6 +532,7 @@ const struct engine_ops engine_kvm = {
 	.rip = kvm_rip,
 	.reset = kvm_reset,
 	.nmi = kvm_nmi,
+	.firmware = kvm_firmware,
 	.interrupt_input = kvm_interrupt_input,
 	.msi = kvm_msi,
 	.chip = kvm_chip,

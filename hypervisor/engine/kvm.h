@@ -142,6 +142,7 @@ void kvm_chips_before(struct kvm_vcpu *vcpu);
 void kvm_chips_after(struct kvm_vcpu *vcpu);
 void kvm_chips_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from);
 /* As in engine_ops. */
+void kvm_firmware(struct engine *engine, uint16_t level);
 void kvm_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
 void kvm_msi(struct engine *engine, uint64_t address, uint32_t data);
 void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table);

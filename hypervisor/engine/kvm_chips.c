@@ -237,6 +237,8 @@ void kvm_chips_after(struct kvm_vcpu *vcpu)
 
 /* ---- engine_ops ---- */
 
+void kvm_firmware(struct engine *engine, uint16_t level) { chips_firmware(&kvm_of(engine)->chips, level); }
+
 void kvm_interrupt_input(struct engine *engine, unsigned gsi, bool raised)
 {
 	chips_input(&kvm_of(engine)->chips, gsi, raised);

@@ -280,7 +280,6 @@ const struct engine_ops engine_soft = {
 	.interrupt_input = soft_interrupt_input,
 	.msi = soft_msi,
 	.nmi = soft_nmi,
-	.virtual_wire = soft_virtual_wire,
 	.chip = soft_chip,
 	.chips_fetch = soft_chips_fetch,
 	.chips_store = soft_chips_store,

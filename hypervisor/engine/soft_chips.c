@@ -200,12 +200,6 @@ void soft_msi(struct engine *engine, uint64_t address, uint32_t data)
 
 void soft_nmi(struct engine *engine, unsigned vcpu) { lapic_nmi_pin(lapic_of(&soft_of(engine)->vcpu[vcpu])); }
 
-void soft_virtual_wire(struct engine *engine)
-{
-	if (!soft_of(engine)->chips.absent)
-		lapic_virtual_wire(lapic_of(&soft_of(engine)->vcpu[0]));
-}
-
 /* ---- state ---- */
 
 /* What struct vcpu_state has no field for. vcpu_load() makes it as if none of this were under way. */

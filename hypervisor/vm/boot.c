@@ -284,6 +284,7 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 		.machine = machine, .image = image, .options = options, .why = why, .size = size};
 	struct multiboot_header header;
 	size_t offset;
+	/* A ROM is the firmware, and finds the machine as reset leaves it. */
 	bool rom = image->kind == IMAGE_FLAT && !boot_is_linux(image) && !find_multiboot(image, &header, &offset);
 	int error = rom ? 0 : place_platform(&loader);
 
@@ -303,8 +304,5 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 		error = boot_rom(&loader);
 	if (error && error != -EINVAL)
 		snprintf(why, size, "%s", strerror(-error));
-	/* A ROM is the firmware, and finds the machine as reset leaves it. */
-	if (!error && !machine->rom && machine->engine->ops->virtual_wire)
-		machine->engine->ops->virtual_wire(machine->engine);
 	return error;
 }
