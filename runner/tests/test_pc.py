@@ -33,7 +33,7 @@ def visor(bits, append, *more, smp=4):
 
 def qemu(bits, append, smp=4):
     """The guest under QEMU."""
-    return run([QEMU, "-machine", "pc", "-accel", "tcg", "-m", "512M", "-smp", str(smp), "-nodefaults",
+    return run([QEMU, "-machine", "pc", "-accel", "tcg", "-icount", "shift=0,sleep=off", "-m", "512M", "-smp", str(smp), "-nodefaults",
                 "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
                 "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "pc-testdev",
                 "-kernel", image(bits), "-append", append])
