@@ -4,6 +4,7 @@
  * 8259A, 82093AA and 8254 data sheets; SDM 3A 11.5.1 (ExtINT), 11.8.5, 11.11.
  */
 #include "lib/apic.h"
+#include "lib/cpus.h"
 #include "lib/machine.h"
 #include "lib/story.h"
 
@@ -117,6 +118,7 @@ STORY(pic_line)
 		story_check("cascade_isr", 4, pic_read(MASTER, OCW3_ISR));
 	pic_eoi(n);
 	story_check("ended", 0, pic_read(chip_of(n), OCW3_ISR) | pic_read(MASTER, OCW3_ISR));
+	line(n, true); /* it is high already */
 	story_open();
 	story_check("once", 1, story_total());
 	line(n, false);
@@ -288,6 +290,48 @@ STORY(pic_spurious)
 		story_check("cascade_isr", 4, pic_read(MASTER, OCW3_ISR));
 }
 
+/* In special fully nested mode the master lets a higher line of the same slave through. */
+STORY(pic_special_nested)
+{
+	unsigned a = (unsigned)GIVEN(input), b = (unsigned)GIVEN(other);
+
+	if (!pic_story(0x11))
+		return;
+	unmask(a);
+	unmask(b);
+	line(a, true);
+	story_open();
+	line(b, true);
+	story_open();
+	story_check("nested", b < a, story_count(BASE + b));
+	line(a, false);
+	line(b, false);
+}
+
+/* Between ICW1 and the last word there is no request. */
+STORY(pic_initializing)
+{
+	unsigned words = (unsigned)GIVEN(count);
+	static const uint8_t icw[] = {BASE, 4, 1};
+
+	if (!pic_story(1))
+		return;
+	machine_out8(MASTER, 0x11);
+	for (unsigned i = 0; i < words; i++)
+		machine_out8(MASTER + 1, icw[i]);
+	line(5, true);
+	story_open();
+	story_check("silent", 0, story_total());
+	line(5, false);
+	for (unsigned i = words; i < 3; i++)
+		machine_out8(MASTER + 1, icw[i]);
+	machine_out8(MASTER + 1, 0xdf);
+	line(5, true);
+	story_open();
+	story_check("then", 1, story_count(BASE + 5));
+	line(5, false);
+}
+
 /* A level-triggered line asks again as long as it is high; lowered, not even once more. */
 STORY(pic_level)
 {
@@ -399,6 +443,9 @@ STORY(ioapic_edge)
 	line(n, true);
 	story_open();
 	story_check("masked", 2, story_count(vector));
+	entry_set(n, vector, apic_id());
+	story_open();
+	story_check("lost", 2, story_count(vector));
 	line(n, false);
 }
 
@@ -416,6 +463,9 @@ STORY(ioapic_level)
 	story_open();
 	story_check("delivered", 1, story_count(vector));
 	story_check("tmr", 1, apic_bit(APIC_TMR, vector));
+	line(n, false);
+	line(n, true);
+	story_check("not_sent_again", 0, apic_bit(APIC_IRR, vector));
 	story_open();
 	story_check("once", 1, story_count(vector));
 	apic_write(APIC_EOI, 0);
@@ -437,6 +487,100 @@ STORY(ioapic_level)
 	story_check("unmasked", 3, story_count(vector));
 	line(n, false);
 	apic_write(APIC_EOI, 0);
+}
+
+/* Two levels, one in service above the other: an EOI ends its own vector alone. */
+STORY(ioapic_two_levels)
+{
+	unsigned n = (unsigned)GIVEN(input), other = (unsigned)GIVEN(other);
+
+	if (!ioapic_story())
+		return;
+	story_handle(leave_in_service);
+	entry_set(n, ENTRY_LEVEL | 0x48, apic_id());
+	entry_set(other, ENTRY_LEVEL | 0x68, apic_id());
+	line(n, true);
+	story_open();
+	line(other, true);
+	story_open();
+	line(n, false);
+	line(other, false);
+	story_check("nested", 0x68, story_order(1));
+	apic_write(APIC_EOI, 0);
+	story_check("other_ended", 0, entry_low(other) & ENTRY_REMOTE);
+	story_check("still_remote", ENTRY_REMOTE, entry_low(n) & ENTRY_REMOTE);
+	apic_write(APIC_EOI, 0);
+	story_check("ended", 0, entry_low(n) & ENTRY_REMOTE);
+}
+
+/* The EOI of an edge is not told to the I/O APIC, though it has a level with that vector for another. */
+STORY(ioapic_edge_eoi)
+{
+	unsigned n = (unsigned)GIVEN(input);
+
+	if (!ioapic_story() || !cpus_needs(2))
+		return;
+	entry_set(n, ENTRY_LEVEL | 0x6a, cpus_apic_id(1));
+	line(n, true);
+	line(n, false);
+	story_check("remote_irr", ENTRY_REMOTE, entry_low(n) & ENTRY_REMOTE);
+	apic_send(0, ICR_SELF | ICR_ASSERT | 0x6a);
+	story_open();
+	story_check("delivered", 1, story_count(0x6a));
+	story_check("still_remote", ENTRY_REMOTE, entry_low(n) & ENTRY_REMOTE);
+}
+
+static void set_priority(void *argument)
+{
+	apic_write(APIC_LDR, 1u << (24 + cpus_current()));
+	apic_write(APIC_TPR, (uint32_t)(uintptr_t)argument);
+}
+
+static volatile unsigned taken[CPUS_MAX];
+static volatile bool over;
+
+static void note_taken(struct story_frame *frame)
+{
+	if (frame->vector == 0x98)
+		taken[cpus_current()]++;
+	if (frame->vector >= 32)
+		apic_write(APIC_EOI, 0);
+}
+
+static void take(void *argument)
+{
+	(void)argument;
+	while (!over)
+		__asm__ volatile("sti; nop; nop; cli; pause" : : : "memory");
+}
+
+/* Lowest priority: of those that are meant the one with the lowest task priority. */
+STORY(ioapic_lowest)
+{
+	unsigned n = (unsigned)GIVEN(input), lowest = (unsigned)GIVEN(to);
+
+	if (!ioapic_story() || !cpus_needs(4))
+		return;
+	over = false;
+	apic_write(APIC_LDR, 1u << 24);
+	for (unsigned i = 0; i < 4; i++)
+		taken[i] = 0;
+	for (unsigned i = 1; i < 4; i++) {
+		cpus_tell(i, set_priority, (void *)(uintptr_t)(i == lowest ? 0x10 : 0x50 + 0x10 * i));
+		story_check_at("set", i, 1, cpus_wait(i));
+	}
+	story_handle(note_taken);
+	for (unsigned i = 1; i < 4; i++)
+		cpus_tell(i, take, NULL);
+	entry_set(n, ICR_LOWEST | ICR_LOGICAL | 0x98, 0x0e);
+	line(n, true);
+	story_pause(2000);
+	over = true;
+	for (unsigned i = 1; i < 4; i++) {
+		story_check_at("back", i, 1, cpus_wait(i));
+		story_check_at("taken", i, i == lowest, taken[i]);
+	}
+	line(n, false);
 }
 
 /* Without the broadcast of EOIs (SVR bit 12) the level stays pending there until it is told. */

@@ -176,6 +176,56 @@ STORY(init_stops)
 	story_check("nmi_ignored", before, turns);
 }
 
+/* INIT level de-assert resets nobody, the sender included. */
+STORY(init_deassert)
+{
+	unsigned before;
+
+	if (!story_apic_mode() || !cpus_needs(2))
+		return;
+	turns = 0;
+	cpus_tell(1, count_turns, NULL);
+	story_pause(1000);
+	apic_send(0, ICR_ALL | ICR_INIT | ICR_LEVEL);
+	story_pause(500);
+	before = turns;
+	story_pause(2000);
+	story_check("goes_on", 1, turns > before);
+	story_check("here", 1, before > 0);
+}
+
+static void hear_nothing(void *argument)
+{
+	uint64_t base = machine_read_msr(APIC_BASE_MSR);
+
+	machine_write_msr(APIC_BASE_MSR, base & ~(uint64_t)APIC_BASE_EN);
+	open_and_wait(argument);
+	machine_write_msr(APIC_BASE_MSR, base);
+}
+
+/* A processor whose APIC is disabled hears no message. */
+STORY(ipi_to_disabled)
+{
+	bool nmi = GIVEN(value);
+
+	if (!story_apic_mode() || !cpus_needs(3))
+		return;
+	forget();
+	story_handle(note_cpu);
+	leave = false;
+	story_spoils();
+	cpus_tell(1, hear_nothing, NULL);
+	cpus_tell(2, open_and_wait, NULL);
+	story_pause(500);
+	apic_send(0, ICR_OTHERS | ICR_ASSERT | (nmi ? ICR_NMI : 0x5b));
+	story_pause(2000);
+	leave = true;
+	story_check("back1", 1, cpus_wait(1));
+	story_check("back2", 1, cpus_wait(2));
+	story_check("disabled", 0, came[1] + nmis[1]);
+	story_check("enabled", 1, came[2] + nmis[2]);
+}
+
 /* ---- waking ---- */
 
 static volatile unsigned woken;

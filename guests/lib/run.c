@@ -132,5 +132,6 @@ bool run_restore(const struct case_spec *spec)
 	       check(spec, "cr4", x->monitor_cr4, machine_read_cr4()) &&
 	       check(spec, "efer", x->monitor_efer, machine_read_msr(MSR_EFER)) &&
 	       check(spec, "apic_base", monitor_apic_base, apic_base()) &&
+	       check(spec, "spoiled", 0, story_has_spoiled()) &&
 	       check(spec, "text", text_sum, sum_text());
 }

@@ -105,6 +105,11 @@ bool story_apic_mode(void)
 	return true;
 }
 
+static bool spoiled;
+
+void story_spoils(void) { spoiled = true; }
+bool story_has_spoiled(void) { return spoiled; }
+
 /* ---- interrupts ---- */
 
 void story_handle(story_handler *function) { handler = function; }

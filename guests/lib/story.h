@@ -51,6 +51,10 @@ bool story_has_x2apic(void); /* CPUID.1:ECX[21] */
 /* Brings the APIC into the mode of GIVEN(apic), enabled in software, TPR 0. False: NOTSUP was said. */
 bool story_apic_mode(void);
 
+/* The machine is of no use behind this story, where there is no snapshot to put back: the boot ends. */
+void story_spoils(void);
+bool story_has_spoiled(void);
+
 /* ---- interrupts ---- */
 
 struct story_frame {

@@ -17,7 +17,9 @@ struct wrong {
 	void (*given)(struct cell *x, unsigned vector);
 	/* The error code, EXT left out, of a gate for @vector; NULL: 0. */
 	uint32_t (*error)(const struct cell *x, unsigned vector);
-	uint32_t cr2; /* #PF: any address in this page */
+	uint32_t cr2;  /* #PF: any address in this page */
+	bool alone;    /* not in rows of three */
+	unsigned from; /* vectors from this one on */
 };
 
 #define WRONG(name) static void wrong_##name(struct cell *x, unsigned vector)
@@ -88,6 +90,27 @@ WRONG(esp1_not_mapped)
 	WRONG_GATE(CASE_SEL_CS32_1, GOOD, 0);
 }
 
+/* Each check of the handler's segment by itself: nothing else refuses it. */
+#define HANDLER_CODE (SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_G)
+WRONG(null_described)
+{
+	DESCRIPTOR(0, 0, 0xfffff, HANDLER_CODE | (IS(IA32E) ? SEG_L : SEG_DB));
+	WRONG_GATE(0, GOOD, 0);
+}
+WRONG(data_code) { WRONG_GATE(CASE_SEL_DS32_0, GOOD, 0); }
+WRONG(code_past_gdt) { WRONG_GATE(CASE_GDT_LIMIT + 1, GOOD, 0); }
+WRONG(outward) { WRONG_GATE(IS(IA32E) ? CASE_SEL_CS64_3 : CASE_SEL_CS32_3, GOOD, 0); }
+WRONG(to_cpl1) { WRONG_GATE(CASE_SEL_CS32_1, GOOD, 0); }
+WRONG(code_32bit) { WRONG_GATE(CASE_SEL_CS32_0, GOOD, 0); }
+WRONG(idt_ends) { (void)vector; SET(idtr_limit, (IS(IA32E) ? 16 : 8) * (VECTOR_PF + 1) - 1); }
+WRONG(idt_cut) { SET(idtr_limit, (IS(IA32E) ? 16 : 8) * (vector + 1) - 2); }
+WRONG(ss1_null_described)
+{
+	DESCRIPTOR(0, 0, 0xfffff, SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_G | SEG_DB | 1u << SEG_DPL_SHIFT);
+	POKE(2, CASE_TSS32 + TSS32_SS(1), 1);
+	WRONG_GATE(CASE_SEL_CS32_1, GOOD, 0);
+}
+
 #define ERROR_OF(name, value)                                                                               \
 	static uint32_t error_of_##name(const struct cell *x, unsigned vector)                              \
 	{                                                                                                   \
@@ -97,6 +120,11 @@ WRONG(esp1_not_mapped)
 	}
 ERROR_OF(gate, vector << 3 | ERROR_IDT)
 ERROR_OF(absent_code, ABSENT_CODE)
+ERROR_OF(data_code, CASE_SEL_DS32_0)
+ERROR_OF(past_gdt, CASE_GDT_LIMIT + 1)
+ERROR_OF(outward, IS(IA32E) ? CASE_SEL_CS64_3 : CASE_SEL_CS32_3)
+ERROR_OF(to_cpl1, CASE_SEL_CS32_1)
+ERROR_OF(code_32bit, CASE_SEL_CS32_0)
 ERROR_OF(tss, CASE_SEL_TSS64)
 ERROR_OF(ss1, CASE_SEL_DS32_1)
 ERROR_OF(absent_stack, ABSENT_STACK)
@@ -125,6 +153,23 @@ static const struct wrong wrongs[] = {
 	 .error = error_of_absent_stack},
 	{.name = "esp1_not_mapped", .where = TO_CPL1, .raises = VECTOR_PF, .given = wrong_esp1_not_mapped,
 	 .error = error_of_stack_write, .cr2 = ABSENT_PAGE},
+	{.name = "null_described", .where = NOT_REAL, .raises = VECTOR_GP, .given = wrong_null_described, .alone = true},
+	{.name = "data_code", .where = NOT_REAL, .raises = VECTOR_GP, .given = wrong_data_code, .error = error_of_data_code,
+	 .alone = true},
+	{.name = "code_past_gdt", .where = NOT_REAL, .raises = VECTOR_GP, .given = wrong_code_past_gdt,
+	 .error = error_of_past_gdt, .alone = true},
+	{.name = "outward", .where = PROTECTED | CPL0 | CPL1 | CPL2, .raises = VECTOR_GP, .given = wrong_outward,
+	 .error = error_of_outward, .alone = true},
+	{.name = "to_cpl1", .where = VM86, .raises = VECTOR_GP, .given = wrong_to_cpl1, .error = error_of_to_cpl1,
+	 .alone = true},
+	{.name = "code_32bit", .where = IA32E, .raises = VECTOR_GP, .given = wrong_code_32bit, .error = error_of_code_32bit,
+	 .alone = true},
+	{.name = "idt_ends", .where = NOT_REAL, .raises = VECTOR_GP, .given = wrong_idt_ends, .error = error_of_gate,
+	 .alone = true, .from = VECTOR_PF + 1},
+	{.name = "idt_cut", .where = NOT_REAL, .raises = VECTOR_GP, .given = wrong_idt_cut, .error = error_of_gate,
+	 .alone = true, .from = VECTOR_PF + 1},
+	{.name = "ss1_null_described", .where = TO_CPL1, .raises = VECTOR_TS, .given = wrong_ss1_null_described,
+	 .alone = true},
 };
 #define WRONGS (sizeof(wrongs) / sizeof(wrongs[0]))
 
