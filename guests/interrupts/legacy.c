@@ -443,7 +443,7 @@ STORY(ioapic_edge)
 	line(n, true);
 	story_open();
 	story_check("masked", 2, story_count(vector));
-	entry_set(n, vector, apic_id());
+	ioapic_write(0x10 + 2 * n, vector);
 	story_open();
 	story_check("lost", 2, story_count(vector));
 	line(n, false);

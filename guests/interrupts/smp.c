@@ -176,7 +176,7 @@ STORY(init_stops)
 	story_check("nmi_ignored", before, turns);
 }
 
-/* INIT level de-assert resets nobody, the sender included. */
+/* INIT level de-assert resets nobody. */
 STORY(init_deassert)
 {
 	unsigned before;
@@ -186,7 +186,7 @@ STORY(init_deassert)
 	turns = 0;
 	cpus_tell(1, count_turns, NULL);
 	story_pause(1000);
-	apic_send(0, ICR_ALL | ICR_INIT | ICR_LEVEL);
+	apic_send(0, ICR_OTHERS | ICR_INIT | ICR_LEVEL);
 	story_pause(500);
 	before = turns;
 	story_pause(2000);
@@ -224,6 +224,7 @@ STORY(ipi_to_disabled)
 	story_check("back2", 1, cpus_wait(2));
 	story_check("disabled", 0, came[1] + nmis[1]);
 	story_check("enabled", 1, came[2] + nmis[2]);
+	story_check("nobody", 0, came[0] + nmis[0]); /* where a processor without an ID would count */
 }
 
 /* ---- waking ---- */

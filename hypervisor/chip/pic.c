@@ -63,7 +63,7 @@ static uint8_t blocking(const struct pic_chip *chip)
 	if (CHIP_CHECK(PIC_SPECIAL_MASK, chip->special_mask))
 		set &= (uint8_t)~chip->imr;
 	if (CHIP_CHECK(PIC_SPECIAL_NESTED, chip->icw[3] & ICW4_SFNM) && !(chip->icw[0] & ICW1_SINGLE))
-		set &= (uint8_t)~chip->icw[2];
+		set &= (uint8_t)~(chip->icw[2] & BIT(PIC_CASCADE)); /* the slave's ICW3 is its ID, 2 */
 	return set;
 }
 
