@@ -1,14 +1,19 @@
 /*
  * kvm.h: the parts of the kvm engine among themselves.
  *
- * kvm.c runs vCPUs, kvm_chips.c has their interrupt chips and the time, kvm_device.c opens a device and says why it cannot, kvm_memory.c keeps slots and
- * what was written to them, kvm_state.c translates to and from struct vcpu_state, kvm_trace.c tells
- * of instructions and of exits. No one else sees <linux/kvm.h>.
+ * kvm.c makes vCPUs and takes their exits, kvm_run.c runs them, kvm_chips.c has their interrupt chips and the
+ * time, kvm_device.c opens a device and says why it cannot, kvm_memory.c keeps slots and what was written to
+ * them, kvm_state.c translates to and from struct vcpu_state, kvm_trace.c tells of instructions and of exits.
+ * No one else sees <linux/kvm.h>.
+ *
+ * While the engine runs, everything here is behind its lock, but for a vCPU's shared page (struct kvm_run)
+ * and its descriptor: those are its own thread's. Between two runs all of it is the caller's.
  */
 #ifndef TRAPLINE_ENGINE_KVM_H
 #define TRAPLINE_ENGINE_KVM_H
 
 #include <linux/kvm.h>
+#include <pthread.h>
 #include <time.h>
 
 #include "engine/chips.h"
@@ -44,8 +49,19 @@ struct kvm_vcpu {
 	struct kvm_run *run;
 	uint32_t activity; /* enum activity: what the kernel leaves to us */
 	bool line;         /* INTR, as the local APIC last told it */
-	bool init_pending;
-	const char *refused; /* what the device would not do for a chip: ends the run */
+	/* What others have sent, until its own thread takes it: only that may call for its descriptor. */
+	bool init_pending, nmi_pending, smi_pending, sipi_pending;
+	uint8_t sipi_vector;
+	bool unfinished; /* its last exit was an access that the device has yet to finish */
+
+	pthread_t thread;
+	bool has_thread;     /* one that we have made: all but the first */
+	pthread_cond_t wake; /* a kick, or a new round */
+	bool waiting;        /* has nothing to run, until it is kicked */
+	bool inside;         /* within KVM_RUN, or about to be, without the lock */
+	uint64_t round;      /* the last run() that it took part in */
+
+	const char *refused;     /* what the device would not do for a chip: ends the run */
 	struct vcpu_state reset; /* as the device made it */
 
 	unsigned field_count, remainder_count;
@@ -71,9 +87,15 @@ struct kvm_engine {
 	struct chips chips;
 	struct clock *clock, own_clock;
 	struct kvm_time time;
-	bool timer_moved; /* clock->next is earlier than it was */
-	bool stop;        /* request_stop() */
-	timer_t slice;    /* whose signal ends KVM_RUN */
+	pthread_mutex_t lock;
+	pthread_cond_t idle; /* running is 0 */
+	uint64_t round;      /* run() is called for the nth time */
+	unsigned running;    /* threads that still are in this round */
+	bool quit;
+	int end;        /* enum engine_exit of this round, or KVM_GO_ON */
+	uint64_t over;  /* of the host's clock: when run() comes back */
+	timer_t slice;  /* whose signal ends the first vCPU's KVM_RUN… */
+	uint64_t armed; /* …at this time of the host's clock; 0: it does not */
 	bool has_slice;
 	char failure[KVM_FAILURE_MAX];
 	int device, vm;
@@ -85,8 +107,8 @@ struct kvm_engine {
 	struct kvm_slot slot[KVM_SLOTS_MAX];
 	uint64_t *pages; /* addresses for dirty_pages() */
 	size_t page_room;
-	bool shadows; /* the kernel may keep shadows of the guest's page tables, which we restore */
-	unsigned room, count, turn; /* vCPUs: that may be made, that are; whose turn it was */
+	bool shadows;         /* the kernel may keep shadows of the guest's page tables, which we restore */
+	unsigned room, count; /* vCPUs: that may be made, that are */
 	struct kvm_vcpu vcpu[ENGINE_VCPUS_MAX];
 };
 
@@ -96,6 +118,30 @@ static inline struct kvm_engine *kvm_engine_of(const struct kvm_vcpu *vcpu)
 {
 	return kvm_of(vcpu->vcpu.engine);
 }
+
+/* ---- kvm.c ---- */
+
+#define KVM_GO_ON (-1)
+/* What the last exit means, as an enum engine_exit, or KVM_GO_ON. */
+int kvm_take_exit(struct kvm_vcpu *vcpu);
+/* ENGINE_FAILED, and why. */
+enum engine_exit kvm_fail(struct kvm_vcpu *vcpu, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* ---- kvm_run.c ---- */
+
+void kvm_run_init(struct kvm_engine *kvm);
+/* Of a vCPU that has its descriptor. 0, or a negative errno. */
+int kvm_run_open(struct kvm_vcpu *vcpu);
+/* Ends the threads. */
+void kvm_run_close(struct kvm_engine *kvm);
+/* The vCPU looks up from where it is: something that it waits for may have come. */
+void kvm_kick(struct kvm_vcpu *vcpu);
+/* A timer is due earlier than the one that was next. */
+void kvm_timer_moved(struct kvm_engine *kvm);
+/* As in engine_ops. */
+enum engine_exit kvm_run_vcpus(struct engine *engine, uint64_t budget);
+void kvm_request_stop(struct engine *engine);
 
 /* ---- kvm_device.c ---- */
 
@@ -136,7 +182,11 @@ void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock);
 bool kvm_chips_add(struct kvm_vcpu *vcpu);
 /* RESET of all chips, and who of the vCPUs waits for a SIPI. */
 void kvm_chips_reset(struct kvm_engine *kvm);
-/* Whether it has something to run, or an event has just ended its wait. Takes an INIT. */
+/* Takes what others have sent to the vCPU. */
+void kvm_chips_settle(struct kvm_vcpu *vcpu);
+/* Forgets it. */
+void kvm_chips_drop(struct kvm_vcpu *vcpu);
+/* Whether it has something to run, or an event has just ended its wait. Settles. */
 bool kvm_chips_runnable(struct kvm_vcpu *vcpu);
 void kvm_chips_before(struct kvm_vcpu *vcpu);
 void kvm_chips_after(struct kvm_vcpu *vcpu);
@@ -145,6 +195,7 @@ void kvm_chips_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from);
 void kvm_firmware(struct engine *engine, uint16_t level);
 void kvm_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
 void kvm_msi(struct engine *engine, uint64_t address, uint32_t data);
+void kvm_nmi(struct engine *engine, unsigned vcpu);
 void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table);
 int kvm_chips_fetch(struct engine *engine);
 int kvm_chips_store(struct engine *engine);

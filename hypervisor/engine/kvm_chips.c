@@ -1,7 +1,8 @@
 /*
- * The interrupt chips of the kvm engine, and its time: those of chips.h, here and not in the kernel, so that their
- * state is the same tables under every engine, and a KVM without chips will do. The local APIC's registers are
- * accesses to device memory that no slot holds; INTR becomes KVM_INTERRUPT when the guest can take one.
+ * The interrupt chips of the kvm engine, and its time: those of chips.h, here and not in the kernel, so that
+ * their state is the same tables under every engine, and a KVM without chips will do. The local APIC's
+ * registers are accesses to device memory that no slot holds; INTR becomes KVM_INTERRUPT when the guest can
+ * take one.
  */
 #include "engine/kvm.h"
 
@@ -31,7 +32,7 @@ static uint64_t now(void *owner)
 	return kvm_host_ns() - kvm->time.began;
 }
 
-static void timer_changed(void *owner) { ((struct kvm_engine *)owner)->timer_moved = true; }
+static void timer_changed(void *owner) { kvm_timer_moved(owner); }
 
 static void time_loaded(void *device)
 {
@@ -59,19 +60,55 @@ void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock)
 
 /* ---- from a local APIC to its processor ---- */
 
-static void interrupt_line(void *owner, bool raised) { ((struct kvm_vcpu *)owner)->line = raised; }
-static void nmi(void *owner) { ioctl(((struct kvm_vcpu *)owner)->fd, KVM_NMI); }
-static void init(void *owner) { ((struct kvm_vcpu *)owner)->init_pending = true; }
-static void tpr_written(void *owner, uint8_t tpr) { ((struct kvm_vcpu *)owner)->run->cr8 = tpr >> 4; }
+static void interrupt_line(void *owner, bool raised)
+{
+	struct kvm_vcpu *vcpu = owner;
 
-/* A device that has no SMI says so when it is asked; the run ends by name then. */
+	vcpu->line = raised;
+	if (raised)
+		kvm_kick(vcpu);
+}
+
+static void nmi(void *owner)
+{
+	struct kvm_vcpu *vcpu = owner;
+
+	vcpu->nmi_pending = true;
+	kvm_kick(vcpu);
+}
+
 static void smi(void *owner)
 {
 	struct kvm_vcpu *vcpu = owner;
 
-	if (ioctl(vcpu->fd, KVM_SMI))
-		vcpu->refused = "SMI";
+	vcpu->smi_pending = true;
+	kvm_kick(vcpu);
 }
+
+/* A SIPI that came before it came too early. */
+static void init(void *owner)
+{
+	struct kvm_vcpu *vcpu = owner;
+
+	vcpu->init_pending = true;
+	vcpu->sipi_pending = false;
+	kvm_kick(vcpu);
+}
+
+/* Of several the first counts. */
+static void sipi(void *owner, uint8_t vector)
+{
+	struct kvm_vcpu *vcpu = owner;
+
+	if (vcpu->sipi_pending || !(vcpu->init_pending || vcpu->activity == ACTIVITY_WAIT_FOR_SIPI))
+		return;
+	vcpu->sipi_pending = true;
+	vcpu->sipi_vector = vector;
+	kvm_kick(vcpu);
+}
+
+/* Its own thread's doing, as are resets. */
+static void tpr_written(void *owner, uint8_t tpr) { ((struct kvm_vcpu *)owner)->run->cr8 = tpr >> 4; }
 
 /* There is no TSC deadline in the guest's CPUID: nothing asks for these but to compare. */
 static uint64_t tsc(void *owner)
@@ -95,6 +132,11 @@ static uint64_t tsc_time(void *owner, uint64_t value)
 static struct lapic *lapic_of(struct kvm_vcpu *vcpu)
 {
 	return &kvm_engine_of(vcpu)->chips.lapic[vcpu->vcpu.number];
+}
+
+void kvm_chips_drop(struct kvm_vcpu *vcpu)
+{
+	vcpu->init_pending = vcpu->sipi_pending = vcpu->smi_pending = vcpu->nmi_pending = false;
 }
 
 /* The bootstrap processor starts at the reset vector, all others wait for a SIPI (SDM 3A 9.4.2). */
@@ -136,29 +178,41 @@ static void take_init(struct kvm_vcpu *vcpu)
 	start(vcpu);
 }
 
-static void sipi(void *owner, uint8_t vector)
+static void take_sipi(struct kvm_vcpu *vcpu)
 {
-	struct kvm_vcpu *vcpu = owner;
 	struct vcpu_state state;
 
-	/* Who is not in the midst of an instruction has taken its INIT by now. */
-	if (vcpu->init_pending && vcpu->vcpu.number != kvm_engine_of(vcpu)->turn)
-		take_init(vcpu);
+	vcpu->sipi_pending = false;
 	if (vcpu->activity != ACTIVITY_WAIT_FOR_SIPI)
 		return;
 	kvm_vcpu_save(&vcpu->vcpu, &state);
 	state.activity = ACTIVITY_ACTIVE;
 	state.rip = 0;
-	state.segment[CS].selector = (uint16_t)(vector << 8);
-	state.segment[CS].base = (uint64_t)vector << 12;
+	state.segment[CS].selector = (uint16_t)(vcpu->sipi_vector << 8);
+	state.segment[CS].base = (uint64_t)vcpu->sipi_vector << 12;
 	kvm_vcpu_load(&vcpu->vcpu, &state);
+}
+
+/* A device that has no SMI says so when it is asked; the run ends by name then. */
+void kvm_chips_settle(struct kvm_vcpu *vcpu)
+{
+	if (vcpu->init_pending && vcpu->activity != ACTIVITY_SHUTDOWN) /* that ends the machine */
+		take_init(vcpu);
+	if (vcpu->sipi_pending)
+		take_sipi(vcpu);
+	if (vcpu->smi_pending && ioctl(vcpu->fd, KVM_SMI))
+		vcpu->refused = "SMI";
+	if (vcpu->nmi_pending && ioctl(vcpu->fd, KVM_NMI))
+		vcpu->refused = "KVM_NMI";
+	vcpu->smi_pending = vcpu->nmi_pending = false;
 }
 
 bool kvm_chips_add(struct kvm_vcpu *vcpu)
 {
 	struct kvm_engine *kvm = kvm_engine_of(vcpu);
-	struct lapic_model model = {
-		.amd = kvm->amd, .physical_bits = kvm_cpuid(kvm, 0x80000008, 0, 0) & 0xff, .timer_ns = TIMER_NS};
+	struct lapic_model model = {.amd = kvm->amd,
+				    .physical_bits = kvm_cpuid(kvm, 0x80000008, 0, 0) & 0xff,
+				    .timer_ns = TIMER_NS};
 	struct lapic_cpu cpu = {.owner = vcpu,
 				.interrupt_line = interrupt_line,
 				.nmi = nmi,
@@ -195,8 +249,7 @@ static bool nmi_waits(const struct kvm_vcpu *vcpu)
 
 bool kvm_chips_runnable(struct kvm_vcpu *vcpu)
 {
-	if (vcpu->init_pending && vcpu->activity != ACTIVITY_SHUTDOWN)
-		take_init(vcpu);
+	kvm_chips_settle(vcpu);
 	if (vcpu->activity == ACTIVITY_HLT && ((vcpu->line && interruptible(vcpu)) || nmi_waits(vcpu)))
 		vcpu->activity = ACTIVITY_ACTIVE;
 	return vcpu->activity == ACTIVITY_ACTIVE;
@@ -249,11 +302,13 @@ void kvm_msi(struct engine *engine, uint64_t address, uint32_t data)
 	chips_msi(&kvm_of(engine)->chips, address, data);
 }
 
+void kvm_nmi(struct engine *engine, unsigned vcpu) { lapic_nmi_pin(lapic_of(&kvm_of(engine)->vcpu[vcpu])); }
+
 void kvm_chips_reset(struct kvm_engine *kvm)
 {
 	chips_reset(&kvm->chips);
 	for (unsigned i = 0; i < kvm->count; i++) {
-		kvm->vcpu[i].init_pending = false;
+		kvm_chips_drop(&kvm->vcpu[i]);
 		start(&kvm->vcpu[i]);
 	}
 }

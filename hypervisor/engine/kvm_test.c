@@ -255,8 +255,8 @@ TEST_IMAGE(worker, "0:\n"
 		   "hlt");
 /* clang-format on */
 /*
- * The first vCPU wakes the second by INIT and SIPI and waits for its word, then for its own local APIC's timer. Each
- * says a letter. The second one's code, at 8000h, is real mode's.
+ * The first vCPU wakes the second by INIT and SIPI and waits for its word, then for its own local APIC's
+ * timer. Each says a letter. The second one's code, at 8000h, is real mode's.
  */
 /* clang-format off */
 TEST_IMAGE(two, "0: cld\n"
@@ -285,6 +285,44 @@ TEST_IMAGE(two, "0: cld\n"
 		"9: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
 		"7: .word 23\n.long " HERE(9b) "\n"
 		"8: .word 0x207\n.long 0x6000");
+/* clang-format on */
+/*
+ * Four vCPUs that pass a word on by IPIs, each asleep until it comes; the one that brings the 400th ends the
+ * machine. Of each, the 100s of the ring are said.
+ */
+/* clang-format off */
+TEST_IMAGE(ring, "0: cld\n"
+		 "movl $" HERE(5f) ", %esi\nmovl $0x8000, %edi\nmovl $(6f - 5f), %ecx\nrep movsb\n"
+		 "movl $" HERE(7f) ", %esi\nmovl $0x6100, %edi\nmovl $6, %ecx\nrep movsb\n"
+		 "movl $" HERE(4f) ", %eax\nmovw %ax, 0x6200\nmovw $8, 0x6202\nmovw $0x8e00, 0x6204\n"
+		 "shrl $16, %eax\nmovw %ax, 0x6206\n"
+		 "lgdt 0x6100\nljmp $8, $" HERE(1f) "\n"
+		 /* each of them */
+		 "1: movl $16, %eax\nmovl %eax, %ds\nmovl %eax, %es\nmovl %eax, %ss\n"
+		 "movl $0xfee00000, %ebx\nmovl 0x20(%ebx), %ebp\nshrl $24, %ebp\n"
+		 "movl %ebp, %esp\nshll $10, %esp\naddl $0xa000, %esp\n"
+		 "lidt " HERE(8f) "\n"
+		 "movl $0x1ff, 0xf0(%ebx)\n"
+		 "testl %ebp, %ebp\njnz 2f\n"
+		 "movl $0xc4500, 0x300(%ebx)\nmovl $0xc4608, 0x300(%ebx)\n" /* INIT and SIPI to all others */
+		 "3: cmpl $3, 0x7004\njne 3b\n"
+		 "call 9f\njmp 3f\n"
+		 "2: lock incl 0x7004\n"
+		 "3: sti\nhlt\njmp 3b\n"
+		 "4: movl $0, 0xb0(%ebx)\naddl $12, %esp\n"
+		 "incl 0x7000\nmovl 0x7000, %eax\nxorl %edx, %edx\nmovl $100, %ecx\ndivl %ecx\n"
+		 "testl %edx, %edx\njnz 2f\naddb $0x30, %al\noutb %al, $0xe9\n"
+		 "2: cmpl $400, 0x7000\njne 2f\nmovb $0x21, %al\noutb %al, $0xf4\n"
+		 "2: call 9f\njmp 3b\n"
+		 "9: leal 1(%ebp), %eax\nandl $3, %eax\nshll $24, %eax\nmovl %eax, 0x310(%ebx)\n"
+		 "movl $0x4040, 0x300(%ebx)\nret\n"
+		 ".code16\n"
+		 "5: cli\nxorw %ax, %ax\nmovw %ax, %ds\nlgdtl 0x6100\n"
+		 "movl %cr0, %eax\norb $1, %al\nmovl %eax, %cr0\nljmpl $8, $" HERE(1b) "\n"
+		 "6: .code32\n.balign 8\n"
+		 "9: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
+		 "7: .word 23\n.long " HERE(9b) "\n"
+		 "8: .word 0x207\n.long 0x6000");
 /* clang-format on */
 TEST_IMAGE(halts, "cli\nhlt");
 TEST_IMAGE(spins, "0: jmp 0b");
@@ -404,9 +442,7 @@ static void step(void *owner, unsigned vcpu, uint64_t rip, const char *text)
 
 static struct engine *real_mode(struct probe *probe, uint8_t *ram)
 {
-	struct engine_config config = {
-		.cpu = "host",
-		.bus = {.owner = probe, .port_out = port_out}};
+	struct engine_config config = {.cpu = "host", .bus = {.owner = probe, .port_out = port_out}};
 	struct engine *engine;
 	struct vcpu_state s;
 	char why[256];
@@ -448,6 +484,10 @@ static void nmi_ends_a_halt(void **state)
 	engine = real_mode(&probe, ram);
 	assert_int_equal(go(engine), ENGINE_HALTED);
 	assert_int_equal(engine_kvm.rip(probe.vcpu), 0x1002);
+	engine_kvm.nmi(engine, 0); /* LINT1 is masked */
+	assert_int_equal(go(engine), ENGINE_HALTED);
+	assert_int_equal(engine_kvm.rip(probe.vcpu), 0x1002);
+	engine_kvm.firmware(engine, 0);
 	engine_kvm.nmi(engine, 0);
 	assert_int_equal(go(engine), ENGINE_HALTED);
 	assert_int_equal(probe.port_count, 2);
@@ -595,6 +635,33 @@ static void two_vcpus(void **state)
 	machine_free(machine);
 }
 
+/* A wake-up that is lost leaves all of them asleep; the end comes from any of their threads. */
+static void wakes_are_not_lost(void **state)
+{
+	static const struct boot_options none;
+	struct image image = {
+		.path = "test", .data = (uint8_t *)(uintptr_t)ring, .size = (size_t)(ring_end - ring)};
+
+	NEEDS_DEVICE;
+	for (unsigned i = 0; i < 3; i++) {
+		struct test_output output = {0};
+		struct machine_config config = {
+			.owner = &output, .console = test_console, .serial = test_serial, .vcpus = 4};
+		struct machine_limits limits = {
+			.insns = UINT64_MAX, .deadline = machine_now() + 10000000000, .output = 4096};
+		struct machine *machine = new_machine(&config);
+		const struct machine_end *end;
+		char why[256];
+
+		assert_int_equal(boot_image(machine, &image, &none, why, sizeof(why)), 0);
+		end = machine_run(machine, &limits);
+		if (end->event != MACHINE_EXIT || end->value != 0x21 || strcmp(output.console, "1234") != 0)
+			fail_msg("said \"%s\" after %u rounds, end %d %s", output.console,
+				 *(uint32_t *)(machine->ram + 0x7000), end->event, end->why);
+		machine_free(machine);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -609,6 +676,7 @@ int main(void)
 		cmocka_unit_test(steps),
 		cmocka_unit_test(sample_of_the_suite),
 		cmocka_unit_test(two_vcpus),
+		cmocka_unit_test(wakes_are_not_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
