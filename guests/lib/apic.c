@@ -64,6 +64,7 @@ void apic_settle(void)
 		if (apic_bit(APIC_ISR, vector))
 			apic_write(APIC_EOI, 0);
 	}
+	story_iret(); /* a case that an NMI ended has had none */
 	__asm__ volatile("sti; nop; nop; cli" : : : "memory");
 	story_end_interrupts();
 }

@@ -72,6 +72,8 @@ unsigned story_total(void);
 unsigned story_order(unsigned n); /* the vector that came as number @n, from 0; 256: not so many */
 void story_forget(void);
 
+/* IRET to the next instruction: NMIs are no longer blocked. */
+void story_iret(void);
 /* Lets what is pending in: STI for a few instructions. */
 void story_open(void);
 /* Waits, with interrupts let in, until @vector has come @count times; false: not within a long while. */

@@ -62,6 +62,20 @@ story_enter:
 	add $16, %rsp
 	iretq
 
+/* void story_iret(void) */
+	.global story_iret
+story_iret:
+	pop %rcx
+	mov %rsp, %rdx
+	mov %ss, %eax
+	push %rax
+	push %rdx
+	pushfq
+	mov %cs, %eax
+	push %rax
+	push %rcx
+	iretq
+
 /* unsigned story_rdmsr(uint32_t index, uint64_t *value): 0, or 1 where it faulted. */
 story_rdmsr:
 	mov %edi, %ecx
