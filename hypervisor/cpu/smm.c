@@ -112,21 +112,26 @@ static uint64_t get(const struct area *area, unsigned offset, unsigned size)
 /* AMD's is half as long, and nothing of ours below it is used. */
 static unsigned area_skip(const struct cpu *cpu) { return is_amd(cpu) ? AREA_SIZE / 2 : 0; }
 
+/* SMBASE may be any number: no access may cross a page. */
+static unsigned area_step(const struct cpu *cpu) { return cpu->msr.smbase & 7 ? 1 : 8; }
+
 static void area_load(struct cpu *cpu, struct area *area)
 {
 	uint64_t base = cpu->msr.smbase + AREA;
+	unsigned step = area_step(cpu);
 
 	memset(area, 0, sizeof(*area));
-	for (unsigned at = area_skip(cpu); at < AREA_SIZE; at += 8)
-		put(area, AREA + at, physical_read(cpu, base + at, 8), 8);
+	for (unsigned at = area_skip(cpu); at < AREA_SIZE; at += step)
+		put(area, AREA + at, physical_read(cpu, base + at, step), step);
 }
 
 static void area_store(struct cpu *cpu, const struct area *area)
 {
 	uint64_t base = cpu->msr.smbase + AREA;
+	unsigned step = area_step(cpu);
 
-	for (unsigned at = area_skip(cpu); at < AREA_SIZE; at += 8)
-		physical_write(cpu, base + at, get(area, AREA + at, 8), 8);
+	for (unsigned at = area_skip(cpu); at < AREA_SIZE; at += step)
+		physical_write(cpu, base + at, get(area, AREA + at, step), step);
 }
 
 /* ---- segments ---- */

@@ -262,6 +262,53 @@ static void test_changes(void **state)
 	}
 }
 
+static uint64_t beyond[2]; /* bytes read and written outside of memory */
+static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
+{
+	(void)owner;
+	assert_true(address >= SYSTEM_RAM);
+	memset(to, 0xff, size);
+	beyond[0] += size;
+}
+static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
+{
+	(void)owner;
+	(void)from;
+	assert_true(address >= SYSTEM_RAM);
+	beyond[1] += size;
+}
+
+/* An odd SMBASE, whose area ends behind memory: what is not there is not kept. */
+static void test_odd_base(void **state)
+{
+	struct bench b;
+
+	(void)state;
+	for (unsigned p = 0; p < 2; p++) {
+		open(&b, profiles[p]);
+		b.s.cpu->bus.mmio_read = mmio_read;
+		b.s.cpu->bus.mmio_write = mmio_write;
+		system_start(&b.s, SYSTEM_REAL, 0);
+		b.s.cpu->msr.smbase = SYSTEM_RAM - 0x10000 + 3;
+		put(&b.s, b.s.cpu->msr.smbase + 0x8000, 0xaa0f90, 3);
+		b.s.cpu->reg[RBX] = 0x1122334455667788;
+		beyond[0] = beyond[1] = 0;
+		cpu_raise_smi(b.s.cpu);
+		system_steps(&b.s, 1);
+		assert_true(b.s.cpu->smm);
+		b.s.cpu->reg[RBX] = 0;
+		/* Of Intel's map, the last bytes are those of CR0's high half, which is then not 0. */
+		system_steps(&b.s, 1);
+		assert_int_equal(beyond[0], 3);
+		assert_int_equal(beyond[1], 3);
+		if (amd(&b))
+			assert_int_equal(b.s.cpu->reg[RBX], 0x1122334455667788);
+		else
+			assert_int_equal(b.s.cpu->activity, ACTIVITY_SHUTDOWN);
+		system_close(&b.s);
+	}
+}
+
 static void test_latches(void **state)
 {
 	struct bench b;
@@ -558,12 +605,19 @@ static void test_elsewhere(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_entry),
-		cmocka_unit_test(test_maps),           cmocka_unit_test(test_changes),
-		cmocka_unit_test(test_latches),        cmocka_unit_test(test_shadow),
-		cmocka_unit_test(test_halt),           cmocka_unit_test(test_io),
-		cmocka_unit_test(test_string_io),      cmocka_unit_test(test_no_io),
-		cmocka_unit_test(test_invalid),        cmocka_unit_test(test_invalid_paging),
+		cmocka_unit_test(test_there_and_back),
+		cmocka_unit_test(test_entry),
+		cmocka_unit_test(test_maps),
+		cmocka_unit_test(test_changes),
+		cmocka_unit_test(test_odd_base),
+		cmocka_unit_test(test_latches),
+		cmocka_unit_test(test_shadow),
+		cmocka_unit_test(test_halt),
+		cmocka_unit_test(test_io),
+		cmocka_unit_test(test_string_io),
+		cmocka_unit_test(test_no_io),
+		cmocka_unit_test(test_invalid),
+		cmocka_unit_test(test_invalid_paging),
 		cmocka_unit_test(test_elsewhere),
 	};
 
