@@ -4,6 +4,8 @@
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
+#include "cpu/svm/svm.h"
+#include "x86/msr.h"
 
 _Noreturn static void raise_gp0(struct cpu *cpu) { cpu_raise(cpu, VECTOR_GP, 0); }
 
@@ -64,6 +66,8 @@ static void check_cr0(struct cpu *cpu, uint64_t value)
 void control_write_cr0(struct cpu *cpu, uint64_t value)
 {
 	check_cr0(cpu, value);
+	if (svm_guest(cpu))
+		svm_check_cr_write(cpu, 0, value);
 	value = (value & CR0_DEFINED) | CR0_ET; /* other bits stay 0, ET stays 1: SDM 2B MOV CR */
 
 	uint64_t changed = value ^ cpu->cr0;
@@ -90,6 +94,8 @@ void control_write_cr3(struct cpu *cpu, uint64_t value)
 		value &= ~CR3_NO_FLUSH;
 	if (CHECK(CR3_RESERVED, value & ~cpu->physical_mask))
 		raise_gp0(cpu);
+	if (svm_guest(cpu))
+		svm_check_cr_write(cpu, 3, value);
 	if (pae_paging(cpu->cr0, cpu->cr4, cpu->efer)) {
 		bool valid = pdptes_load(cpu, value);
 		if (CHECK(CR3_PDPTE, !valid))
@@ -164,6 +170,8 @@ static void check_cr4(struct cpu *cpu, uint64_t value)
 void control_write_cr4(struct cpu *cpu, uint64_t value)
 {
 	check_cr4(cpu, value);
+	if (svm_guest(cpu))
+		svm_check_cr_write(cpu, 4, value);
 
 	uint64_t changed = value ^ cpu->cr4;
 	if (pae_paging(cpu->cr0, value, cpu->efer) && changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) {
@@ -185,6 +193,11 @@ void control_write_cr8(struct cpu *cpu, uint64_t value)
 {
 	if (CHECK(CR8_RESERVED, value & ~(uint64_t)CR8_TPR))
 		raise_gp0(cpu);
+	if (svm_guest(cpu)) {
+		svm_check_cr_write(cpu, 8, value);
+		if (svm_write_cr8(cpu, value))
+			return;
+	}
 	cpu->cr8 = value;
 	if (cpu->bus.cr8_written)
 		cpu->bus.cr8_written(cpu->bus.owner, value);
@@ -233,6 +246,8 @@ bool control_efer_allowed(struct cpu *cpu, uint64_t value)
 	/* LMA is the processor's: Intel ignores what is written, AMD refuses another value (APM 2 3.1.7). */
 	if (CHECK(EFER_LMA_CHANGED, (value ^ cpu->efer) & EFER_LMA && cpu->profile->vendor == VENDOR_AMD))
 		return false;
+	if (CHECK(EFER_SVMDIS, value & EFER_SVME && cpu->msr.vm_cr & VM_CR_SVMDIS))
+		return false;
 	return !CHECK(EFER_LME_PAGING, (value ^ cpu->efer) & EFER_LME && cpu->cr0 & CR0_PG);
 }
 
@@ -266,11 +281,13 @@ void control_write_xcr(struct cpu *cpu, uint32_t index, uint64_t value)
 
 void control_write_dr(struct cpu *cpu, unsigned number, uint64_t value)
 {
+	if (number >= 4 && CHECK(DR_UPPER, value >> 32))
+		raise_gp0(cpu);
+	if (svm_guest(cpu) && cpu->insn)
+		svm_check_insn(cpu, cpu->insn);
 	if (number < 4) {
 		cpu->dr[number] = value;
 	} else {
-		if (CHECK(DR_UPPER, value >> 32))
-			raise_gp0(cpu);
 		/* Without RTM and bus-lock detection bits 16 and 11 are as the reserved ones: they read as 1.
 		 */
 		if (number == 6)
@@ -284,6 +301,13 @@ void control_write_dr(struct cpu *cpu, unsigned number, uint64_t value)
 /* ---- time ---- */
 
 uint64_t control_tsc(const struct cpu *cpu) { return cpu_ticks(cpu) + cpu->tsc_offset; }
+
+uint64_t control_tsc_read(const struct cpu *cpu)
+{
+	uint64_t tsc = control_tsc(cpu);
+
+	return svm_guest(cpu) ? svm_tsc(cpu, tsc) : tsc;
+}
 
 /* ---- RFLAGS ---- */
 

@@ -38,8 +38,9 @@ uint64_t msr_counter_overflow(struct cpu *cpu);
 /* RDPMC's counter. False: there is none of that index. */
 bool msr_read_counter(struct cpu *cpu, uint32_t index, uint64_t *value);
 
-/* Time-stamp counter now, TSC_ADJUST included. */
+/* Time-stamp counter now, TSC_ADJUST included; and as the instructions of a guest of AMD-V read it. */
 uint64_t control_tsc(const struct cpu *cpu);
+uint64_t control_tsc_read(const struct cpu *cpu);
 
 /* RFLAGS as a whole, and a write of the bits in @mask (POPF, IRET, …; no privilege checks). Ends in cpu_mode_changed(). */
 uint64_t rflags_get(const struct cpu *cpu);

@@ -6,6 +6,7 @@
 #include "cpu/mem/mem.h"
 #include "cpu/mem/phys.h"
 #include "cpu/segment.h"
+#include "cpu/svm/svm.h"
 #include "cpu/trace.h"
 
 struct cpu *cpu_new(const struct profile *profile, const struct cpu_bus *bus, struct phys_memory *memory)
@@ -82,6 +83,8 @@ static uint32_t current_code_mode(const struct cpu *cpu)
 		mode |= CODE_CPL3;
 	if (!(cpu->cr0 & (CR0_EM | CR0_TS)) && cpu->cr4 & CR4_OSFXSR)
 		mode |= CODE_FP;
+	if (unlikely(cpu->msr.svm_guest))
+		mode |= CODE_GUEST;
 	return mode;
 }
 
@@ -170,6 +173,7 @@ void cpu_reset(struct cpu *cpu, bool init)
 	cpu->wait = (struct cpu_wait){0};
 	cpu->delivering_depth = 0;
 	cpu->step_tf = false;
+	svm_reset(cpu);
 	segment_derive_all(cpu);
 	tlb_flush_all(cpu);
 	trace_mapping_changed(cpu);

@@ -68,7 +68,8 @@ enum code_mode {
 	CODE_STACK32 = 32,    /* SS.B = 1 (ignored in 64-bit mode) */
 	CODE_CPL3 = 64,       /* CPL = 3: so that user and kernel code do not share traces */
 	CODE_FP = 128,        /* x87, MMX and SSE are open: CR0.EM = 0, CR0.TS = 0, CR4.OSFXSR = 1 */
-	CODE_MODES = 256
+	CODE_GUEST = 256,     /* in a guest of AMD-V: intercepts stand in front of handlers */
+	CODE_MODES = 512
 };
 
 /*
@@ -91,7 +92,8 @@ enum event_kind {
 	EVENT_SOFTWARE_EXCEPTION, /* INT3, INTO */
 	EVENT_PRIVILEGED_SOFTWARE_EXCEPTION, /* INT1 */
 	EVENT_EXTERNAL_INTERRUPT,
-	EVENT_NMI
+	EVENT_NMI,
+	EVENT_NONE
 };
 struct event {
 	enum event_kind kind;
@@ -149,7 +151,8 @@ enum {
 	PENDING_SHADOW = 32,   /* cpu->shadow is set: step one instruction, then clear it */
 	PENDING_STEP = 64,     /* RFLAGS.TF, an enabled code breakpoint, or tracing: one instruction at a time */
 	PENDING_DEBUG = 128,   /* cpu->dr6_pending holds a data or I/O breakpoint to report after this instruction */
-	PENDING_YIELD = 256    /* PAUSE, where cpu->shares */
+	PENDING_YIELD = 256,   /* PAUSE, where cpu->shares */
+	PENDING_VIRTUAL = 512  /* a virtual interrupt or NMI of AMD-V that is not masked */
 };
 
 /* An answer of profile_cpuid() that is kept. */
@@ -242,6 +245,12 @@ struct cpu {
 	const struct insn *(*parked_run)(struct cpu *cpu, const struct insn *insn);
 
 	bool step_tf;              /* run.c: TF was set when the running instruction began */
+	enum shadow shadow_was;    /* run.c: the shadow that the running instruction, stepped alone, is in */
+	uint64_t left_next_rip;    /* run.c: RIP behind the instruction that was left by an event */
+	/* svm/: between VMRUN or a fault and what run.c makes of it. */
+	uint64_t svm_fault_address; /* of a #PF that is intercepted: CR2 is not written */
+	bool svm_injecting;
+	struct event svm_injected;
 	char unmodelled[160];      /* for CPU_STOP_UNMODELLED: what, with bytes and address */
 	jmp_buf unwind;            /* run.c: where cpu_raise() goes */
 	struct event raised;       /* what it carries */
@@ -312,6 +321,13 @@ uint64_t cpu_next_rip(const struct cpu *cpu);
 _Noreturn void cpu_raise(struct cpu *cpu, enum vector vector, uint32_t error_code);
 /* Any other event: INT n, traps, shutdown inside delivery. */
 _Noreturn void cpu_raise_event(struct cpu *cpu, const struct event *event);
+/*
+ * The handler has changed everything, cpu->rip and cpu->retired too: goes on there, after the event of
+ * cpu->svm_injected where there is one.
+ */
+_Noreturn void cpu_switch(struct cpu *cpu);
+/* The running instruction does not complete: cpu->rip and cpu->retired become those in front of it. Returns. */
+void cpu_leave_insn(struct cpu *cpu);
 /* Something that is not modelled: ends the run, with the instruction's bytes and address added. */
 _Noreturn void cpu_unmodelled(struct cpu *cpu, const char *what);
 

@@ -441,6 +441,10 @@ static enum decode_result decode_pattern(struct decoder *d, const struct pattern
 		return p->reserved ? DECODE_UNDEFINED : DECODE_UNMODELLED;
 	insn->opcode = p->row;
 	/* Gates that are open wherever this decoded form runs need no check each time. */
+	if (unlikely(d->mode & CODE_GUEST && opcode_table[p->row].svm)) {
+		insn->run = gate_run_guest;
+		return DECODE_OK;
+	}
 	insn->run = p->gates & ~(d->mode & CODE_FP ? GATES_OF_CODE_FP : 0)
 			    ? gate_run
 			    : opcode_table[p->row].handlers->run[memory][__builtin_ctz(insn->width)];

@@ -125,7 +125,8 @@ enum opcode_gate {
 /* When AMD-V takes an intercept (APM 2 15.7, table 15-7). */
 enum svm_order {
 	SVM_AFTER_EXCEPTIONS, /* after the checks that can fault without memory access */
-	SVM_BEFORE_EXCEPTIONS
+	SVM_BEFORE_EXCEPTIONS,
+	SVM_IN_HANDLER /* behind checks of operands: the handler asks (svm/svm.h) */
 };
 
 struct opcode {
@@ -177,7 +178,7 @@ void decode_mend(void);
 /* Intel syntax, into @text of @size bytes. @rip is for relative branches. */
 void disassemble(const struct insn *insn, uint64_t rip, char *text, size_t size);
 
-/* The exceptions of gates, in order; then the intercepts; returns when there is none. */
+/* The exceptions of gates, in order; returns when there is none. */
 void gate_check(struct cpu *cpu, const struct insn *insn);
 
 #endif

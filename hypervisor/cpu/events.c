@@ -36,7 +36,7 @@ uint64_t event_flags_image(const struct cpu *cpu, const struct event *event)
  * (SDM 3B 18.2.3). An instruction breakpoint is the one fault that leaves RF in the image alone
  * (SDM 3B 18.3.1.1): it goes on as a trap.
  */
-static void enter_debug_exception(struct cpu *cpu, struct event *event)
+void event_note_debug(struct cpu *cpu, struct event *event)
 {
 	if (event->kind == EVENT_FAULT && !(cpu->dr6_pending & DR6_BD))
 		event->kind = EVENT_TRAP;
@@ -276,7 +276,7 @@ void event_deliver(struct cpu *cpu, const struct event *event)
 	struct event e = *event; /* the caller's may be cpu->delivering or cpu->raised */
 
 	if (event_is_debug_exception(&e))
-		enter_debug_exception(cpu, &e);
+		event_note_debug(cpu, &e);
 	cpu->delivering = e;
 	if (!cpu->delivering_depth)
 		cpu->delivering_depth = 1;

@@ -30,6 +30,12 @@ void event_deliver(struct cpu *cpu, const struct event *event);
  */
 bool event_combine(const struct event *first, const struct event *second, struct event *result);
 
+/*
+ * What a #DB of kind EVENT_FAULT or EVENT_TRAP does to DR6 and DR7, before it is delivered or intercepted; the
+ * kind becomes that by which RF is pushed. Part of event_deliver().
+ */
+void event_note_debug(struct cpu *cpu, struct event *event);
+
 /* RFLAGS as @event's handler finds them pushed (SDM 3B 17.3.1.1). */
 uint64_t event_flags_image(const struct cpu *cpu, const struct event *event);
 

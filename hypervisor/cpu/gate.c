@@ -1,5 +1,7 @@
 /* gate.c: the checks of a row's gates, made in front of its handler. */
+#include "cpu/checks.h"
 #include "cpu/pattern.h"
+#include "cpu/svm/svm.h"
 
 /* What the gate raises, or -1: the conditions of OPCODE_GATES, in its order. */
 static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate_index gate)
@@ -92,14 +94,33 @@ void gate_check(struct cpu *cpu, const struct insn *insn)
 	}
 }
 
-const struct insn *gate_run(struct cpu *cpu, const struct insn *insn)
+static const struct insn *handler_run(struct cpu *cpu, const struct insn *insn)
 {
 	const struct pattern *p = pattern_of(insn->opcode);
 	bool memory = p->moffs || (p->has_modrm && insn_is_memory(insn));
 
+	return opcode_table[insn->opcode].handlers->run[memory][__builtin_ctz(insn->width)](cpu, insn);
+}
+
+const struct insn *gate_run(struct cpu *cpu, const struct insn *insn)
+{
 	cpu->insn = insn;
 	gate_check(cpu, insn);
-	return opcode_table[insn->opcode].handlers->run[memory][__builtin_ctz(insn->width)](cpu, insn);
+	return handler_run(cpu, insn);
+}
+
+/* APM 2 15.9, table 15-7: before or after the exceptions that are checked here. */
+const struct insn *gate_run_guest(struct cpu *cpu, const struct insn *insn)
+{
+	enum svm_order order = (enum svm_order)opcode_table[insn->opcode].svm_order;
+
+	cpu->insn = insn;
+	if (CHECK(SVM_BEFORE_EXCEPTIONS, order == SVM_BEFORE_EXCEPTIONS))
+		svm_check_insn(cpu, insn);
+	gate_check(cpu, insn);
+	if (CHECK(SVM_AFTER_EXCEPTIONS, order == SVM_AFTER_EXCEPTIONS))
+		svm_check_insn(cpu, insn);
+	return handler_run(cpu, insn);
 }
 
 /* Rows that the manual reserves: the decoder answers UNDEFINED, so this runs only by mistake. */

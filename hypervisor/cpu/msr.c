@@ -84,7 +84,7 @@ static bool read_tsc(struct cpu *cpu, const struct msr_rule *rule, uint32_t inde
 {
 	(void)rule;
 	(void)index;
-	*value = control_tsc(cpu);
+	*value = control_tsc_read(cpu);
 	return true;
 }
 
@@ -412,6 +412,18 @@ static bool write_vm_cr(struct cpu *cpu, const struct msr_rule *rule, uint32_t i
 	return store(cpu, rule, index, value);
 }
 
+/* A password under which LOCK can be cleared again; it reads as 0 (APM 2 15.31). */
+static bool write_svm_key(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+{
+	(void)rule;
+	(void)index;
+	if (!(cpu->msr.vm_cr & VM_CR_LOCK))
+		cpu->msr.svm_key = value;
+	else if (CHECK(SVM_KEY, value && value == cpu->msr.svm_key))
+		cpu->msr.vm_cr &= ~(uint64_t)VM_CR_LOCK;
+	return true;
+}
+
 static bool write_vm_hsave_pa(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
 {
 	if (reserved(value, cpu->physical_mask & ~0xfffull))
@@ -520,5 +532,6 @@ void msr_reset(struct cpu *cpu)
 		msr->hwcr = 1u << 24;
 	msr->apic_base = 0xfee00000u | APIC_BASE_ENABLE | APIC_BASE_BSP;
 	msr->smbase = 0x30000;
+	msr->svm_tsc_ratio = 1ull << 32;
 	msr->mperf = msr->aperf = -cpu->retired;
 }

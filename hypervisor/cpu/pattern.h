@@ -101,5 +101,7 @@ static inline void gate_note(unsigned row, unsigned column) { gates_reached[row]
 
 /* insn->run of a row with gates (gate.c). */
 const struct insn *gate_run(struct cpu *cpu, const struct insn *insn);
+/* The same of a row with an intercept of AMD-V, in code that runs in a guest. */
+const struct insn *gate_run_guest(struct cpu *cpu, const struct insn *insn);
 
 #endif

@@ -431,6 +431,20 @@ static struct cpuid_registers leaf_80000008(const struct profile *profile)
 	return r;
 }
 
+#define SVM_REVISION 1u
+#define SVM_ASIDS    0x8000u
+
+static struct cpuid_registers leaf_svm(const struct profile *profile)
+{
+	struct cpuid_registers r = leaf_features(profile, 0x8000000a, 0);
+
+	if (!profile_has(profile, FEATURE_svm))
+		return (struct cpuid_registers){0};
+	r.eax = SVM_REVISION;
+	r.ebx = SVM_ASIDS;
+	return r;
+}
+
 static struct cpuid_registers amd_extended(const struct profile *profile, uint32_t leaf, uint32_t subleaf)
 {
 	bool topology = profile_has(profile, FEATURE_topoext);
@@ -439,6 +453,7 @@ static struct cpuid_registers amd_extended(const struct profile *profile, uint32
 	/* TLB entries and ways; L1: KiB, ways, lines a tag, line size. */
 	case 0x80000005: return (struct cpuid_registers){0xff40ff40, 0xff40ff40, 0x20080140, 0x20080140};
 	case 0x80000006: return (struct cpuid_registers){0x48002200, 0x68004200, 0x02006140, 0x01009140};
+	case 0x8000000a: return leaf_svm(profile);
 	case 0x80000019: return (struct cpuid_registers){.eax = 0xf040f040};
 	case 0x8000001d:
 		return topology ? cache_leaf(profile, amd_caches, sizeof(amd_caches) / sizeof(amd_caches[0]), subleaf)

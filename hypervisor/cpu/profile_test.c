@@ -45,7 +45,7 @@ static void test_names(void **state)
 	refuse("amd,+nosuch", "no CPU feature is called 'nosuch'");
 	refuse("intel,+fma", "not modelled");
 	refuse("intel,+vmx", "not modelled");
-	refuse("amd,+svm", "not modelled");
+	refuse("amd,+svm_avic", "not modelled");
 	refuse("amd,-lm", "needs 'lm'");
 	refuse("intel,-sse", "needs 'sse'");
 	refuse("intel,-xsave", "'xsave'");

@@ -10,10 +10,12 @@
 #include "cpu/mem/phys.h"
 #include "cpu/segment.h"
 #include "cpu/smm.h"
+#include "cpu/svm/svm.h"
 #include "cpu/trace.h"
 #include "cpu/simd.h"
+#include "x86/msr.h"
 
-enum unwind { UNWIND_START, UNWIND_EVENT, UNWIND_PAUSE, UNWIND_UNMODELLED };
+enum unwind { UNWIND_START, UNWIND_EVENT, UNWIND_PAUSE, UNWIND_SWITCH, UNWIND_UNMODELLED };
 
 /* ---- where the CPU is ---- */
 
@@ -33,11 +35,11 @@ uint64_t cpu_next_rip(const struct cpu *cpu)
 
 /* ---- leaving an instruction ---- */
 
-/* Makes cpu->rip and cpu->retired exact: the running instruction does not complete. */
-static void leave_insn(struct cpu *cpu)
+void cpu_leave_insn(struct cpu *cpu)
 {
 	if (!cpu->insn)
 		return;
+	cpu->left_next_rip = cpu_next_rip(cpu);
 	cpu->rip = cpu_rip(cpu);
 	cpu->retired += cpu->insn->count;
 	cpu->insn = NULL;
@@ -46,9 +48,11 @@ static void leave_insn(struct cpu *cpu)
 void cpu_raise_event(struct cpu *cpu, const struct event *event)
 {
 	cpu->raised = *event;
-	leave_insn(cpu);
+	cpu_leave_insn(cpu);
 	longjmp(cpu->unwind, UNWIND_EVENT);
 }
+
+void cpu_switch(struct cpu *cpu) { longjmp(cpu->unwind, UNWIND_SWITCH); }
 
 void cpu_raise(struct cpu *cpu, enum vector vector, uint32_t error_code)
 {
@@ -71,7 +75,7 @@ void cpu_unmodelled(struct cpu *cpu, const char *what)
 	for (size_t i = 0; i < length; i++)
 		used += snprintf(cpu->unmodelled + used, sizeof(cpu->unmodelled) - (size_t)used, " %02x",
 				 bytes[i]);
-	leave_insn(cpu);
+	cpu_leave_insn(cpu);
 	longjmp(cpu->unwind, UNWIND_UNMODELLED);
 }
 
@@ -98,7 +102,7 @@ void cpu_repeat_done(struct cpu *cpu, const struct insn *insn, uint64_t done, bo
 		return;
 	/* Resuming must not hit the instruction's own breakpoint again (SDM 3B 18.3.1.1). */
 	cpu->rflags |= RFLAGS_RF;
-	leave_insn(cpu);
+	cpu_leave_insn(cpu);
 	longjmp(cpu->unwind, UNWIND_PAUSE);
 }
 
@@ -119,12 +123,20 @@ static void pending_clear(struct cpu *cpu, uint32_t bits)
 	__atomic_fetch_and(&cpu->pending, ~bits, __ATOMIC_RELAXED);
 }
 
+/* Maskable interrupts from outside: IF, and what AMD-V makes of it. */
+static bool interrupts_open(const struct cpu *cpu)
+{
+	if (unlikely(cpu->msr.svm_guest | cpu->msr.svm_gif_clear))
+		return svm_interrupts_open(cpu);
+	return cpu->rflags & RFLAGS_IF;
+}
+
 void cpu_request_stop(struct cpu *cpu) { pending_set(cpu, PENDING_STOP); }
 
 void cpu_set_interrupt_line(struct cpu *cpu, bool raised)
 {
 	cpu->interrupt_line = raised;
-	if (raised && cpu->rflags & RFLAGS_IF)
+	if (raised && interrupts_open(cpu))
 		pending_set(cpu, PENDING_INTERRUPT);
 	else
 		pending_clear(cpu, PENDING_INTERRUPT);
@@ -154,12 +166,34 @@ void cpu_latches_changed(struct cpu *cpu)
 		phys_set_monitored(cpu->memory, cpu->wait.line);
 }
 
+static void deliver(struct cpu *cpu, const struct event *event);
+
+/* VM_CR.R_INIT makes a security exception of it, whose error code says so (APM 2 8.2.20, 15.28). */
+static bool redirect_init(struct cpu *cpu)
+{
+	struct event event = {.kind = EVENT_FAULT,
+			      .vector = VECTOR_SX,
+			      .has_error_code = true,
+			      .error_code = 1,
+			      .return_rip = cpu->rip};
+
+	cpu->init_pending = false;
+	pending_clear(cpu, PENDING_INIT);
+	if (!svm_guest(cpu) || !svm_take_exception(cpu, &event))
+		deliver(cpu, &event);
+	return true;
+}
+
 /* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM
  * 3C 31.3). */
 static bool take_init(struct cpu *cpu)
 {
-	if (!cpu->init_pending || cpu->smm)
+	if (!cpu->init_pending || cpu->smm || !svm_gif(cpu))
 		return false;
+	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_INIT))
+		return true;
+	if (CHECK(INIT_REDIRECT, cpu->msr.vm_cr & VM_CR_R_INIT && cpu->activity != ACTIVITY_WAIT_FOR_SIPI))
+		return redirect_init(cpu);
 	cpu->init_pending = false;
 	pending_clear(cpu, PENDING_INIT);
 	cpu_reset(cpu, true);
@@ -171,7 +205,8 @@ static bool take_init(struct cpu *cpu)
 void cpu_raise_init(struct cpu *cpu, bool running)
 {
 	cpu->init_pending = true;
-	if (running || !take_init(cpu))
+	/* Outside of cpu_run() there is nothing to deliver to: what is intercepted or redirected waits. */
+	if (running || svm_guest(cpu) || cpu->msr.vm_cr & VM_CR_R_INIT || !take_init(cpu))
 		pending_set(cpu, PENDING_INIT);
 }
 
@@ -229,14 +264,20 @@ static bool deliver_raised(struct cpu *cpu)
 {
 	struct event event = cpu->raised;
 
+	if (svm_guest(cpu) && svm_take_exception(cpu, &event))
+		return true;
 	if (cpu->delivering_depth) {
 		struct event first = cpu->delivering;
 
 		if (!event_combine(&first, &cpu->raised, &event)) {
+			if (svm_guest(cpu) && svm_take_shutdown(cpu))
+				return true;
 			cpu->activity = ACTIVITY_SHUTDOWN;
 			cpu->delivering_depth = 0;
 			return false;
 		}
+		if (svm_guest(cpu) && event.vector != cpu->raised.vector && svm_take_exception(cpu, &event))
+			return true;
 	}
 	deliver(cpu, &event);
 	return true;
@@ -255,6 +296,8 @@ static void deliver_traps(struct cpu *cpu)
 	/* MOV SS and POP SS hold #DB off until the instruction behind them is done (SDM 3A 6.8.3). */
 	if (!cpu->dr6_pending || debug_shadow(cpu))
 		return;
+	if (svm_guest(cpu) && svm_take_exception(cpu, &event))
+		return;
 	deliver(cpu, &event);
 }
 
@@ -267,10 +310,14 @@ static void pending_refresh(struct cpu *cpu)
 
 	if (cpu->nmi_pending && !CHECK(NMI_BLOCKING, cpu->nmi_blocked))
 		bits |= PENDING_NMI;
-	if (cpu->interrupt_line && cpu->rflags & RFLAGS_IF)
+	if (cpu->interrupt_line && interrupts_open(cpu))
 		bits |= PENDING_INTERRUPT;
-	if (unlikely((cpu->pending ^ bits) & (PENDING_NMI | PENDING_INTERRUPT))) {
-		pending_clear(cpu, PENDING_NMI | PENDING_INTERRUPT);
+	if (CHECK(SVM_GIF_NMI, bits & PENDING_NMI && !svm_gif(cpu)))
+		bits &= ~(uint32_t)PENDING_NMI;
+	if (svm_guest(cpu) && svm_virtual_pending(cpu))
+		bits |= PENDING_VIRTUAL;
+	if (unlikely((cpu->pending ^ bits) & (PENDING_NMI | PENDING_INTERRUPT | PENDING_VIRTUAL))) {
+		pending_clear(cpu, PENDING_NMI | PENDING_INTERRUPT | PENDING_VIRTUAL);
 		__atomic_fetch_or(&cpu->pending, bits, __ATOMIC_RELAXED);
 	}
 }
@@ -281,6 +328,8 @@ static bool take_nmi(struct cpu *cpu)
 
 	if (!(cpu->pending & PENDING_NMI) || cpu->shadow == SHADOW_MOV_SS)
 		return false;
+	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_NMI))
+		return true;
 	cpu->nmi_pending = false;
 	pending_clear(cpu, PENDING_NMI);
 	deliver(cpu, &event);
@@ -294,6 +343,8 @@ static bool take_interrupt(struct cpu *cpu)
 
 	if (!(cpu->pending & PENDING_INTERRUPT) || CHECK(INTERRUPT_SHADOW, cpu->shadow != SHADOW_NONE))
 		return false;
+	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_INTR))
+		return true;
 	vector = cpu->bus.interrupt_acknowledge ? cpu->bus.interrupt_acknowledge(cpu->bus.owner) : -1;
 	if (vector < 0) {
 		cpu->interrupt_line = false;
@@ -302,6 +353,27 @@ static bool take_interrupt(struct cpu *cpu)
 	}
 	event.vector = (uint8_t)vector;
 	deliver(cpu, &event);
+	return true;
+}
+
+/* A virtual or injected event; NMIs that are not physical do not block those that are (APM 2 15.20, 15.21.10). */
+static void deliver_virtual(struct cpu *cpu, const struct event *event)
+{
+	bool blocked = cpu->nmi_blocked;
+
+	deliver(cpu, event);
+	cpu->nmi_blocked = blocked;
+}
+
+/* Physical ones come first. */
+static bool take_virtual(struct cpu *cpu)
+{
+	struct event event;
+
+	if (likely(!(cpu->pending & PENDING_VIRTUAL)) || !svm_take_virtual(cpu, &event))
+		return false;
+	if (event.kind != EVENT_NONE)
+		deliver_virtual(cpu, &event);
 	return true;
 }
 
@@ -323,7 +395,8 @@ static uint32_t code_breakpoints(const struct cpu *cpu)
 /* One instruction alone, with what TF, RF, breakpoints and shadows make of it. */
 static void step(struct cpu *cpu)
 {
-	bool held_off = CHECK(RESUME_FLAG, cpu->rflags & RFLAGS_RF) || debug_shadow(cpu);
+	bool held_off = CHECK(RESUME_FLAG, cpu->rflags & RFLAGS_RF) || debug_shadow(cpu) ||
+			CHECK(SVM_GIF_BREAKPOINT, !svm_gif(cpu));
 	uint32_t hits = held_off ? 0 : code_breakpoints(cpu);
 	const struct insn *insn;
 
@@ -336,18 +409,20 @@ static void step(struct cpu *cpu)
 	if (cpu->tracing && cpu->bus.trace_insn)
 		cpu->bus.trace_insn(cpu->bus.owner, cpu, insn);
 	cpu->step_tf = cpu->rflags & RFLAGS_TF;
+	cpu->shadow_was = cpu->shadow;
 	cpu->shadow = SHADOW_NONE;
 	cpu->rflags &= ~(uint64_t)RFLAGS_RF;
 	while (insn)
 		insn = insn->run(cpu, insn);
 	trace_unpark(cpu);
+	cpu->shadow_was = SHADOW_NONE;
 	deliver_traps(cpu);
 }
 
 static bool unmasked_event(const struct cpu *cpu)
 {
-	return (cpu->nmi_pending && !CHECK(NMI_BLOCKING, cpu->nmi_blocked)) ||
-	       (cpu->interrupt_line && cpu->rflags & RFLAGS_IF);
+	return (cpu->nmi_pending && svm_gif(cpu) && !CHECK(NMI_BLOCKING, cpu->nmi_blocked)) ||
+	       (cpu->interrupt_line && interrupts_open(cpu)) || (svm_guest(cpu) && svm_virtual_pending(cpu));
 }
 
 static bool wait_is_over(const struct cpu *cpu)
@@ -370,13 +445,13 @@ static bool end_wait(struct cpu *cpu)
 
 bool cpu_runnable(const struct cpu *cpu)
 {
-	if (cpu->init_pending && !cpu->smm)
+	if (cpu->init_pending && !cpu->smm && svm_gif(cpu))
 		return true;
 	switch (cpu->activity) {
 	case ACTIVITY_WAIT_FOR_SIPI: return false;
 	case ACTIVITY_HLT:
 	case ACTIVITY_MWAIT:
-		return (cpu->smi_pending && !cpu->smm) || unmasked_event(cpu) || wait_is_over(cpu);
+		return (cpu->smi_pending && !cpu->smm && svm_gif(cpu)) || unmasked_event(cpu) || wait_is_over(cpu);
 	default: return true;
 	}
 }
@@ -388,6 +463,11 @@ static bool take_smi(struct cpu *cpu)
 		return false;
 	if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI || cpu->activity == ACTIVITY_SHUTDOWN)
 		return false;
+	if (svm_guest(cpu)) {
+		if (svm_take_interrupt(cpu, SVM_EXIT_SMI))
+			return true;
+		cpu_unmodelled(cpu, "an SMI in a guest that does not intercept it");
+	}
 	cpu->smi_pending = false;
 	pending_clear(cpu, PENDING_SMI);
 	smm_enter(cpu);
@@ -397,6 +477,8 @@ static bool take_smi(struct cpu *cpu)
 /* SMI and INIT, which come before all but RESET. Answers whether there was one. */
 static bool take_intervention(struct cpu *cpu)
 {
+	if (CHECK(SVM_GIF_SMI, !svm_gif(cpu)))
+		return false;
 	return take_smi(cpu) || (cpu->pending & PENDING_INIT && take_init(cpu));
 }
 
@@ -429,7 +511,7 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 		*stop = cpu->retired >= cpu->stop_at ? CPU_STOP_BUDGET : CPU_STOP_REQUESTED;
 		return true;
 	}
-	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI && (take_nmi(cpu) || take_interrupt(cpu)))
+	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI && (take_nmi(cpu) || take_interrupt(cpu) || take_virtual(cpu)))
 		return false;
 	if (cpu->activity != ACTIVITY_ACTIVE && !end_wait(cpu)) {
 		*stop = CPU_STOP_HALT;
@@ -442,6 +524,7 @@ static bool must_look(const struct cpu *cpu)
 {
 	return cpu->pending || cpu->shadow != SHADOW_NONE || cpu->activity != ACTIVITY_ACTIVE ||
 	       cpu->nmi_pending || cpu->interrupt_line || cpu->dr6_pending ||
+	       cpu->msr.svm_interrupt & (SVM_V_IRQ | SVM_V_NMI) ||
 	       cpu->retired + TRACE_INSNS > cpu->event_at;
 }
 
@@ -500,6 +583,18 @@ static enum cpu_stop run(struct cpu *cpu)
 		}
 		if (!deliver_raised(cpu))
 			return CPU_STOP_SHUTDOWN;
+		cpu->shadow_was = SHADOW_NONE;
+		break;
+	case UNWIND_SWITCH:
+		trace_unpark(cpu);
+		cpu->shadow_was = SHADOW_NONE;
+		cpu->delivering_depth = 0;
+		if (cpu->svm_injecting) {
+			struct event event = cpu->svm_injected;
+
+			cpu->svm_injecting = false;
+			deliver_virtual(cpu, &event);
+		}
 		break;
 	case UNWIND_PAUSE:
 		trace_unpark(cpu);

@@ -1,5 +1,6 @@
 /* x87.c: the x87 register stack, its exceptions and pointers; see x87.h. */
 #include "cpu/x87.h"
+#include "cpu/svm/svm.h"
 
 #include "cpu/decode.h"
 
@@ -9,6 +10,8 @@ void x87_check_pending(struct cpu *cpu)
 {
 	if (likely(!(cpu->fsw & X87_ES)))
 		return;
+	if (!(cpu->cr0 & CR0_NE))
+		svm_check_ferr(cpu);
 	if (!(cpu->cr0 & CR0_NE))
 		cpu_unmodelled(cpu, "an x87 exception with CR0.NE = 0 (FERR#)");
 	cpu_raise(cpu, VECTOR_MF, 0);

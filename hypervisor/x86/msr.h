@@ -64,6 +64,7 @@
 #define MSR_GS_BASE              0xc0000101u
 #define MSR_KERNEL_GS_BASE       0xc0000102u
 #define MSR_TSC_AUX              0xc0000103u
+#define MSR_TSC_RATIO            0xc0000104u /* AMD */
 
 /* AMD */
 #define MSR_AMD_PERFEVTSEL(n)    (0xc0010000u + (n))
@@ -79,6 +80,7 @@
 #define MSR_SMM_MASK             0xc0010113u
 #define MSR_VM_CR                0xc0010114u
 #define MSR_VM_HSAVE_PA          0xc0010117u
+#define MSR_SVM_KEY              0xc0010118u
 
 #define APIC_DEFAULT_BASE 0xfee00000u
 #define APIC_BASE_BSP    (1u << 8)
@@ -116,6 +118,7 @@
 
 #define SYSCFG_MTRR_FIX_DRAM_MODIFY (1u << 19)
 
+#define VM_CR_R_INIT (1u << 1)
 #define VM_CR_LOCK   (1u << 3)
 #define VM_CR_SVMDIS (1u << 4)
 

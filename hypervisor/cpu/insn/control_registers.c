@@ -2,6 +2,7 @@
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/insn/operand.h"
+#include "cpu/svm/svm.h"
 
 static inline void mov_rd_cd(struct cpu *cpu, const struct insn *insn)
 {
@@ -12,7 +13,7 @@ static inline void mov_rd_cd(struct cpu *cpu, const struct insn *insn)
 	case 2: value = cpu->cr2; break;
 	case 3: value = cpu->cr3; break;
 	case 4: value = cpu->cr4; break;
-	default: value = cpu->cr8; break; /* the decoder lets no other through */
+	default: value = svm_guest(cpu) ? svm_read_cr8(cpu) : cpu->cr8; break; /* the decoder lets no other through */
 	}
 	reg_write(cpu, insn->rm, value, cpu_64bit(cpu) ? 8 : 4);
 }
@@ -24,7 +25,11 @@ static inline void mov_cd_rd(struct cpu *cpu, const struct insn *insn)
 
 	switch (insn->reg) {
 	case 0: control_write_cr0(cpu, value); break;
-	case 2: cpu->cr2 = value; break;
+	case 2:
+		if (svm_guest(cpu))
+			svm_check_cr_write(cpu, 2, value);
+		cpu->cr2 = value;
+		break;
 	case 3: control_write_cr3(cpu, value); break;
 	case 4: control_write_cr4(cpu, value); break;
 	default: control_write_cr8(cpu, value); break;
@@ -49,6 +54,8 @@ static unsigned debug_register(struct cpu *cpu, unsigned number)
 static inline void mov_rd_dd(struct cpu *cpu, const struct insn *insn)
 {
 	unsigned number = debug_register(cpu, insn->reg);
+
+	svm_check_handler(cpu, insn);
 	uint64_t value = number == 6 ? cpu->dr6 : number == 7 ? cpu->dr7 : cpu->dr[number & 3];
 
 	reg_write(cpu, insn->rm, value, cpu_64bit(cpu) ? 8 : 4);

@@ -4,11 +4,12 @@
  */
 #include "cpu/checks.h"
 #include "cpu/insn/operand.h"
+#include "cpu/svm/svm.h"
 #include "cpu/tss.h"
 #include "x86/paging.h"
 
 /* With CPL > IOPL, and always in virtual-8086 mode, the TSS's bitmap decides (SDM 1 19.5). */
-static void check_port(struct cpu *cpu, uint16_t port, unsigned size)
+static void check_permission(struct cpu *cpu, uint16_t port, unsigned size)
 {
 	if (!cpu_protected(cpu) || (!cpu_vm86(cpu) && cpu->cpl <= cpu_iopl(cpu)))
 		return;
@@ -17,12 +18,20 @@ static void check_port(struct cpu *cpu, uint16_t port, unsigned size)
 		cpu_raise(cpu, VECTOR_GP, 0);
 }
 
+/* A hypervisor is asked behind that, and before memory is accessed (APM 2 15.10.2). */
+static void check_port(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in, bool string)
+{
+	check_permission(cpu, port, size);
+	if (svm_guest(cpu))
+		svm_check_io(cpu, insn, port, size, in, string);
+}
+
 /* I/O breakpoints trap behind the instruction, with CR4.DE = 1 (SDM 3B 18.2.4, 18.3.1.2). */
 static void watch_port(struct cpu *cpu, uint16_t port, unsigned size)
 {
 	static const uint8_t lengths[4] = {1, 2, 8, 4};
 
-	if (!(cpu->cr4 & CR4_DE))
+	if (!(cpu->cr4 & CR4_DE) || CHECK(SVM_GIF_BREAKPOINT, !svm_gif(cpu)))
 		return;
 	for (unsigned n = 0; n < 4; n++) {
 		uint64_t length = lengths[cpu->dr7 >> DR7_LEN_SHIFT(n) & 3];
@@ -52,45 +61,43 @@ static void port_out(struct cpu *cpu, uint16_t port, unsigned size, uint32_t val
 
 /* ---- IN, OUT ---- */
 
-HANDLER_INLINE void in(struct cpu *cpu, uint16_t port, unsigned width)
+HANDLER_INLINE void in(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned width)
 {
 	unsigned size = PORT_SIZE(width);
 
-	check_port(cpu, port, size);
+	check_port(cpu, insn, port, size, true, false);
 	reg_write(cpu, RAX, port_in(cpu, port, size), size);
 }
 
-HANDLER_INLINE void out(struct cpu *cpu, uint16_t port, unsigned width)
+HANDLER_INLINE void out(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned width)
 {
 	unsigned size = PORT_SIZE(width);
 
-	check_port(cpu, port, size);
+	check_port(cpu, insn, port, size, false, false);
 	port_out(cpu, port, size, (uint32_t)reg_read(cpu, RAX, size));
 }
 
 static inline void in_ib(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
-	in(cpu, (uint8_t)insn->imm, width);
+	in(cpu, insn, (uint8_t)insn->imm, width);
 }
 DEFINE_INSN_W(in_ib)
 
 static inline void in_dx(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
-	(void)insn;
-	in(cpu, (uint16_t)cpu->reg[RDX], width);
+	in(cpu, insn, (uint16_t)cpu->reg[RDX], width);
 }
 DEFINE_INSN_W(in_dx)
 
 static inline void out_ib(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
-	out(cpu, (uint8_t)insn->imm, width);
+	out(cpu, insn, (uint8_t)insn->imm, width);
 }
 DEFINE_INSN_W(out_ib)
 
 static inline void out_dx(struct cpu *cpu, const struct insn *insn, unsigned width)
 {
-	(void)insn;
-	out(cpu, (uint16_t)cpu->reg[RDX], width);
+	out(cpu, insn, (uint16_t)cpu->reg[RDX], width);
 }
 DEFINE_INSN_W(out_dx)
 
@@ -160,7 +167,7 @@ static void repeat(struct cpu *cpu, const struct insn *insn, unsigned size, bool
 	uint64_t count = address_of(cpu, insn, RCX);
 
 	while (count) {
-		check_port(cpu, (uint16_t)cpu->reg[RDX], size); /* no iteration, no check: SDM 2B REP */
+		check_port(cpu, insn, (uint16_t)cpu->reg[RDX], size, !output, true); /* no iteration, no check: SDM 2B REP */
 		uint64_t limit = cpu_repeat_limit(cpu, insn, count), done = 0;
 
 		if (output && limit > 1)
@@ -183,7 +190,7 @@ HANDLER_INLINE void string_io(struct cpu *cpu, const struct insn *insn, unsigned
 		repeat(cpu, insn, size, output);
 		return;
 	}
-	check_port(cpu, (uint16_t)cpu->reg[RDX], size);
+	check_port(cpu, insn, (uint16_t)cpu->reg[RDX], size, !output, true);
 	if (output)
 		output_element(cpu, insn, size);
 	else

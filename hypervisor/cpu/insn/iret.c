@@ -5,6 +5,7 @@
 #include "cpu/mem/mem.h"
 #include "cpu/return.h"
 #include "cpu/tss.h"
+#include "cpu/svm/svm.h"
 
 /* What any IRET loads; what one of 32 or 64 bits loads besides. */
 #define IRET_FLAGS      (RFLAGS_STATUS | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT)
@@ -154,9 +155,8 @@ static void iret_protected(struct cpu *cpu, const struct iret_frame *frame, unsi
 }
 
 /* IRET ends the blocking of NMIs even where it faults (SDM 3A 6.7.1, SDM 3C 25.3). */
-static inline void iret(struct cpu *cpu, const struct insn *insn, unsigned width)
+static void iret_any(struct cpu *cpu, unsigned width)
 {
-	(void)insn;
 	cpu->nmi_blocked = false;
 	if (!cpu_protected(cpu)) {
 		iret_real(cpu, width);
@@ -177,5 +177,12 @@ static inline void iret(struct cpu *cpu, const struct insn *insn, unsigned width
 		iret_to_vm86(cpu, &frame);
 	else
 		iret_protected(cpu, &frame, width);
+}
+static inline void iret(struct cpu *cpu, const struct insn *insn, unsigned width)
+{
+	(void)insn;
+	iret_any(cpu, width);
+	if (svm_guest(cpu))
+		svm_iret_done(cpu);
 }
 DEFINE_BRANCH_W(iret)

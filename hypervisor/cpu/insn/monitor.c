@@ -10,6 +10,7 @@
 #include "cpu/insn/operand.h"
 #include "cpu/mem/phys.h"
 #include "cpu/smm.h"
+#include "cpu/svm/svm.h"
 
 static inline void hlt(struct cpu *cpu, const struct insn *insn)
 {
@@ -32,7 +33,10 @@ static void arm_monitor(struct cpu *cpu, const struct insn *insn, unsigned reg)
 {
 	uint64_t offset = cpu->reg[reg] << insn->address_shift >> insn->address_shift;
 
-	cpu->wait.line = mem_check_physical(cpu, insn->segment, offset) & ~(uint64_t)(MONITOR_LINE - 1);
+	uint64_t physical = mem_check_physical(cpu, insn->segment, offset);
+
+	svm_check_handler(cpu, insn);
+	cpu->wait.line = physical & ~(uint64_t)(MONITOR_LINE - 1);
 	cpu->wait.armed = true;
 	phys_set_monitored(cpu->memory, cpu->wait.line);
 }
@@ -74,6 +78,8 @@ static inline void mwait(struct cpu *cpu, const struct insn *insn)
 	(void)insn;
 	check_monitor_enabled(cpu);
 	check_extensions(cpu, 1);
+	if (svm_guest(cpu))
+		svm_check_mwait(cpu);
 	if (cpu->wait.armed)
 		wait_begin(cpu, UINT64_MAX, cpu->reg[RCX] & 1, false);
 }
@@ -93,6 +99,8 @@ static inline void mwaitx(struct cpu *cpu, const struct insn *insn)
 
 	(void)insn;
 	check_extensions(cpu, 3);
+	if (svm_guest(cpu))
+		svm_check_mwait(cpu);
 	if (cpu->wait.armed)
 		wait_begin(cpu, limit, cpu->reg[RCX] & 1, false);
 }

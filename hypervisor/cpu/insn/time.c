@@ -1,6 +1,7 @@
 /* time.c: RDTSC RDTSCP RDPID RDPMC RDPRU (SDM 2B; APM 3 chapters 3 and 4). TSD and PCE are gates. */
 #include "cpu/control.h"
 #include "cpu/insn/operand.h"
+#include "cpu/svm/svm.h"
 
 static void write_edx_eax(struct cpu *cpu, uint64_t value)
 {
@@ -11,14 +12,14 @@ static void write_edx_eax(struct cpu *cpu, uint64_t value)
 static inline void rdtsc(struct cpu *cpu, const struct insn *insn)
 {
 	(void)insn;
-	write_edx_eax(cpu, control_tsc(cpu));
+	write_edx_eax(cpu, control_tsc_read(cpu));
 }
 DEFINE_INSN(rdtsc)
 
 static inline void rdtscp(struct cpu *cpu, const struct insn *insn)
 {
 	(void)insn;
-	write_edx_eax(cpu, control_tsc(cpu));
+	write_edx_eax(cpu, control_tsc_read(cpu));
 	cpu->reg[RCX] = (uint32_t)cpu->msr.tsc_aux;
 }
 DEFINE_INSN(rdtscp)
@@ -33,9 +34,9 @@ static inline void rdpmc(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t value;
 
-	(void)insn;
 	if (!msr_read_counter(cpu, (uint32_t)cpu->reg[RCX], &value))
 		cpu_raise(cpu, VECTOR_GP, 0);
+	svm_check_handler(cpu, insn);
 	write_edx_eax(cpu, value);
 }
 DEFINE_INSN(rdpmc)

@@ -10,6 +10,7 @@
 #include "cpu/mem/phys_internal.h"
 #include "cpu/mem/translate.h"
 #include "cpu/mem/walk.h"
+#include "cpu/svm/svm.h"
 #include "cpu/trace.h"
 
 #define CR4_INPUTS (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE)
@@ -135,6 +136,9 @@ void watch_access(struct cpu *cpu, uint64_t linear, size_t size, bool write)
 {
 	static const uint8_t length[4] = {1, 2, 8, 4};
 
+	if (CHECK(SVM_GIF_BREAKPOINT, !svm_gif(cpu)))
+		return;
+
 	for (unsigned n = 0; n < 4; n++) {
 		uint64_t bytes = length[cpu->dr7 >> DR7_LEN_SHIFT(n) & 3];
 		uint64_t start = cpu->dr[n] & ~(bytes - 1);
@@ -198,11 +202,16 @@ void tlb_select(struct cpu *cpu)
 
 /* ---- translation ---- */
 
-static _Noreturn void raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error)
+/* An intercepted #PF leaves CR2 alone (APM 2 15.12.15). */
+static _Noreturn void raise_page_fault(struct cpu *cpu, uint64_t linear, const struct walk *walked)
 {
-	if (CHECK(PAGE_FAULT_CR2, true))
+	if (unlikely(walked->nested))
+		svm_nested_fault(cpu, walked->nested, walked->physical);
+	if (svm_guest(cpu) && svm_intercepts(cpu, SVM_EXIT_EXCEPTION + VECTOR_PF))
+		cpu->svm_fault_address = linear;
+	else if (CHECK(PAGE_FAULT_CR2, true))
 		cpu->cr2 = linear;
-	cpu_raise(cpu, VECTOR_PF, error);
+	cpu_raise(cpu, VECTOR_PF, walked->error);
 }
 
 static void note_large(struct cpu *cpu, uint64_t linear, uint64_t size)
@@ -267,7 +276,7 @@ const struct tlb_slow *tlb_translate(struct cpu *cpu, uint64_t linear, unsigned 
 	if (slow->tag == ((linear & ~PAGE_MASK) | tlb->generation) && slow->rights & wanted)
 		return slow;
 	if (!walk(cpu, linear, access, &walked))
-		raise_page_fault(cpu, linear, walked.error);
+		raise_page_fault(cpu, linear, &walked);
 	fill(cpu, tlb, linear, &walked);
 	note_large(cpu, linear, walked.size);
 	return slow;
@@ -283,5 +292,5 @@ void tlb_probe(struct cpu *cpu, uint64_t linear, unsigned access)
 	if (slow->tag == ((linear & ~PAGE_MASK) | tlb->generation) && slow->rights & wanted)
 		return;
 	if (!walk(cpu, linear, access | ACCESS_PROBE, &walked))
-		raise_page_fault(cpu, linear, walked.error);
+		raise_page_fault(cpu, linear, &walked);
 }

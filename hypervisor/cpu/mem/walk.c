@@ -5,6 +5,7 @@
 
 #include "cpu/checks.h"
 #include "cpu/mem/phys_internal.h"
+#include "cpu/svm/svm.h"
 #include "x86/paging.h"
 
 #define ALLOW_READ    (1u << ACCESS_READ)
@@ -26,6 +27,8 @@ struct trail {
 	unsigned depth;      /* entries so far */
 	uint64_t address[LEVELS_MAX], entry[LEVELS_MAX];
 	bool writable, user, executable;
+	bool nested;         /* physical addresses are a guest's */
+	uint64_t fault, fault_at; /* of the nested walk: struct walk's nested and physical */
 };
 
 /* Which right @access asks for. */
@@ -50,6 +53,9 @@ static uint32_t error_base(const struct cpu *cpu, unsigned access)
 static bool fail(struct walk *result, const struct trail *trail, uint32_t why)
 {
 	result->error = error_base(trail->cpu, trail->access) | why;
+	result->nested = trail->fault;
+	if (unlikely(trail->fault))
+		result->physical = trail->fault_at;
 	return false;
 }
 
@@ -121,6 +127,44 @@ static void set_accessed_above(const struct trail *trail)
 	}
 }
 
+/* ---- nested tables (APM 2 15.25.5) ---- */
+
+/* Makes the guest-physical *@address a physical one. False: a nested page fault, of which @where tells. */
+static bool through_nested(struct trail *trail, uint64_t *address, unsigned access, uint64_t where,
+			   struct svm_nested *nested)
+{
+	if (!svm_nested_walk(trail->cpu, *address, access, nested)) {
+		trail->fault = nested->error | where;
+		trail->fault_at = *address;
+		return false;
+	}
+	*address = nested->physical | (*address & PAGE_MASK);
+	return true;
+}
+
+/* The guest's tables are walked as a write of the nested tables' user. */
+static bool nested_table(struct trail *trail, uint64_t *address)
+{
+	struct svm_nested nested;
+
+	return through_nested(trail, address, ACCESS_WRITE | (trail->access & ACCESS_PROBE), SVM_NPF_TABLE, &nested);
+}
+
+/* The page itself, by the kind of access; its rights are those of both. */
+static bool nested_page(struct trail *trail, struct walk *result)
+{
+	unsigned access = trail->access & (ACCESS_WRITE | ACCESS_EXECUTE | ACCESS_PROBE);
+	struct svm_nested nested;
+	uint64_t address = result->physical | (trail->linear & PAGE_MASK);
+
+	if (!through_nested(trail, &address, access, SVM_NPF_FINAL, &nested))
+		return fail(result, trail, 0);
+	result->physical = nested.physical;
+	result->rights &= nested.rights;
+	result->dirty = result->dirty && nested.dirty;
+	return true;
+}
+
 /*
  * The end of a walk whose last entry maps @size bytes from @base: rights, then A and D.
  */
@@ -142,11 +186,12 @@ static bool finish(struct trail *trail, struct walk *result, uint64_t base, uint
 	if (CHECK(DIRTY_PAGE, !probe && write && !(trail->entry[last] & PTE_D)))
 		flags |= PTE_D;
 	set_entry_bits(trail, last, flags);
+	result->nested = 0;
 	result->physical = base + (trail->linear & (size - 1) & ~PAGE_MASK);
 	result->size = size;
 	result->rights = ALLOW_ALL & ~(denied | by_key);
 	result->dirty = trail->entry[last] & PTE_D || (write && !probe);
-	return true;
+	return likely(!trail->nested) || nested_page(trail, result);
 }
 
 /* ---- the entries ---- */
@@ -154,9 +199,12 @@ static bool finish(struct trail *trail, struct walk *result, uint64_t base, uint
 /* Reads the next entry, at @address. False where it is not present. */
 static bool next_entry(struct trail *trail, uint64_t address)
 {
-	const struct memory_slot *slot = phys_slot(trail->cpu->memory, address);
+	const struct memory_slot *slot;
 	uint64_t entry;
 
+	if (unlikely(trail->nested) && !nested_table(trail, &address))
+		return false;
+	slot = phys_slot(trail->cpu->memory, address);
 	if (likely(slot && trail->entry_size == 8))
 		entry = host_load(slot->host + (address - slot->base), 8);
 	else
@@ -262,12 +310,33 @@ static bool walk_64(struct trail *trail, struct walk *result, uint64_t table, un
 	}
 }
 
+static uint64_t pdpte_mbz(const struct cpu *cpu)
+{
+	return BITS(2, 1) | BITS(8, 5) | (BITS(63, 12) & ~cpu->physical_mask);
+}
+
+/* With nested paging the four entries are read on demand, and reserved bits in them are a #PF (APM 2 15.25.10). */
+static bool read_pdpte(struct trail *trail, uint64_t *pdpte)
+{
+	uint64_t address = (trail->cpu->cr3 & BITS(31, 5)) + (trail->linear >> 30 & 3) * 8;
+
+	if (!nested_table(trail, &address))
+		return false;
+	*pdpte = physical_read(trail->cpu, address, 8);
+	return true;
+}
+
 static bool walk_pae(struct trail *trail, struct walk *result)
 {
 	uint64_t pdpte = trail->cpu->pdpte[trail->linear >> 30 & 3];
 
+	if (unlikely(trail->nested) && !read_pdpte(trail, &pdpte))
+		return fail(result, trail, 0);
+
 	if (CHECK(PDPTE_PRESENT, !(pdpte & PTE_P)))
 		return fail(result, trail, 0);
+	if (CHECK(NPT_PDPTE, trail->nested && pdpte & pdpte_mbz(trail->cpu)))
+		return fail(result, trail, PF_P | PF_RSVD);
 	return walk_64(trail, result, pdpte & ADDRESS_BITS & trail->cpu->physical_mask, 2);
 }
 
@@ -278,14 +347,15 @@ bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result
 			      .access = access,
 			      .writable = true,
 			      .user = true,
-			      .executable = true};
+			      .executable = true,
+			      .nested = svm_nested_paging(cpu)};
 
 	if (!(cpu->cr0 & CR0_PG)) {
 		*result = (struct walk){.physical = linear & BITS(31, 12),
 					.size = PAGE_SIZE,
 					.rights = ALLOW_ALL,
 					.dirty = true};
-		return true;
+		return likely(!trail.nested) || nested_page(&trail, result);
 	}
 	if (cpu->efer & EFER_LMA)
 		return walk_64(&trail, result, cpu->cr3 & ADDRESS_BITS & cpu->physical_mask,
@@ -296,9 +366,11 @@ bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result
 
 bool pdptes_load(struct cpu *cpu, uint64_t cr3)
 {
-	uint64_t reserved = BITS(2, 1) | BITS(8, 5) | (BITS(63, 12) & ~cpu->physical_mask);
+	uint64_t reserved = pdpte_mbz(cpu);
 	uint64_t pdpte[4];
 
+	if (svm_nested_paging(cpu))
+		return true;
 	for (unsigned i = 0; i < 4; i++) {
 		pdpte[i] = physical_read(cpu, (cr3 & BITS(31, 5)) + 8 * i, 8);
 		if (CHECK(PDPTE_RESERVED, pdpte[i] & PTE_P && pdpte[i] & reserved))

@@ -17,6 +17,11 @@ struct walk {
 	uint32_t rights;
 	bool dirty;     /* the D flag is set, or there is none: writes need no further walk */
 	uint32_t error; /* of the #PF where there is no translation */
+	/*
+	 * EXITINFO1 of the nested page fault that there is in its place, with the guest-physical address in
+	 * @physical (svm/svm.h); else 0.
+	 */
+	uint64_t nested;
 };
 
 /*

@@ -1,0 +1,95 @@
+/* svm.c: VMRUN VMLOAD VMSAVE VMMCALL STGI CLGI INVLPGA SKINIT (APM 3 chapter 4; APM 2 15.5, 15.16 to 15.18).
+ */
+#include "cpu/checks.h"
+#include "cpu/decode.h"
+#include "cpu/insn/operand.h"
+#include "cpu/mem/walk.h"
+#include "cpu/svm/svm.h"
+
+/* rAX as a physical address of a page: #GP where it is none. */
+static uint64_t vmcb_operand(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t vmcb = cpu->reg[RAX] << insn->address_shift >> insn->address_shift;
+
+	if (CHECK(SVM_VMCB_ALIGNED, vmcb & 0xfff))
+		cpu_raise(cpu, VECTOR_GP, 0);
+	if (CHECK(SVM_VMCB_WIDTH, vmcb & ~cpu->physical_mask))
+		cpu_raise(cpu, VECTOR_GP, 0);
+	return vmcb & cpu->physical_mask & ~0xfffull;
+}
+
+static inline void vmrun(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t vmcb = vmcb_operand(cpu, insn);
+
+	svm_check_handler(cpu, insn);
+	svm_enter(cpu, vmcb);
+}
+DEFINE_INSN(vmrun)
+
+/* Virtual VMLOAD and VMSAVE (15.33): the VMCB is in guest-physical memory; outside of 64-bit mode they exit.
+ */
+static uint64_t virtual_vmcb(struct cpu *cpu, const struct insn *insn, uint64_t vmcb, unsigned access)
+{
+	struct svm_nested nested;
+	struct svm_exit_info info = {.code = opcode_table[insn->opcode].svm - 1,
+				     .next_rip = cpu_next_rip(cpu)};
+
+	if (!svm_guest(cpu) || !(cpu->msr.svm_virtual & SVM_VLS_ENABLE))
+		return vmcb;
+	if (CHECK(SVM_VLS_MODE, !cpu_ia32e(cpu) || !svm_nested_paging(cpu)))
+		svm_exit_insn(cpu, &info);
+	if (!svm_nested_walk(cpu, vmcb, access, &nested))
+		svm_nested_fault(cpu, nested.error | SVM_NPF_FINAL, vmcb);
+	return nested.physical;
+}
+
+static inline void vmload(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t vmcb = vmcb_operand(cpu, insn);
+
+	svm_check_handler(cpu, insn);
+	svm_load(cpu, virtual_vmcb(cpu, insn, vmcb, ACCESS_READ));
+}
+DEFINE_INSN(vmload)
+
+static inline void vmsave(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t vmcb = vmcb_operand(cpu, insn);
+
+	svm_check_handler(cpu, insn);
+	svm_save(cpu, virtual_vmcb(cpu, insn, vmcb, ACCESS_WRITE));
+}
+DEFINE_INSN(vmsave)
+
+/* What is not intercepted is #UD (15.18). */
+static inline void vmmcall(struct cpu *cpu, const struct insn *insn)
+{
+	(void)insn;
+	cpu_raise(cpu, VECTOR_UD, 0);
+}
+DEFINE_INSN(vmmcall)
+
+static inline void stgi(struct cpu *cpu, const struct insn *insn)
+{
+	(void)insn;
+	svm_set_gif(cpu, true);
+}
+DEFINE_INSN(stgi)
+
+static inline void clgi(struct cpu *cpu, const struct insn *insn)
+{
+	(void)insn;
+	svm_set_gif(cpu, false);
+}
+DEFINE_INSN(clgi)
+
+/* The page of rAX in the address space of ECX; all of them lose it, globals too. */
+static inline void invlpga(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t linear = cpu->reg[RAX] << insn->address_shift >> insn->address_shift;
+
+	if (CHECK(TLB_INVLPGA, !cpu_64bit(cpu) || linear_is_canonical(cpu, linear)))
+		tlb_flush_page(cpu, linear);
+}
+DEFINE_INSN(invlpga)
