@@ -218,6 +218,7 @@ static unsigned id_bits(const struct profile *profile)
 	return bits;
 }
 
+#define LEAF1_ECX_HYPERVISOR (1u << 31)
 #define LEAF1_EDX_HTT (1u << 28)
 
 /*
@@ -233,6 +234,8 @@ static struct cpuid_registers leaf_1(const struct profile *profile)
 	r.ebx = (profile_has(profile, FEATURE_clfsh) ? LINE_SIZE / 8 << 8 : 0) | count << 16;
 	if (processors(profile) > 1)
 		r.edx |= LEAF1_EDX_HTT;
+	if (profile_has(profile, FEATURE_kvmclock))
+		r.ecx |= LEAF1_ECX_HYPERVISOR;
 	return r;
 }
 
@@ -488,6 +491,17 @@ static struct cpuid_registers extended(const struct profile *profile, uint32_t l
  * Above the highest leaf, an Intel processor answers with the highest basic leaf (SDM 2A CPUID),
  * one by AMD with zeros (APM 3 E.2).
  */
+/* The hypervisor's leaves (Linux, Documentation/virt/kvm/x86/cpuid.rst): both pairs of MSRs, and a TSC to rely on. */
+static struct cpuid_registers kvm_leaf(const struct profile *profile, uint32_t leaf)
+{
+	struct cpuid_registers r = leaf_features(profile, leaf, 0);
+
+	if (leaf == 0x40000000) /* "KVMKVMKVM" */
+		return (struct cpuid_registers){0x40000001, 0x4b4d564b, 0x564b4d56, 0x0000004d};
+	r.eax |= 1u << 0 | 1u << 24;
+	return r;
+}
+
 struct cpuid_registers profile_cpuid(const struct profile *profile, uint32_t leaf, uint32_t subleaf)
 {
 	bool amd = profile->vendor == VENDOR_AMD;
@@ -496,5 +510,7 @@ struct cpuid_registers profile_cpuid(const struct profile *profile, uint32_t lea
 		return basic(profile, leaf, subleaf);
 	if (leaf >= 0x80000000 && leaf <= (amd ? 0x80000021 : 0x80000008))
 		return extended(profile, leaf, subleaf);
+	if (leaf - 0x40000000 < 2 && profile_has(profile, FEATURE_kvmclock))
+		return kvm_leaf(profile, leaf);
 	return amd ? (struct cpuid_registers){0} : basic(profile, INTEL_MAX_LEAF, subleaf);
 }

@@ -61,6 +61,7 @@ struct engine_config {
 	/* An engine that counts lets vCPUs take turns: of 1 to @slice instructions (0: its default), of which
 	 * the seed's generator chooses. */
 	uint64_t seed, slice;
+	int64_t wall_clock; /* seconds since 1970 at the clock's 0, for guests that ask the hypervisor */
 };
 
 struct engine {

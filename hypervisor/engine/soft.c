@@ -88,6 +88,7 @@ static int soft_open(struct engine **engine, const struct engine_config *config,
 	if (!soft)
 		return -ENOMEM;
 	soft->engine.ops = &engine_soft;
+	soft->wall_clock = config->wall_clock;
 	soft->bus = config->bus;
 	soft->wanted = config->vcpus ? config->vcpus : 1;
 	soft->clock = config->clock;
@@ -173,6 +174,7 @@ static void soft_reset(struct engine *engine)
 	for (unsigned i = 0; i < soft->count; i++) {
 		soft_time_set(soft, soft->vcpu[i].cpu);
 		cpu_reset(soft->vcpu[i].cpu, false);
+		soft->vcpu[i].kvmclock = (struct soft_kvmclock){0};
 	}
 	soft_chips_reset(soft);
 	soft->time.left = 0;

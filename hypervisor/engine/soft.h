@@ -12,10 +12,17 @@
 #include "cpu/cpu.h"
 #include "engine/chips.h"
 
+/* KVM's clock of a vCPU: the MSRs as written; soft_kvmclock_state lists it. */
+struct soft_kvmclock {
+	uint64_t system_time, wall_clock;
+	uint32_t version;
+};
+
 struct soft_vcpu {
 	struct engine_vcpu vcpu;
 	struct soft *soft;
 	struct cpu *cpu;
+	struct soft_kvmclock kvmclock;
 	uint64_t overflow_at; /* cpu->retired when a performance counter interrupts; made when a turn begins */
 };
 
@@ -34,6 +41,7 @@ struct soft {
 	struct phys_memory *memory;
 	struct clock *clock, own_clock;
 	uint64_t slice;
+	int64_t wall_clock; /* seconds since 1970 at the clock's 0 */
 	unsigned wanted, count; /* vCPUs */
 	struct soft_vcpu vcpu[ENGINE_VCPUS_MAX];
 	struct chips chips;
@@ -64,6 +72,15 @@ void soft_time_set(const struct soft *soft, struct cpu *cpu);
 enum engine_exit soft_run(struct engine *engine, uint64_t budget);
 void soft_request_stop(struct engine *engine);
 uint64_t soft_retired(const struct engine *engine);
+
+/* ---- soft_kvmclock.c ---- */
+
+extern const struct state_table soft_kvmclock_state;
+bool soft_kvmclock_msr(uint32_t index);
+uint64_t soft_kvmclock_read(const struct soft_vcpu *vcpu, uint32_t index);
+void soft_kvmclock_write(struct soft_vcpu *vcpu, uint32_t index, uint64_t value);
+/* The TSC has been written: what the guest was told of it is told again. */
+void soft_kvmclock_update(struct soft_vcpu *vcpu);
 
 /* ---- soft_chips.c ---- */
 

@@ -47,6 +47,10 @@ static struct lapic *lapic_of(struct soft_vcpu *vcpu)
 
 static bool apic_read(void *owner, uint32_t index, uint64_t *value)
 {
+	if (soft_kvmclock_msr(index)) {
+		*value = soft_kvmclock_read(owner, index);
+		return true;
+	}
 	return lapic_msr_read(lapic_of(owner), index, value);
 }
 
@@ -60,6 +64,11 @@ static void check_base(struct soft_vcpu *vcpu, uint64_t value)
 
 static bool apic_write(void *owner, uint32_t index, uint64_t value)
 {
+	if (soft_kvmclock_msr(index)) {
+		soft_kvmclock_write(owner, index, value);
+		soft_behind(owner)->chips.changed = true;
+		return true;
+	}
 	if (index == MSR_APIC_BASE)
 		check_base(owner, value);
 	return lapic_msr_write(lapic_of(owner), index, value);
@@ -67,7 +76,11 @@ static bool apic_write(void *owner, uint32_t index, uint64_t value)
 
 static int interrupt_acknowledge(void *owner) { return lapic_acknowledge(lapic_of(owner)); }
 static void cr8_written(void *owner, uint64_t cr8) { lapic_write_cr8(lapic_of(owner), cr8); }
-static void tsc_moved(void *owner) { lapic_tsc_changed(lapic_of(owner)); }
+static void tsc_moved(void *owner)
+{
+	lapic_tsc_changed(lapic_of(owner));
+	soft_kvmclock_update(owner);
+}
 
 /* The bootstrap processor starts at the reset vector, all others wait for a SIPI (SDM 3A 9.4.2). */
 static void start(struct soft_vcpu *vcpu)
@@ -232,7 +245,12 @@ void *soft_chip(struct engine *engine, unsigned index, const struct state_table 
 		*table = &latch_state;
 		return soft->vcpu[index - 1].cpu;
 	}
-	return chips_at(&soft->chips, index - 1 - soft->count, table);
+	index -= 1 + soft->count;
+	if (index < soft->count) {
+		*table = &soft_kvmclock_state;
+		return &soft->vcpu[index].kvmclock;
+	}
+	return chips_at(&soft->chips, index - soft->count, table);
 }
 
 /* Latches that are set now must be set again by every load that brings this state back. */

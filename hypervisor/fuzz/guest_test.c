@@ -27,8 +27,9 @@ static void ignore(void *owner, uint8_t byte)
 
 static struct machine *make(uint64_t seed)
 {
+	static const char *const cpus[] = {"amd", "intel", "amd,+kvmclock", "intel,+kvmclock"};
 	struct machine_config config = {.engine = &engine_soft,
-					.cpu = seed & 1 ? "intel" : "amd",
+					.cpu = cpus[seed % 4],
 					.memory = MEMORY,
 					.vcpus = 1 + (unsigned)(seed % 3),
 					.seed = seed,

@@ -282,6 +282,7 @@ static int open_engine(struct machine *machine, char *why, size_t size)
 				       .vcpus = config->vcpus,
 				       .seed = config->seed,
 				       .slice = config->slice,
+				       .wall_clock = config->rtc_start,
 				       .bus = {.owner = machine,
 					       .port_in = port_in,
 					       .port_out = port_out,

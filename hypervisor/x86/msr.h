@@ -9,6 +9,8 @@
 #define MSR_P5_MC_TYPE           0x1u
 #define MSR_MONITOR_FILTER_SIZE  0x6u
 #define MSR_TSC                  0x10u
+#define MSR_KVM_WALL_CLOCK       0x11u /* KVM's, from before it had a range of its own */
+#define MSR_KVM_SYSTEM_TIME      0x12u
 #define MSR_PLATFORM_ID          0x17u
 #define MSR_APIC_BASE            0x1bu
 #define MSR_FEATURE_CONTROL      0x3au
@@ -54,6 +56,8 @@
 #define MSR_X2APIC_FIRST         0x800u
 #define MSR_X2APIC_COUNT         0x100u
 #define MSR_XSS                  0xda0u
+#define MSR_KVM_WALL_CLOCK_NEW   0x4b564d00u
+#define MSR_KVM_SYSTEM_TIME_NEW  0x4b564d01u
 
 #define MSR_EFER                 0xc0000080u
 #define MSR_STAR                 0xc0000081u
