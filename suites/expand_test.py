@@ -176,5 +176,40 @@ class Generator(unittest.TestCase):
         self.assertIn("SDM_UNUSED SDM 2B 4.3:UNUSED 0\n", output)
 
 
+class PagingInventory(unittest.TestCase):
+    """The products of suites/paging leave no cell empty, and say which where they do."""
+
+    def lint(self, change):
+        """Standard error of the paging suite's --lint with its tables as @change(folder) leaves them."""
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder) / "suites"
+            shutil.copytree(SUITES, copy)
+            change(copy / "paging")
+            program = copy / "expand"
+            sources = [copy / f"{name}.c" for name in SOURCES] + sorted((copy / "paging").glob("*.c"))
+            subprocess.run([os.environ.get("CC", "gcc").split()[-1], "-std=gnu17", "-O0", f"-I{TREE / 'hypervisor'}",
+                            f"-I{copy}", "-o", program, *sources], check=True)
+            return subprocess.run([program, "--lint"], capture_output=True, text=True, check=False).stderr
+
+    def test_as_it_is(self):
+        self.assertEqual(self.lint(lambda folder: None), "")
+
+    def test_an_entry_without_a_product(self):
+        def change(folder):
+            table = folder / "product.def"
+            table.write_text(table.read_text().replace("PRODUCT(5L_2M, PDPTE, RIGHTS_NX | PTE_A)\n", ""))
+
+        errors = self.lint(change)
+        self.assertIn("l5_2m pdpte write cpl3: no case with wp = 0", errors)
+        self.assertNotIn("l4_2m", errors)
+
+    def test_an_entry_without_reserved_bits(self):
+        def change(folder):
+            table = folder / "unusable.def"
+            table.write_text(table.read_text().replace("UNUSABLE(32_4M, PDE, BITS(21, 21))", "UNUSABLE(32_4M, PDE, 0)"))
+
+        self.assertIn("b32_4m pde read cpl0: no case with reserved = 1", self.lint(change))
+
+
 if __name__ == "__main__":
     unittest.main()

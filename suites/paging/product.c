@@ -430,6 +430,7 @@ static unsigned cells[SHAPE_COUNT][LEVEL_COUNT][ACCESS_COUNT][2][VARIED_COUNT][2
 static void count_level(const struct product *p, enum level level, unsigned cpl)
 {
 	uint64_t set = (p->set[level] | PTE_P | PTE_W | PTE_U) & ~p->cleared[level];
+	uint64_t reserved = rule_reserved(p->shape, level, level == shape_leaf(p->shape), true, 51);
 	const struct controls *c = &p->controls;
 	const bool on[VARIED_COUNT] = {
 		[VARIED_P] = set & PTE_P,
@@ -438,8 +439,7 @@ static void count_level(const struct product *p, enum level level, unsigned cpl)
 		[VARIED_NX] = set & PTE_NX,
 		[VARIED_A] = set & PTE_A,
 		[VARIED_D] = set & PTE_D,
-		[VARIED_RESERVED] =
-			set & rule_reserved(p->shape, level, level == shape_leaf(p->shape), true, 51),
+		[VARIED_RESERVED] = set & PTE_P && set & reserved,
 		[VARIED_WP] = c->wp,
 		[VARIED_NXE] = c->nxe,
 		[VARIED_SMEP] = c->smep,
