@@ -36,7 +36,7 @@ def lines():
         if not code:
             continue
         words = code[1]
-        if target and words.startswith(("sensitive.", "selftest.")):
+        if target and words.startswith(("sensitive.", "selftest.", "paging.", "interrupts.")):
             on = "bochs:ryzen" if "bochs:ryzen" in line else target
             words = f"runner/trapline run {' '.join(shlex.quote(word) for word in words.split())} --target {on}"
         if words.startswith(("runner/", "build/")):
