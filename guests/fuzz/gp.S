@@ -1,4 +1,4 @@
-/* #GP of RDMSR and WRMSR, two bytes each: go on behind it. From an 8259A vector 13 comes without an error code. */
+/* #GP of RDMSR and WRMSR, two bytes each: go on behind it. An 8259A sends 13 without an error code. */
 	.text
 	.code64
 	.global general_protection

@@ -1,6 +1,6 @@
 /*
- * A guest that programs devices at random: ports, device memory, PCI configuration and MSRs, from a seed on its
- * command line. hypervisor/fuzz/guest_test.c runs it again and again; how far it came stands at PROGRESS.
+ * A guest that programs devices at random: ports, device memory, PCI configuration and MSRs, from a seed on
+ * its command line. hypervisor/fuzz/guest_test.c runs it again and again; how far it came stands at PROGRESS.
  *
  * Interrupts are open only between accesses, so that an exception within one is that access's own.
  */
@@ -68,19 +68,20 @@ static void set_gate(unsigned vector, uintptr_t handler)
 static const struct range {
 	uint32_t first, count;
 } ports[] = {
-	{0x00, 16},    {0x20, 2},     {0x40, 4},     {0x60, 1},      {0x61, 1},    {0x64, 1},    {0x70, 2},
-	{0x80, 16},    {0x92, 1},     {0xa0, 2},     {0xb2, 2},      {0xc0, 32},   {0xe0, 12},   {0x3f8, 8},
-	{0x4d0, 2},    {0x510, 12},   {0x600, 12},   {0xcf8, 8},     {0x2000, 24}, {0xc000, 256}, {0x2f8, 8},
+	{0x00, 16}, {0x20, 2},   {0x40, 4},   {0x60, 1},  {0x61, 1},    {0x64, 1},     {0x70, 2},
+	{0x80, 16}, {0x92, 1},   {0xa0, 2},   {0xb2, 2},  {0xc0, 32},   {0xe0, 12},    {0x3f8, 8},
+	{0x4d0, 2}, {0x510, 12}, {0x600, 12}, {0xcf8, 8}, {0x2000, 24}, {0xc000, 256}, {0x2f8, 8},
 };
 static const struct range memory[] = {
-	{0xfec00000, 0x50}, {0xfed00000, 0x200}, {0xfee00000, 0x400}, {0xff000000, 0x10000}, {0xe0000000, 0x4000},
-	{0xd0000000, 0x1000},
+	{0xfec00000, 0x50},    {0xfed00000, 0x200},  {0xfee00000, 0x400},
+	{0xff000000, 0x10000}, {0xe0000000, 0x4000}, {0xd0000000, 0x1000},
 };
 static const struct range msrs[] = {
-	{0x10, 1},   {0x1b, 1},   {0x3a, 2},        {0x48, 2},          {0x8b, 1},       {0xc1, 8},
-	{0xe7, 2},   {0xfe, 1},   {0x174, 3},       {0x179, 3},     {0x186, 8},       {0x1a0, 1},      {0x1d9, 5},
-	{0x200, 32}, {0x250, 32}, {0x277, 1},       {0x2ff, 1},     {0x400, 32},      {0x6e0, 1},      {0x800, 64},
-	{0xda0, 1},  {0x11, 2},   {0xc0000081, 4},  {0xc0000100, 4}, {0xc0010000, 32}, {0x4b564d00, 8},
+	{0x10, 1},        {0x1b, 1},       {0x3a, 2},   {0x48, 2},  {0x8b, 1},       {0xc1, 8},
+	{0xe7, 2},        {0xfe, 1},       {0x174, 3},  {0x179, 3}, {0x186, 8},      {0x1a0, 1},
+	{0x1d9, 5},       {0x200, 32},     {0x250, 32}, {0x277, 1}, {0x2ff, 1},      {0x400, 32},
+	{0x6e0, 1},       {0x800, 64},     {0xda0, 1},  {0x11, 2},  {0xc0000081, 4}, {0xc0000100, 4},
+	{0xc0010000, 32}, {0x4b564d00, 8},
 };
 #define PICK(ranges) pick(ranges, sizeof(ranges) / sizeof((ranges)[0]))
 
@@ -93,7 +94,8 @@ static uint32_t pick(const struct range *ranges, unsigned count)
 
 static uint32_t value(void)
 {
-	static const uint32_t edges[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff};
+	static const uint32_t edges[] = {0,    1,          2,          0x7f,       0x80,
+					 0xff, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff};
 
 	switch (below(4)) {
 	case 0: return edges[below(sizeof(edges) / sizeof(edges[0]))];
@@ -106,7 +108,10 @@ static uint32_t value(void)
 /* ---- what ---- */
 
 /* Most of what would end this boot at once is left out most of the time. */
-static bool fatal_port(uint32_t port) { return port == 0x64 || port == 0x92 || port == 0xcf9 || port == 0x604; }
+static bool fatal_port(uint32_t port)
+{
+	return port == 0x64 || port == 0x92 || port == 0xcf9 || port == 0x604;
+}
 
 static void access_port(void)
 {
@@ -151,7 +156,8 @@ static void access_pci(void)
 	if (below(3) == 0)
 		inl(0xcfc);
 	else if (reg >= 0x10 && reg < 0x28 && below(2))
-		outl(0xcfc, below(2) ? 0xe0000000 + 0x1000 * below(8) : 0xc000 + 0x40 * below(4)); /* decodes, and overlaps */
+		outl(0xcfc, below(2) ? 0xe0000000 + 0x1000 * below(8)
+				     : 0xc000 + 0x40 * below(4)); /* decodes, and overlaps */
 	else if (reg == 4 && below(2))
 		outw(0xcfc, 7);
 	else

@@ -15,7 +15,8 @@ void test_boot(uint32_t magic, const uint8_t *information)
 	const uint8_t *entry, *end;
 
 	print_number("boot: magic", magic);
-	check("boot: memory sizes", (flags & 1) && field(information, 4) >= 600 && field(information, 4) <= 640);
+	check("boot: memory sizes",
+	      (flags & 1) && field(information, 4) >= 600 && field(information, 4) <= 640);
 	check("boot: command line", flags & 4);
 	check("boot: memory map", flags & 64);
 	entry = at(field(information, 48));

@@ -1,6 +1,6 @@
 /*
- * pc.h: a small test suite for a PC, written as such suites are for QEMU's: it knows nothing of visor. Each test
- * prints lines that depend on the PC alone, so that every machine must print the same.
+ * pc.h: a small test suite for a PC, written as such suites are for QEMU's: it knows nothing of visor. Each
+ * test prints lines that depend on the PC alone, so that every machine must print the same.
  */
 #ifndef TRAPLINE_GUESTS_PC_H
 #define TRAPLINE_GUESTS_PC_H

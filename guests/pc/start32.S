@@ -38,7 +38,7 @@ ap_start:
 2:	hlt
 	jmp 2b
 
-/* Interrupts: the vector, then pc_interrupt(vector). An error code would be in the way: exceptions end the guest. */
+/* Interrupts: the vector, then pc_interrupt(vector). Exceptions end the guest. */
 	.macro stub vector
 	.balign 16
 	push $\vector

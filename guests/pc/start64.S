@@ -1,4 +1,4 @@
-/* From multiboot1 (ELF64, with load addresses, without which QEMU refuses one) to pc_main() in 64-bit mode. */
+/* From multiboot1 (ELF64; QEMU wants load addresses in its header) to pc_main() in 64-bit mode. */
 	.section .multiboot, "a"
 header:	.long 0x1badb002, 0x10003, -(0x1badb002 + 0x10003)
 	.long header, image_start, data_end, image_end, start
@@ -75,7 +75,7 @@ ap_long:
 2:	hlt
 	jmp 2b
 
-/* Interrupts: the vector, then pc_interrupt(vector). An error code would be in the way: exceptions end the guest. */
+/* Interrupts: the vector, then pc_interrupt(vector). Exceptions end the guest. */
 	.macro stub vector
 	.balign 16
 	pushq $\vector
