@@ -46,7 +46,9 @@ static void check_cr0(struct cpu *cpu, uint64_t value)
 {
 	if (CHECK(CR0_UPPER, value >> 32))
 		raise_gp0(cpu);
-	if (CHECK(CR0_PG_PE, value & CR0_PG && !(value & CR0_PE)))
+	/* A guest of AMD-V may be in paged real mode, and stay there (APM 2 15.19). */
+	bool paged_real = cpu->cr0 & CR0_PG && !cpu_protected(cpu);
+	if (CHECK(CR0_PG_PE, value & CR0_PG && !(value & CR0_PE) && !paged_real))
 		raise_gp0(cpu);
 	if (CHECK(CR0_NW_CD, value & CR0_NW && !(value & CR0_CD)))
 		raise_gp0(cpu);

@@ -291,6 +291,10 @@ static void nmi_smi_and_init(void **state)
 	assert_int_equal(GUEST(&m, 0x90, VMMCALL), SVM_EXIT_SMI);
 	assert_int_equal(vmcb_get(&m, VMCB_EXITINFO1, 8), 1);
 	assert_true(m.cpu->smi_pending);
+	/* HWCR.SMMLOCK: not by this intercept; and SMM out of a guest is not modelled. */
+	m.cpu->msr.hwcr |= HWCR_SMM_LOCK;
+	assert_int_equal(svm_run_for(&m, (const uint8_t[]){VMMCALL}, 3, 50), CPU_STOP_UNMODELLED);
+	svm_exit(m.cpu, &(struct svm_exit_info){.code = SVM_EXIT_SMI});
 	m.cpu->smi_pending = false;
 	m.cpu->pending = 0;
 	cpu_raise_init(m.cpu, true);

@@ -95,6 +95,21 @@ static void nested_faults(void **state)
 	machine_close(&m);
 }
 
+/* Without the host's EFER.NXE bit 63 is reserved; the guest's does not count. */
+static void nx_is_the_hosts(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	open(&m);
+	m.cpu->efer &= ~(uint64_t)EFER_NXE;
+	cpu_mode_changed(m.cpu);
+	guest_put(&m, NESTED_PTE(DATA_AT), DATA_AT | 7 | 1ull << 63, 8);
+	assert_int_equal(svm_run(&m, load, sizeof(load)), SVM_EXIT_NPF);
+	assert_int_equal(vmcb_get(&m, VMCB_EXITINFO1, 8), SVM_NPF_FINAL | PF_U | PF_P | PF_RSVD);
+	machine_close(&m);
+}
+
 /* Data faults bring the instruction's bytes, those of a fetch none (15.8.4). */
 static void bytes_of_the_instruction(void **state)
 {
@@ -309,6 +324,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(translations_are_those_of_both),
 		cmocka_unit_test(nested_faults),
+		cmocka_unit_test(nx_is_the_hosts),
 		cmocka_unit_test(bytes_of_the_instruction),
 		cmocka_unit_test(accessed_and_dirty_of_both_levels),
 		cmocka_unit_test(guest_faults_come_first),

@@ -248,6 +248,60 @@ static void host_single_step_is_behind_the_exit(void **state)
 	machine_close(&m);
 }
 
+/* VM_CR.SVMDIS keeps EFER.SVME at 0, LOCK keeps SVMDIS, and the key opens the lock (15.4, 15.30.1, 15.31). */
+static void switched_off_and_locked(void **state)
+{
+	struct machine m;
+	uint64_t value;
+
+	(void)state;
+	svm_open(&m);
+	assert_false(msr_write(m.cpu, MSR_VM_CR, VM_CR_SVMDIS)); /* while EFER.SVME = 1 */
+	assert_true(msr_write(m.cpu, MSR_EFER, m.cpu->efer & ~(uint64_t)EFER_SVME));
+	assert_true(msr_write(m.cpu, MSR_SVM_KEY, 0x1234));
+	assert_true(msr_write(m.cpu, MSR_VM_CR, VM_CR_SVMDIS | VM_CR_LOCK));
+	assert_false(msr_write(m.cpu, MSR_EFER, m.cpu->efer | EFER_SVME));
+	assert_true(msr_write(m.cpu, MSR_VM_CR, 0));
+	assert_int_equal(m.cpu->msr.vm_cr, VM_CR_SVMDIS | VM_CR_LOCK);
+	assert_true(msr_write(m.cpu, MSR_SVM_KEY, 0x1235));
+	assert_true(m.cpu->msr.vm_cr & VM_CR_LOCK);
+	assert_true(msr_read(m.cpu, MSR_SVM_KEY, &value));
+	assert_int_equal(value, 0);
+	assert_true(msr_write(m.cpu, MSR_SVM_KEY, 0x1234));
+	assert_true(msr_write(m.cpu, MSR_VM_CR, 0));
+	assert_true(msr_write(m.cpu, MSR_EFER, m.cpu->efer | EFER_SVME));
+	machine_close(&m);
+}
+
+/* INVLPGA: a translation that changed below the host's own feet. */
+static void invlpga_drops_a_translation(void **state)
+{
+	uint64_t pde = TABLES_AT + 0x2000 + ((MACHINE_BASE >> 21) + 1) * 8, linear = MACHINE_BASE + 0x200000;
+	/* mov rbx, [rcx]; then INVLPGA of it */
+	static const uint8_t load[] = {0x48, 0x8b, 0x19}, invlpga[] = {0x0f, 0x01, 0xdf};
+	struct machine m;
+
+	(void)state;
+	svm_open(&m);
+	guest_put(&m, pde, MACHINE_BASE | 0x83, 8);
+	guest_put(&m, DATA_AT, 1, 8);
+	guest_put(&m, DATA_AT - 0x8000, 2, 8);
+	m.cpu->reg[RCX] = linear + (DATA_AT - MACHINE_BASE);
+	machine_run(&m, load, sizeof(load), 1);
+	assert_int_equal(m.cpu->reg[RBX], 1);
+	/* The same physical memory by 4 KiB pages that lie elsewhere. */
+	guest_put(&m, pde, (NPT_AT + 0x9000) | 3, 8);
+	for (unsigned i = 0; i < 512; i++)
+		guest_put(&m, NPT_AT + 0x9000 + 8 * i, (DATA_AT - 0x8000) | 3, 8);
+	machine_run(&m, load, sizeof(load), 1);
+	assert_int_equal(m.cpu->reg[RBX], 1);
+	m.cpu->reg[RAX] = m.cpu->reg[RCX];
+	machine_run(&m, invlpga, sizeof(invlpga), 1);
+	machine_run(&m, load, sizeof(load), 1);
+	assert_int_equal(m.cpu->reg[RBX], 2);
+	machine_close(&m);
+}
+
 /* ---- snapshots ---- */
 
 /* A guest with shadow, virtual interrupt, faults, and exits; each instruction with a save and load in front.
@@ -325,6 +379,8 @@ int main(void)
 		cmocka_unit_test(debug_registers_and_cr2),
 		cmocka_unit_test(bad_host_state_shuts_down),
 		cmocka_unit_test(host_single_step_is_behind_the_exit),
+		cmocka_unit_test(switched_off_and_locked),
+		cmocka_unit_test(invlpga_drops_a_translation),
 		cmocka_unit_test(snapshots_between_instructions_change_nothing),
 	};
 
