@@ -119,6 +119,14 @@ class Generator(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("duplicate id", errors)
 
+    def test_a_story(self):
+        rows = GOOD + 'TELL(tale, (GIVE(vector, 0x41), GIVE_AS("quick", mode, 1)), SDM(SGDT))\n'
+        code, errors, _ = self.run_rows(rows, "--lint")
+        self.assertEqual((code, errors), (0, ""))
+        self.refused(GOOD + "TELL(tale, GIVE(vector, 1), (void)0)\n", "the row has no citation")
+        twice = "TELL(tale, GIVE(vector, 1), SDM(SGDT))\n"
+        self.refused(GOOD + twice + twice, r"duplicate id test\.tale\.long\.cpl0\.vector1")
+
     def test_a_row_without_cases(self):
         self.refused(GOOD + "TRAP(SGDT, REAL | CPL3, ALWAYS, RUNS, SDM(SGDT))\n", "the row makes no case")
 

@@ -166,6 +166,17 @@ static void effects(void **state)
 	assert_false(matches("SHUTDOWN", "HANG"));
 }
 
+static void checks_of_stories(void **state)
+{
+	(void)state;
+	assert_true(matches("RUNS", "RUNS"));
+	assert_false(matches("RUNS", "RUNS irr:want=0x1 irr:got=0x0"));
+	assert_string_equal(why, "irr: wanted 0x1, got 0x0");
+	assert_int_equal(reads("RUNS irr:have=0x1", OUTCOME_REPORTED), -EINVAL);
+	assert_int_equal(reads("RUNS :want=0x1", OUTCOME_REPORTED), -EINVAL);
+	assert_int_equal(reads("FAULT vector=3 irr:want=0x1 irr:got=0x0", OUTCOME_REPORTED), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -174,6 +185,7 @@ int main(void)
 		cmocka_unit_test(too_many_effects),
 		cmocka_unit_test(values),
 		cmocka_unit_test(effects),
+		cmocka_unit_test(checks_of_stories),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
