@@ -176,10 +176,12 @@ STORY(apic_two_of_a_vector)
 	story_check("eoi_of_none", 0, apic_bit(APIC_ISR, vector));
 }
 
-/* Disabled in software it takes no fixed interrupt, keeps NMIs, and masks its LVT for good (SDM 3A 11.4.7.2). */
+/* Disabled in software it takes no fixed interrupt, keeps NMIs, and masks its LVT for good (SDM 3A 11.4.7.2).
+ */
 STORY(apic_software_disabled)
 {
-	static const enum apic_register table[] = {APIC_LVT_TIMER, APIC_LVT_LINT0, APIC_LVT_LINT1, APIC_LVT_ERROR};
+	static const enum apic_register table[] = {APIC_LVT_TIMER, APIC_LVT_LINT0, APIC_LVT_LINT1,
+						   APIC_LVT_ERROR};
 	unsigned vector = (unsigned)GIVEN(vector);
 
 	if (!story_apic_mode())
@@ -318,7 +320,8 @@ STORY(apic_writable_bits)
 	apic_write(offset, 0xffffffff & ~(uint32_t)GIVEN(other));
 	story_check("ones", bits, apic_read(offset) & ~(uint32_t)GIVEN(other));
 	apic_write(offset, offset == APIC_SVR ? SVR_ENABLE : 0);
-	story_check("zeros", offset == APIC_SVR ? SVR_ENABLE : 0, apic_read(offset) & ~(uint32_t)GIVEN(other));
+	story_check("zeros", offset == APIC_SVR ? SVR_ENABLE : 0,
+		    apic_read(offset) & ~(uint32_t)GIVEN(other));
 }
 
 /* MSRs 800H to 8FFH (SDM 3A table 11-6): what may be read in x2APIC mode (@mode 1), and none outside it. */
@@ -328,7 +331,8 @@ STORY(x2apic_read)
 
 	if (!story_has_x2apic() || !story_apic_mode())
 		return;
-	story_check("vector", GIVEN(value) ? STORY_NO_FAULT : 13, story_try_rdmsr((uint32_t)GIVEN(index), &value));
+	story_check("vector", GIVEN(value) ? STORY_NO_FAULT : 13,
+		    story_try_rdmsr((uint32_t)GIVEN(index), &value));
 }
 
 STORY(x2apic_write)
@@ -372,7 +376,8 @@ STORY(apic_base)
 	base = machine_read_msr(APIC_BASE_MSR) & ~(uint64_t)(APIC_BASE_EN | APIC_BASE_EXT);
 	enter_state(base, from);
 	story_check("from", states[from], machine_read_msr(APIC_BASE_MSR) & states[3]);
-	story_check("vector", may_go(from, to) ? STORY_NO_FAULT : 13, story_try_wrmsr(APIC_BASE_MSR, base | states[to]));
+	story_check("vector", may_go(from, to) ? STORY_NO_FAULT : 13,
+		    story_try_wrmsr(APIC_BASE_MSR, base | states[to]));
 	now = may_go(from, to) ? states[to] : states[from];
 	story_check("to", now, machine_read_msr(APIC_BASE_MSR) & states[3]);
 	machine_cpuid(1, 0, r);
@@ -398,7 +403,8 @@ STORY(apic_base_reserved)
 /* What an IPI to @destination does here, logically (@mode 1: flat, 2: cluster) or physically (0). */
 STORY(apic_destination)
 {
-	uint32_t destination = (uint32_t)GIVEN(destination), own = (uint32_t)GIVEN(value), mode = (uint32_t)GIVEN(mode);
+	uint32_t destination = (uint32_t)GIVEN(destination), own = (uint32_t)GIVEN(value),
+		 mode = (uint32_t)GIVEN(mode);
 	bool meant;
 
 	if (!story_apic_mode())
@@ -434,7 +440,8 @@ STORY(x2apic_destination)
 	own = (id >> 4) << 16 | 1u << (id & 15);
 	destination = (uint32_t)GIVEN(destination) ^ (GIVEN(value) ? (logical ? own : id) : 0);
 	if (logical)
-		meant = destination == 0xffffffff || (destination >> 16 == own >> 16 && (destination & own & 0xffff));
+		meant = destination == 0xffffffff ||
+			(destination >> 16 == own >> 16 && (destination & own & 0xffff));
 	else
 		meant = destination == 0xffffffff || destination == id;
 	apic_send(destination, ICR_ASSERT | (logical ? ICR_LOGICAL : 0) | 0x52);

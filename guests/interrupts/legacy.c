@@ -1,5 +1,6 @@
 /*
- * legacy.c: stories of the 8259As, the I/O APIC and the 8254, whose inputs pc-testdev drives (ports 2000H on).
+ * legacy.c: stories of the 8259As, the I/O APIC and the 8254, whose inputs pc-testdev drives (ports 2000H
+ * on).
  *
  * 8259A, 82093AA and 8254 data sheets; SDM 3A 11.5.1 (ExtINT), 11.8.5, 11.11.
  */
@@ -8,10 +9,10 @@
 #include "lib/machine.h"
 #include "lib/story.h"
 
-#define MASTER 0x20u
-#define SLAVE  0xa0u
-#define ELCR   0x4d0u /* edge or level, a bit a line */
-#define BASE   0x50u /* of the master; the slave's is 8 further */
+#define MASTER          0x20u
+#define SLAVE           0xa0u
+#define ELCR            0x4d0u /* edge or level, a bit a line */
+#define BASE            0x50u  /* of the master; the slave's is 8 further */
 #define OCW2_EOI        0x20u
 #define OCW2_SPECIFIC   0x60u
 #define OCW2_ROTATE_EOI 0xa0u
@@ -381,7 +382,7 @@ STORY(pic_vectors)
 
 /* ---- the I/O APIC ---- */
 
-#define IOAPIC_PAGE 0xfec00000u
+#define IOAPIC_PAGE  0xfec00000u
 #define ENTRY_LEVEL  (1u << 15)
 #define ENTRY_REMOTE (1u << 14)
 #define ENTRY_LOW    (1u << 13)
@@ -410,7 +411,8 @@ static void entry_set(unsigned n, uint32_t low, uint32_t destination)
 static bool ioapic_story(void)
 {
 	if (!story_apic_mode() || !has_testdev() ||
-	    !story_needs(ioapic_read(1) != 0xffffffff && (ioapic_read(1) & 0xff) >= 0x11, "no I/O APIC at fec00000H"))
+	    !story_needs(ioapic_read(1) != 0xffffffff && (ioapic_read(1) & 0xff) >= 0x11,
+			 "no I/O APIC at fec00000H"))
 		return false;
 	for (unsigned n = 0; n < 24; n++) {
 		line(n, false);
@@ -588,7 +590,8 @@ STORY(ioapic_eoi_suppressed)
 {
 	unsigned n = (unsigned)GIVEN(input), vector = 0x66;
 
-	if (!ioapic_story() || !story_needs(apic_read(APIC_VERSION) >> 24 & 1, "no suppression of EOI broadcasts (version bit 24)"))
+	if (!ioapic_story() || !story_needs(apic_read(APIC_VERSION) >> 24 & 1,
+					    "no suppression of EOI broadcasts (version bit 24)"))
 		return;
 	story_handle(leave_in_service);
 	apic_write(APIC_SVR, SVR_ENABLE | 1 << 12 | 0xff);
@@ -739,7 +742,8 @@ STORY(pit_latch)
 		machine_out8(0x43, 0x80);
 		count = machine_in8(0x42);
 		count |= (unsigned)machine_in8(0x42) << 8;
-		story_check_at("decimal", i, 1, (count & 15) < 10 && (count >> 4 & 15) < 10 && (count >> 8 & 15) < 10);
+		story_check_at("decimal", i, 1,
+			       (count & 15) < 10 && (count >> 4 & 15) < 10 && (count >> 8 & 15) < 10);
 	}
 }
 

@@ -90,7 +90,8 @@ STORY(ipi_to_many)
 	forget();
 	story_handle(note_cpu);
 	open_all(4);
-	apic_send(apic_is_x2apic() ? 0xffffffff : 0xff, shorthand << 18 | ICR_ASSERT | (nmi ? ICR_NMI : vector));
+	apic_send(apic_is_x2apic() ? 0xffffffff : 0xff,
+		  shorthand << 18 | ICR_ASSERT | (nmi ? ICR_NMI : vector));
 	close_all(4);
 	for (unsigned n = 0; n < 4; n++) {
 		bool meant = n || shorthand != 3;
@@ -132,7 +133,8 @@ STORY(ipi_logical)
 /* A processor comes up at the page that SIPI names, every page below 1 MiB that is free. */
 STORY(sipi_page)
 {
-	if (!story_has_apic() || !story_needs(cpus_start((uint8_t)GIVEN(value)) >= 2, "too few processors come up by SIPI"))
+	if (!story_has_apic() ||
+	    !story_needs(cpus_start((uint8_t)GIVEN(value)) >= 2, "too few processors come up by SIPI"))
 		return;
 	story_check("distinct", 1, cpus_apic_id(1) != cpus_apic_id(0));
 	story_check("count", 1, cpus_start(CPUS_PAGE) >= 2);
@@ -315,27 +317,80 @@ struct litmus {
 	bool (*forbidden)(void);
 };
 
-static void mp_writer(void) { x_ = 1; __asm__ volatile("" : : : "memory"); y_ = 1; }
-static void mp_reader(void) { r_[0] = y_; __asm__ volatile("" : : : "memory"); r_[1] = x_; }
+static void mp_writer(void)
+{
+	x_ = 1;
+	__asm__ volatile("" : : : "memory");
+	y_ = 1;
+}
+static void mp_reader(void)
+{
+	r_[0] = y_;
+	__asm__ volatile("" : : : "memory");
+	r_[1] = x_;
+}
 static bool mp_forbidden(void) { return r_[0] == 1 && r_[1] == 0; }
 
-static void lb_one(void) { r_[0] = x_; __asm__ volatile("" : : : "memory"); y_ = 1; }
-static void lb_two(void) { r_[1] = y_; __asm__ volatile("" : : : "memory"); x_ = 1; }
+static void lb_one(void)
+{
+	r_[0] = x_;
+	__asm__ volatile("" : : : "memory");
+	y_ = 1;
+}
+static void lb_two(void)
+{
+	r_[1] = y_;
+	__asm__ volatile("" : : : "memory");
+	x_ = 1;
+}
 static bool lb_forbidden(void) { return r_[0] == 1 && r_[1] == 1; }
 
-static void sb_one(void) { x_ = 1; __asm__ volatile("mfence" : : : "memory"); r_[0] = y_; }
-static void sb_two(void) { y_ = 1; __asm__ volatile("mfence" : : : "memory"); r_[1] = x_; }
-static void sbx_one(void) { __asm__ volatile("xchg %0, %1" : : "r"(1ull), "m"(x_) : "memory"); r_[0] = y_; }
-static void sbx_two(void) { __asm__ volatile("xchg %0, %1" : : "r"(1ull), "m"(y_) : "memory"); r_[1] = x_; }
+static void sb_one(void)
+{
+	x_ = 1;
+	__asm__ volatile("mfence" : : : "memory");
+	r_[0] = y_;
+}
+static void sb_two(void)
+{
+	y_ = 1;
+	__asm__ volatile("mfence" : : : "memory");
+	r_[1] = x_;
+}
+static void sbx_one(void)
+{
+	__asm__ volatile("xchg %0, %1" : : "r"(1ull), "m"(x_) : "memory");
+	r_[0] = y_;
+}
+static void sbx_two(void)
+{
+	__asm__ volatile("xchg %0, %1" : : "r"(1ull), "m"(y_) : "memory");
+	r_[1] = x_;
+}
 static bool sb_forbidden(void) { return r_[0] == 0 && r_[1] == 0; }
 
 static void iriw_x(void) { x_ = 1; }
 static void iriw_y(void) { y_ = 1; }
-static void iriw_xy(void) { r_[0] = x_; __asm__ volatile("" : : : "memory"); r_[1] = y_; }
-static void iriw_yx(void) { r_[2] = y_; __asm__ volatile("" : : : "memory"); r_[3] = x_; }
+static void iriw_xy(void)
+{
+	r_[0] = x_;
+	__asm__ volatile("" : : : "memory");
+	r_[1] = y_;
+}
+static void iriw_yx(void)
+{
+	r_[2] = y_;
+	__asm__ volatile("" : : : "memory");
+	r_[3] = x_;
+}
 static bool iriw_forbidden(void) { return r_[0] == 1 && r_[1] == 0 && r_[2] == 1 && r_[3] == 0; }
 
-static void corr_reader(void) { r_[0] = x_; __asm__ volatile("" : : : "memory"); r_[1] = x_; }
+static void corr_reader(void)
+{
+	r_[0] = x_;
+	__asm__ volatile("" : : : "memory");
+	r_[1] = x_;
+}
 static bool corr_forbidden(void) { return r_[0] == 1 && r_[1] == 0; }
 
 static const struct litmus litmus[] = {
@@ -528,7 +583,8 @@ STORY(cross_modifying)
 		__atomic_store_n(&version, v, __ATOMIC_SEQ_CST);
 		for (unsigned i = 0; i < 200000 && answered != v; i++)
 			__asm__ volatile("pause");
-		story_check_at("answer", v, (v * 0x11) | (v * 0x11 + 1) << 8 | (v * 0x11 + 2) << 16 | (v * 0x11 + 3) << 24,
+		story_check_at("answer", v,
+			       (v * 0x11) | (v * 0x11 + 1) << 8 | (v * 0x11 + 2) << 16 | (v * 0x11 + 3) << 24,
 			       answers[v]);
 	}
 	story_check("back", 1, cpus_wait(1));

@@ -3,13 +3,13 @@
 #include "lib/machine.h"
 #include "lib/story.h"
 
-#define TIMER_VECTOR  0x61u
-#define ONE_SHOT      0u
-#define PERIODIC      (1u << 17)
-#define DEADLINE      (2u << 17)
+#define TIMER_VECTOR     0x61u
+#define ONE_SHOT         0u
+#define PERIODIC         (1u << 17)
+#define DEADLINE         (2u << 17)
 #define TSC_DEADLINE_MSR 0x6e0u
-#define SHORT         2000u
-#define LONG_COUNT    0xfffffff0u
+#define SHORT            2000u
+#define LONG_COUNT       0xfffffff0u
 
 static const uint8_t divides[8] = {2, 4, 8, 16, 32, 64, 128, 1}; /* by bits 3, 1 and 0 of the register */
 

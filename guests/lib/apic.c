@@ -5,7 +5,10 @@
 
 bool apic_is_x2apic(void) { return machine_read_msr(APIC_BASE_MSR) & APIC_BASE_EXT; }
 
-static volatile uint32_t *page(uint32_t offset) { return (volatile uint32_t *)(uintptr_t)(APIC_PAGE + offset); }
+static volatile uint32_t *page(uint32_t offset)
+{
+	return (volatile uint32_t *)(uintptr_t)(APIC_PAGE + offset);
+}
 
 uint32_t apic_read(enum apic_register offset)
 {

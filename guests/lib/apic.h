@@ -10,12 +10,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define APIC_PAGE     0xfee00000u
-#define APIC_BASE_MSR 0x1bu
-#define APIC_BASE_EN  (1u << 11)
-#define APIC_BASE_EXT (1u << 10)
+#define APIC_PAGE         0xfee00000u
+#define APIC_BASE_MSR     0x1bu
+#define APIC_BASE_EN      (1u << 11)
+#define APIC_BASE_EXT     (1u << 10)
 #define APIC_BASE_BSP_BIT (1u << 8)
-#define APIC_MSR(offset) (0x800u + ((offset) >> 4))
+#define APIC_MSR(offset)  (0x800u + ((offset) >> 4))
 
 enum apic_register {
 	APIC_ID = 0x20,
@@ -48,22 +48,22 @@ enum apic_register {
 };
 
 /* ICR, and the same fields of an I/O APIC's entries. */
-#define ICR_FIXED    0x000u
-#define ICR_LOWEST   0x100u
-#define ICR_SMI      0x200u
-#define ICR_NMI      0x400u
-#define ICR_INIT     0x500u
-#define ICR_STARTUP  0x600u
-#define ICR_EXTINT   0x700u
-#define ICR_LOGICAL  (1u << 11)
-#define ICR_PENDING  (1u << 12)
-#define ICR_ASSERT   (1u << 14)
-#define ICR_LEVEL    (1u << 15)
-#define ICR_SELF     (1u << 18)
-#define ICR_ALL      (2u << 18)
-#define ICR_OTHERS   (3u << 18)
-#define LVT_MASKED   (1u << 16)
-#define SVR_ENABLE   (1u << 8)
+#define ICR_FIXED   0x000u
+#define ICR_LOWEST  0x100u
+#define ICR_SMI     0x200u
+#define ICR_NMI     0x400u
+#define ICR_INIT    0x500u
+#define ICR_STARTUP 0x600u
+#define ICR_EXTINT  0x700u
+#define ICR_LOGICAL (1u << 11)
+#define ICR_PENDING (1u << 12)
+#define ICR_ASSERT  (1u << 14)
+#define ICR_LEVEL   (1u << 15)
+#define ICR_SELF    (1u << 18)
+#define ICR_ALL     (2u << 18)
+#define ICR_OTHERS  (3u << 18)
+#define LVT_MASKED  (1u << 16)
+#define SVR_ENABLE  (1u << 8)
 
 bool apic_is_x2apic(void);
 uint32_t apic_read(enum apic_register offset);

@@ -75,7 +75,8 @@ unsigned cpus_start(uint8_t page)
 
 bool cpus_needs(unsigned wanted)
 {
-	return story_has_apic() && story_needs(cpus_start(CPUS_PAGE) >= wanted, "too few processors come up by SIPI");
+	return story_has_apic() &&
+	       story_needs(cpus_start(CPUS_PAGE) >= wanted, "too few processors come up by SIPI");
 }
 
 uint32_t cpus_apic_id(unsigned n) { return slots[n].apic_id; }

@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CPUS_MAX     8u
-#define CPUS_PAGE    0x8u /* SIPI vector of the trampoline */
+#define CPUS_MAX  8u
+#define CPUS_PAGE 0x8u /* SIPI vector of the trampoline */
 
 /*
  * Start the others, once a story, with SIPI vector @page. Answers how many there are now, this one included;

@@ -61,7 +61,10 @@ static void check(const char *name, int n, uint64_t want, uint64_t got)
 }
 
 void story_check(const char *name, uint64_t want, uint64_t got) { check(name, -1, want, got); }
-void story_check_at(const char *name, unsigned n, uint64_t want, uint64_t got) { check(name, (int)n, want, got); }
+void story_check_at(const char *name, unsigned n, uint64_t want, uint64_t got)
+{
+	check(name, (int)n, want, got);
+}
 
 bool story_needs(bool holds, const char *probe)
 {
@@ -98,7 +101,8 @@ bool story_apic_mode(void)
 	if (GIVEN(apic)) {
 		if (!story_has_x2apic())
 			return false;
-		machine_write_msr(APIC_BASE_MSR, machine_read_msr(APIC_BASE_MSR) | APIC_BASE_EN | APIC_BASE_EXT);
+		machine_write_msr(APIC_BASE_MSR,
+				  machine_read_msr(APIC_BASE_MSR) | APIC_BASE_EN | APIC_BASE_EXT);
 	}
 	apic_enable(0xff);
 	apic_write(APIC_TPR, 0);

@@ -32,8 +32,8 @@
 
 #include "x86/case.h"
 
-#define STORY(name)                                                                                         \
-	void story_##name(void);                                                                            \
+#define STORY(name)                                                                                          \
+	void story_##name(void);                                                                             \
 	void story_##name(void)
 #define GIVEN(parameter) story_given(STORY_PARAMETER_##parameter)
 
@@ -66,7 +66,8 @@ struct story_frame {
 typedef void story_handler(struct story_frame *frame);
 void story_handle(story_handler *handler);
 
-/* How many of @vector have come since the story began, or story_forget(); and the order in which they came. */
+/* How many of @vector have come since the story began, or story_forget(); and the order in which they came.
+ */
 unsigned story_count(unsigned vector);
 unsigned story_total(void);
 unsigned story_order(unsigned n); /* the vector that came as number @n, from 0; 256: not so many */

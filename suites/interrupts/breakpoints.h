@@ -14,8 +14,8 @@ enum breakpoint_type { ON_EXECUTION = 0, ON_WRITE = 1, ON_PORT = 2, ON_ACCESS = 
 static inline unsigned breakpoint_length(unsigned bytes) { return bytes == 8 ? 2 : bytes - 1; }
 
 /* Sets breakpoint @n; @enable is DR7_L(n), DR7_G(n), both or 0. */
-static inline void given_breakpoint(struct cell *x, unsigned n, enum breakpoint_type type, uint64_t address, unsigned bytes,
-				    unsigned enable)
+static inline void given_breakpoint(struct cell *x, unsigned n, enum breakpoint_type type, uint64_t address,
+				    unsigned bytes, unsigned enable)
 {
 	given_set(x, STATE_dr0 + n, address);
 	OR_IN(dr7, enable | (uint64_t)type << DR7_RW_SHIFT(n) |
@@ -29,7 +29,7 @@ static inline void given_breakpoint(struct cell *x, unsigned n, enum breakpoint_
 /* The trap behind the instruction that met breakpoints @hits (DR6_B(n), or-ed). */
 #define TRAPS_AT(hits) (want_fault(x, VECTOR_DB, 0), EFFECT(rip, NEXT_IP), EFFECT(dr6, CASE_DR6 | (hits)))
 /* The fault in front of the instruction at @offset. */
-#define BREAKS_AT(offset, hits)                                                                             \
+#define BREAKS_AT(offset, hits)                                                                              \
 	(want_fault(x, VECTOR_DB, 0), EFFECT(rip, LOADED(rip) + (offset)), EFFECT(dr6, CASE_DR6 | (hits)))
 
 static inline void then_nops(struct cell *x, unsigned count)

@@ -13,15 +13,15 @@
 struct gate {
 	const char *name;
 	unsigned where;
-	unsigned width; /* of a slot of its frame: 2, 4 or 8 bytes */
-	bool trap;      /* leaves IF alone */
-	bool ist;       /* over IST 2 */
-	bool same;      /* the handler runs at the CPL of the case, else at CPL 0 */
+	unsigned width;  /* of a slot of its frame: 2, 4 or 8 bytes */
+	bool trap;       /* leaves IF alone */
+	bool ist;        /* over IST 2 */
+	bool same;       /* the handler runs at the CPL of the case, else at CPL 0 */
 	bool conforming; /* by a conforming segment */
 };
 
 #define HANDLER_SPARE (CASE_SEL_SPARE + 0x20u) /* descriptor of a conforming handler */
-#define IST2_TOP CASE_STACK2
+#define IST2_TOP      CASE_STACK2
 
 static const struct gate gates[] = {
 	{.name = "interrupt16", .where = LEGACY | VM86, .width = 2},
@@ -34,9 +34,22 @@ static const struct gate gates[] = {
 	{.name = "interrupt16_same", .where = LEGACY | ABOVE0, .width = 2, .same = true},
 	{.name = "trap32_same", .where = LEGACY | ABOVE0, .width = 4, .trap = true, .same = true},
 	{.name = "interrupt64_same", .where = IA32E | ABOVE0, .width = 8, .same = true},
-	{.name = "trap64_same_ist", .where = IA32E | CPL1 | CPL2, .width = 8, .trap = true, .ist = true, .same = true},
-	{.name = "interrupt32_conforming", .where = LEGACY | ABOVE0, .width = 4, .same = true, .conforming = true},
-	{.name = "interrupt64_conforming", .where = IA32E | ABOVE0, .width = 8, .same = true, .conforming = true},
+	{.name = "trap64_same_ist",
+	 .where = IA32E | CPL1 | CPL2,
+	 .width = 8,
+	 .trap = true,
+	 .ist = true,
+	 .same = true},
+	{.name = "interrupt32_conforming",
+	 .where = LEGACY | ABOVE0,
+	 .width = 4,
+	 .same = true,
+	 .conforming = true},
+	{.name = "interrupt64_conforming",
+	 .where = IA32E | ABOVE0,
+	 .width = 8,
+	 .same = true,
+	 .conforming = true},
 };
 #define GATES (sizeof(gates) / sizeof(gates[0]))
 
@@ -46,7 +59,10 @@ static inline unsigned gate_type(const struct gate *gate)
 				: (gate->trap ? TYPE_TRAP_GATE : TYPE_INTERRUPT_GATE);
 }
 
-static inline unsigned gate_cpl(const struct cell *x, const struct gate *gate) { return gate->same ? x->cpl : 0; }
+static inline unsigned gate_cpl(const struct cell *x, const struct gate *gate)
+{
+	return gate->same ? x->cpl : 0;
+}
 
 static inline uint32_t gate_selector(const struct cell *x, const struct gate *gate)
 {
@@ -70,12 +86,12 @@ static inline uint32_t idt_entry(const struct cell *x, unsigned vector)
 }
 
 /* A gate of the IDT, of DPL 3. */
-static inline void given_gate(struct cell *x, unsigned vector, uint32_t selector, uint32_t offset, unsigned attributes,
-			      unsigned ist)
+static inline void given_gate(struct cell *x, unsigned vector, uint32_t selector, uint32_t offset,
+			      unsigned attributes, unsigned ist)
 {
-	POKE(8, idt_entry(x, vector), (offset & 0xffff) | (uint64_t)selector << 16 | (uint64_t)ist << 32 |
-					      (uint64_t)(attributes | SEG_DPL) << 40 |
-					      (uint64_t)(offset >> 16) << 48);
+	POKE(8, idt_entry(x, vector),
+	     (offset & 0xffff) | (uint64_t)selector << 16 | (uint64_t)ist << 32 |
+		     (uint64_t)(attributes | SEG_DPL) << 40 | (uint64_t)(offset >> 16) << 48);
 }
 
 static inline void given_handler(struct cell *x, unsigned vector, const struct gate *gate)
@@ -179,9 +195,12 @@ static inline void handler_says(struct cell *x, const struct way *way, const str
 	if (gate->ist && !inner) /* SDM 3A 6.14.4 speaks of a change of CPL, 6.14.5 of every use of an IST */
 		EFFECT_EITHER(ss, LOADED(ss), cpl);
 	else
-		EFFECT(ss, !inner ? LOADED(ss) : gate->width == 8 ? cpl : case_data_selector(MODE_PROT32, cpl));
+		EFFECT(ss, !inner             ? LOADED(ss)
+			   : gate->width == 8 ? cpl
+					      : case_data_selector(MODE_PROT32, cpl));
 	if (x->mode == MODE_VM86)
-		EFFECT(es, 0), EFFECT(ds, 0), EFFECT(fs, 0), EFFECT(gs, 0), EFFECT(fs_base, 0), EFFECT(gs_base, 0);
+		EFFECT(es, 0), EFFECT(ds, 0), EFFECT(fs, 0), EFFECT(gs, 0), EFFECT(fs_base, 0),
+			EFFECT(gs_base, 0);
 	if (way->effects)
 		way->effects(x);
 }

@@ -11,8 +11,8 @@
 
 enum way_kind {
 	WAY_FAULT,
-	WAY_TRAP,      /* #DB behind an instruction: RIP is the next instruction's */
-	WAY_SOFTWARE,  /* INT n, INT3, INTO: not external to the program (EXT = 0), DPL is checked */
+	WAY_TRAP,       /* #DB behind an instruction: RIP is the next instruction's */
+	WAY_SOFTWARE,   /* INT n, INT3, INTO: not external to the program (EXT = 0), DPL is checked */
 	WAY_PRIVILEGED, /* INT1: EXT = 1, DPL is not checked (SDM 2A INT) */
 	WAY_EXTERNAL    /* pending in front of the instruction */
 };
@@ -23,20 +23,20 @@ struct way {
 	unsigned where; /* as a row's */
 	enum way_kind kind;
 	unsigned vector;
-	unsigned offset;                /* of the raising instruction, behind those that prepare it */
+	unsigned offset; /* of the raising instruction, behind those that prepare it */
 	void (*given)(struct cell *x);
 	uint32_t (*error)(const struct cell *x); /* NULL: 0, or none */
 	void (*effects)(struct cell *x);         /* besides the vector; NULL: none */
 };
 
-#define WAYS (sizeof(ways) / sizeof(ways[0]))
-#define WAY_INT_VECTOR 0x41 /* of INT n */
-#define WAY_SPARE CASE_SEL_SPARE /* the descriptor that the ways themselves use */
+#define WAYS           (sizeof(ways) / sizeof(ways[0]))
+#define WAY_INT_VECTOR 0x41           /* of INT n */
+#define WAY_SPARE      CASE_SEL_SPARE /* the descriptor that the ways themselves use */
 
 /* ---- what each gives ---- */
 
 #define GIVES(name) static void given_##name(struct cell *x)
-#define BYTE_BX (case_mode_is_16(x->mode) ? 7 : 3) /* ModRM.rm of [BX], [EBX], [RBX] */
+#define BYTE_BX     (case_mode_is_16(x->mode) ? 7 : 3) /* ModRM.rm of [BX], [EBX], [RBX] */
 
 GIVES(de) { SET(rax, 0); }
 GIVES(db) { FLAG(TF); }
@@ -63,7 +63,8 @@ GIVES(ts)
 GIVES(np) { SET(rax, CASE_SEL_NOT_PRESENT | 3); }
 GIVES(ss)
 {
-	DESCRIPTOR(WAY_SPARE, 0, 0xfffff, SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_DB | x->cpl << SEG_DPL_SHIFT);
+	DESCRIPTOR(WAY_SPARE, 0, 0xfffff,
+		   SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_DB | x->cpl << SEG_DPL_SHIFT);
 	SET(rax, WAY_SPARE | x->cpl);
 }
 GIVES(gp) { SET(rax, (CASE_GDT_LIMIT + 1) | x->cpl); }
@@ -102,32 +103,99 @@ GIVES(nmi) { PENDING_NMI; }
 
 static const struct way ways[] = {
 	{.name = "de", .insn = DIV_R8, .kind = WAY_FAULT, .vector = VECTOR_DE, .given = given_de},
-	{.name = "db", .insn = NOP, .kind = WAY_TRAP, .vector = VECTOR_DB, .given = given_db, .effects = effects_db},
+	{.name = "db",
+	 .insn = NOP,
+	 .kind = WAY_TRAP,
+	 .vector = VECTOR_DB,
+	 .given = given_db,
+	 .effects = effects_db},
 	{.name = "int1", .insn = INT1, .kind = WAY_PRIVILEGED, .vector = VECTOR_DB, .given = given_nothing},
 	{.name = "bp", .insn = INT3, .kind = WAY_SOFTWARE, .vector = VECTOR_BP, .given = given_nothing},
-	{.name = "of", .insn = INTO, .where = ALL_BUT_LONG, .kind = WAY_SOFTWARE, .vector = VECTOR_OF, .given = given_of},
-	{.name = "br", .insn = BOUND_32, .where = ALL_BUT_LONG, .kind = WAY_FAULT, .vector = VECTOR_BR, .given = given_br},
+	{.name = "of",
+	 .insn = INTO,
+	 .where = ALL_BUT_LONG,
+	 .kind = WAY_SOFTWARE,
+	 .vector = VECTOR_OF,
+	 .given = given_of},
+	{.name = "br",
+	 .insn = BOUND_32,
+	 .where = ALL_BUT_LONG,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_BR,
+	 .given = given_br},
 	{.name = "ud", .insn = UD2, .kind = WAY_FAULT, .vector = VECTOR_UD, .given = given_nothing},
 	{.name = "nm", .insn = FNOP, .kind = WAY_FAULT, .vector = VECTOR_NM, .given = given_nm},
-	{.name = "ts", .insn = IRET_32, .where = LEGACY, .kind = WAY_FAULT, .vector = VECTOR_TS, .given = given_ts,
+	{.name = "ts",
+	 .insn = IRET_32,
+	 .where = LEGACY,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_TS,
+	 .given = given_ts,
 	 .error = error_ts},
-	{.name = "np", .insn = MOV_DS_R, .where = PROTECTED, .kind = WAY_FAULT, .vector = VECTOR_NP, .given = given_np,
+	{.name = "np",
+	 .insn = MOV_DS_R,
+	 .where = PROTECTED,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_NP,
+	 .given = given_np,
 	 .error = error_np},
-	{.name = "ss", .insn = MOV_SS_R, .where = PROTECTED, .kind = WAY_FAULT, .vector = VECTOR_SS, .given = given_ss,
+	{.name = "ss",
+	 .insn = MOV_SS_R,
+	 .where = PROTECTED,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_SS,
+	 .given = given_ss,
 	 .error = error_ss},
-	{.name = "gp", .insn = MOV_DS_R, .where = PROTECTED, .kind = WAY_FAULT, .vector = VECTOR_GP, .given = given_gp,
+	{.name = "gp",
+	 .insn = MOV_DS_R,
+	 .where = PROTECTED,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_GP,
+	 .given = given_gp,
 	 .error = error_gp},
-	{.name = "gp0", .insn = CLI, .where = (VM86 | PROTECTED) | ABOVE0, .kind = WAY_FAULT, .vector = VECTOR_GP,
+	{.name = "gp0",
+	 .insn = CLI,
+	 .where = (VM86 | PROTECTED) | ABOVE0,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_GP,
 	 .given = given_nothing},
-	{.name = "pf", .insn = LOAD_16, .where = VM86 | PROTECTED, .kind = WAY_FAULT, .vector = VECTOR_PF,
-	 .given = given_pf, .error = error_pf, .effects = effects_pf},
-	{.name = "mf", .insn = FNINIT, .kind = WAY_FAULT, .vector = VECTOR_MF, .offset = 10, .given = given_mf},
-	{.name = "ac", .insn = LOAD_16, .where = (VM86 | PROTECTED) | CPL3, .kind = WAY_FAULT, .vector = VECTOR_AC,
+	{.name = "pf",
+	 .insn = LOAD_16,
+	 .where = VM86 | PROTECTED,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_PF,
+	 .given = given_pf,
+	 .error = error_pf,
+	 .effects = effects_pf},
+	{.name = "mf",
+	 .insn = FNINIT,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_MF,
+	 .offset = 10,
+	 .given = given_mf},
+	{.name = "ac",
+	 .insn = LOAD_16,
+	 .where = (VM86 | PROTECTED) | CPL3,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_AC,
 	 .given = given_ac},
-	{.name = "xm", .insn = LDMXCSR, .kind = WAY_FAULT, .vector = VECTOR_XM, .offset = 6, .given = given_xm},
-	{.name = "external", .insn = NOP, .kind = WAY_EXTERNAL, .vector = WAY_EXTERNAL_VECTOR, .given = given_external},
+	{.name = "xm",
+	 .insn = LDMXCSR,
+	 .kind = WAY_FAULT,
+	 .vector = VECTOR_XM,
+	 .offset = 6,
+	 .given = given_xm},
+	{.name = "external",
+	 .insn = NOP,
+	 .kind = WAY_EXTERNAL,
+	 .vector = WAY_EXTERNAL_VECTOR,
+	 .given = given_external},
 	{.name = "nmi", .insn = NOP, .kind = WAY_EXTERNAL, .vector = VECTOR_NMI, .given = given_nmi},
-	{.name = "int_n", .insn = INT_N, .kind = WAY_SOFTWARE, .vector = WAY_INT_VECTOR, .given = given_int_n},
+	{.name = "int_n",
+	 .insn = INT_N,
+	 .kind = WAY_SOFTWARE,
+	 .vector = WAY_INT_VECTOR,
+	 .given = given_int_n},
 };
 
 static inline uint32_t way_error(const struct cell *x, const struct way *way)
