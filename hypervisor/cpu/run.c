@@ -463,11 +463,8 @@ static bool take_smi(struct cpu *cpu)
 		return false;
 	if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI || cpu->activity == ACTIVITY_SHUTDOWN)
 		return false;
-	if (svm_guest(cpu)) {
-		if (svm_take_interrupt(cpu, SVM_EXIT_SMI))
-			return true;
-		cpu_unmodelled(cpu, "an SMI in a guest that does not intercept it");
-	}
+	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_SMI))
+		return true;
 	cpu->smi_pending = false;
 	pending_clear(cpu, PENDING_SMI);
 	smm_enter(cpu);

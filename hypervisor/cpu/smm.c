@@ -7,6 +7,7 @@
 #include "cpu/decode.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
+#include "cpu/svm/svm.h"
 #include "cpu/trace.h"
 #include "x86/paging.h"
 
@@ -389,6 +390,7 @@ void smm_enter(struct cpu *cpu)
 		cpu_unmodelled(cpu, "SMI on a processor without 64-bit mode");
 	save(cpu, &area);
 	area_store(cpu, &area);
+	svm_suspend(cpu);
 	cpu->smm = cpu->nmi_blocked = true;
 	cpu->activity = ACTIVITY_ACTIVE;
 	cpu->wait.armed = false;
@@ -423,7 +425,8 @@ static bool state_valid(struct cpu *cpu, const struct area *area)
 	const struct map *map = map_of(cpu);
 	uint64_t cr0 = get(area, map->cr0, 8), cr4 = get(area, map->cr4, 8), efer = get(area, map->efer, 8);
 
-	if (!cr0_valid(cr0) || CHECK(SMM_CR4, cr4 & ~control_cr4_valid(cpu)))
+	/* A guest of AMD-V may have been in paged real mode (APM 2 15.19). */
+	if (!cr0_valid(cpu->msr.svm_smm_guest ? cr0 | CR0_PE : cr0) || CHECK(SMM_CR4, cr4 & ~control_cr4_valid(cpu)))
 		return false;
 	if (CHECK(SMM_EFER, efer & ~control_efer_valid(cpu)) || !modes_valid(cr0, cr4, efer))
 		return false;
@@ -484,6 +487,7 @@ void smm_resume(struct cpu *cpu)
 		cpu->activity = ACTIVITY_SHUTDOWN;
 		return;
 	}
+	svm_resume(cpu);
 	restore(cpu, &area);
 	if (!load_pdptes(cpu))
 		cpu->activity = ACTIVITY_SHUTDOWN;

@@ -23,6 +23,8 @@ static inline void vmrun(struct cpu *cpu, const struct insn *insn)
 	uint64_t vmcb = vmcb_operand(cpu, insn);
 
 	svm_check_handler(cpu, insn);
+	if (cpu->msr.svm_smm_guest)
+		cpu_unmodelled(cpu, "VMRUN in SMM that was entered out of a guest");
 	svm_enter(cpu, vmcb);
 }
 DEFINE_INSN(vmrun)

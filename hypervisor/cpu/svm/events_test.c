@@ -273,6 +273,39 @@ static void interrupts_that_are_the_guests(void **state)
 	machine_close(&m);
 }
 
+/* At SMBASE + 8000H: inc r15d by way of what 16-bit code has, CPUID that no one intercepts, RSM. */
+static void smm_handler(struct machine *m)
+{
+	/* The saved R15 is at SMBASE + FF80H, by the CS prefix. */
+	static const uint8_t code[] = {0x0f, 0xa2, 0x2e, 0x66, 0xff, 0x06, 0x80, 0xff, 0x0f, 0xaa};
+
+	assert_true(phys_write(m->memory, 0x38000, code, sizeof(code)));
+	m->cpu->reg[R15] = 0;
+}
+
+/* SMM out of a guest with nested paging: its handler is subject to none of the controls (15.22.3). */
+static void smm_out_of_a_guest(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	open(&m);
+	nested_tables(&m);
+	smm_handler(&m);
+	vmcb_intercept(&m, SVM_EXIT_CPUID);
+	vmcb_intercept(&m, SVM_EXIT_RSM);
+	guest_put(&m, NPT_AT + 0x4000 + 8 * 0x38, 0, 8);
+	m.cpu->msr.svm_gif_clear = true;
+	cpu_raise_smi(m.cpu);
+	assert_int_equal(GUEST(&m, 0x90, VMMCALL), SVM_EXIT_VMMCALL);
+	assert_int_equal(m.cpu->reg[R15], 1);
+	assert_int_equal(vmcb_get(&m, VMCB_RIP, 8), GUEST_AT + 1);
+	/* And the intercepts are in force again. */
+	vmcb_put(&m, VMCB_RIP, GUEST_AT, 8);
+	assert_int_equal(GUEST(&m, 0x0f, 0xa2, 0x0f, 0xa2), SVM_EXIT_CPUID);
+	machine_close(&m);
+}
+
 static void nmi_smi_and_init(void **state)
 {
 	struct machine m;
@@ -291,10 +324,11 @@ static void nmi_smi_and_init(void **state)
 	assert_int_equal(GUEST(&m, 0x90, VMMCALL), SVM_EXIT_SMI);
 	assert_int_equal(vmcb_get(&m, VMCB_EXITINFO1, 8), 1);
 	assert_true(m.cpu->smi_pending);
-	/* HWCR.SMMLOCK: not by this intercept; and SMM out of a guest is not modelled. */
+	/* HWCR.SMMLOCK: not by this intercept. */
 	m.cpu->msr.hwcr |= HWCR_SMM_LOCK;
-	assert_int_equal(svm_run_for(&m, (const uint8_t[]){VMMCALL}, 3, 50), CPU_STOP_UNMODELLED);
-	svm_exit(m.cpu, &(struct svm_exit_info){.code = SVM_EXIT_SMI});
+	smm_handler(&m);
+	assert_int_equal(GUEST(&m, 0x90, VMMCALL), SVM_EXIT_VMMCALL);
+	assert_int_equal(m.cpu->reg[R15], 1);
 	m.cpu->smi_pending = false;
 	m.cpu->pending = 0;
 	cpu_raise_init(m.cpu, true);
@@ -552,6 +586,7 @@ int main(void)
 		cmocka_unit_test(injection_that_faults),
 		cmocka_unit_test(interrupts_exit_and_stay),
 		cmocka_unit_test(interrupts_that_are_the_guests),
+		cmocka_unit_test(smm_out_of_a_guest),
 		cmocka_unit_test(nmi_smi_and_init),
 		cmocka_unit_test(init_redirected),
 		cmocka_unit_test(gif_holds_off),

@@ -33,6 +33,21 @@ static inline bool svm_nested_paging(const struct cpu *cpu)
 /* What RESET and INIT make of it (15.21.8): no guest, GIF = 1. */
 void svm_reset(struct cpu *cpu);
 
+/*
+ * An SMI that is not intercepted is taken out of the guest: its handler runs without the virtualization
+ * controls, and RSM comes back to them (15.22.3). The caller changes the mode and drops translations.
+ */
+static inline void svm_suspend(struct cpu *cpu)
+{
+	cpu->msr.svm_smm_guest = cpu->msr.svm_guest;
+	cpu->msr.svm_guest = false;
+}
+static inline void svm_resume(struct cpu *cpu)
+{
+	cpu->msr.svm_guest = cpu->msr.svm_smm_guest;
+	cpu->msr.svm_smm_guest = false;
+}
+
 /* ---- world.c ---- */
 
 /* What an exit tells. next_rip is 0 where the manual has it so (15.7.1). */

@@ -407,7 +407,7 @@ static void clear_controls(struct cpu *cpu)
 {
 	struct vcpu_state *m = &cpu->msr;
 
-	m->svm_guest = false;
+	m->svm_guest = m->svm_smm_guest = false;
 	m->svm_host_if = false;
 	memset(m->svm_intercept, 0, sizeof(m->svm_intercept));
 	m->svm_asid = 0;
