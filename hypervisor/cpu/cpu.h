@@ -246,6 +246,7 @@ struct cpu {
 
 	bool step_tf;              /* run.c: TF was set when the running instruction began */
 	enum shadow shadow_was;    /* run.c: the shadow that the running instruction, stepped alone, is in */
+	uint32_t resume_was;       /* and RFLAGS.RF as it found it */
 	uint64_t left_next_rip;    /* run.c: RIP behind the instruction that was left by an event */
 	/* svm/: between VMRUN or a fault and what run.c makes of it. */
 	uint64_t svm_fault_address; /* of a #PF that is intercepted: CR2 is not written */

@@ -230,6 +230,13 @@ void cpu_set_event_at(struct cpu *cpu, uint64_t retired)
 	trace_leave_after(cpu);
 }
 
+/* What an exit out of the stepped instruction would have told does not hold any longer. */
+static void instruction_over(struct cpu *cpu)
+{
+	cpu->shadow_was = SHADOW_NONE;
+	cpu->resume_was = 0;
+}
+
 /* ---- delivering ---- */
 
 static void deliver(struct cpu *cpu, const struct event *event)
@@ -410,12 +417,13 @@ static void step(struct cpu *cpu)
 		cpu->bus.trace_insn(cpu->bus.owner, cpu, insn);
 	cpu->step_tf = cpu->rflags & RFLAGS_TF;
 	cpu->shadow_was = cpu->shadow;
+	cpu->resume_was = cpu->rflags & RFLAGS_RF;
 	cpu->shadow = SHADOW_NONE;
 	cpu->rflags &= ~(uint64_t)RFLAGS_RF;
 	while (insn)
 		insn = insn->run(cpu, insn);
 	trace_unpark(cpu);
-	cpu->shadow_was = SHADOW_NONE;
+	instruction_over(cpu);
 	deliver_traps(cpu);
 }
 
@@ -517,18 +525,22 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 	return false;
 }
 
+/* RF of a guest is saved by an exit that its instruction has: that runs alone. */
+static bool resumes_guest(const struct cpu *cpu) { return svm_guest(cpu) && cpu->rflags & RFLAGS_RF; }
+
 static bool must_look(const struct cpu *cpu)
 {
 	return cpu->pending || cpu->shadow != SHADOW_NONE || cpu->activity != ACTIVITY_ACTIVE ||
 	       cpu->nmi_pending || cpu->interrupt_line || cpu->dr6_pending ||
-	       cpu->msr.svm_interrupt & (SVM_V_IRQ | SVM_V_NMI) ||
+	       cpu->msr.svm_interrupt & (SVM_V_IRQ | SVM_V_NMI) || resumes_guest(cpu) ||
 	       cpu->retired + TRACE_INSNS > cpu->event_at;
 }
 
 /* Whether the next instruction must run alone. */
 static bool must_step(const struct cpu *cpu)
 {
-	return cpu->pending || cpu->shadow != SHADOW_NONE || cpu->retired + TRACE_INSNS > cpu->event_at;
+	return cpu->pending || cpu->shadow != SHADOW_NONE || resumes_guest(cpu) ||
+	       cpu->retired + TRACE_INSNS > cpu->event_at;
 }
 
 static enum cpu_stop run_loop(struct cpu *cpu)
@@ -580,11 +592,11 @@ static enum cpu_stop run(struct cpu *cpu)
 		}
 		if (!deliver_raised(cpu))
 			return CPU_STOP_SHUTDOWN;
-		cpu->shadow_was = SHADOW_NONE;
+		instruction_over(cpu);
 		break;
 	case UNWIND_SWITCH:
 		trace_unpark(cpu);
-		cpu->shadow_was = SHADOW_NONE;
+		instruction_over(cpu);
 		cpu->delivering_depth = 0;
 		if (cpu->svm_injecting) {
 			struct event event = cpu->svm_injected;
@@ -595,6 +607,7 @@ static enum cpu_stop run(struct cpu *cpu)
 		break;
 	case UNWIND_PAUSE:
 		trace_unpark(cpu);
+		instruction_over(cpu);
 		deliver_traps(cpu);
 		break;
 	default: break;

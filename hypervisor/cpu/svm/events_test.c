@@ -110,6 +110,35 @@ static void debug_exceptions_have_written_dr6(void **state)
 	machine_close(&m);
 }
 
+/* RF holds off the breakpoint of the first instruction (15.5.1), and is still there where that exits. */
+static void resume_flag(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	open(&m);
+	vmcb_intercept(&m, SVM_EXIT_EXCEPTION + VECTOR_DB);
+	vmcb_intercept(&m, SVM_EXIT_CPUID);
+	vmcb_put(&m, VMCB_DR7, DR7_FIXED_1 | DR7_L(0), 8);
+	m.cpu->dr[0] = GUEST_AT;
+	for (unsigned breakpoint = 0; breakpoint < 2; breakpoint++) {
+		vmcb_put(&m, VMCB_RFLAGS, RFLAGS_FIXED | RFLAGS_RF, 8);
+		assert_int_equal(GUEST(&m, 0x0f, 0xa2), SVM_EXIT_CPUID);
+		assert_int_equal(vmcb_get(&m, VMCB_RFLAGS, 8), RFLAGS_FIXED | RFLAGS_RF);
+		vmcb_put(&m, VMCB_DR7, DR7_FIXED_1, 8);
+	}
+	vmcb_put(&m, VMCB_DR7, DR7_FIXED_1 | DR7_L(0), 8);
+	vmcb_put(&m, VMCB_RFLAGS, RFLAGS_FIXED, 8);
+	assert_int_equal(GUEST(&m, 0x0f, 0xa2), SVM_EXIT_EXCEPTION + VECTOR_DB);
+	assert_int_equal(vmcb_get(&m, VMCB_DR6, 8), DR6_FIXED_1 | 1);
+	/* One that completes uses it up. */
+	vmcb_put(&m, VMCB_DR7, DR7_FIXED_1, 8);
+	vmcb_put(&m, VMCB_RFLAGS, RFLAGS_FIXED | RFLAGS_RF, 8);
+	assert_int_equal(GUEST(&m, 0x90, 0x0f, 0xa2), SVM_EXIT_CPUID);
+	assert_int_equal(vmcb_get(&m, VMCB_RFLAGS, 8), RFLAGS_FIXED);
+	machine_close(&m);
+}
+
 /* 15.7.3: the second exception is looked at before the two are combined, then #DF, then shutdown. */
 static void exceptions_while_delivering(void **state)
 {
@@ -580,6 +609,7 @@ int main(void)
 		cmocka_unit_test(exceptions_exit_with_what_they_tell),
 		cmocka_unit_test(page_faults_leave_cr2_alone),
 		cmocka_unit_test(debug_exceptions_have_written_dr6),
+		cmocka_unit_test(resume_flag),
 		cmocka_unit_test(exceptions_while_delivering),
 		cmocka_unit_test(events_of_all_types_and_vectors),
 		cmocka_unit_test(reserved_vectors_are_refused),

@@ -372,6 +372,8 @@ static void save_guest(struct cpu *cpu, uint64_t vmcb)
 	enum shadow shadow = cpu->shadow_was != SHADOW_NONE ? cpu->shadow_was : cpu->shadow;
 
 	world_store(cpu, vmcb);
+	/* An instruction that did not complete has not used RF up. */
+	field_set(cpu, vmcb, VMCB_RFLAGS, rflags_get(cpu) | cpu->resume_was, 8);
 	field_set(cpu, vmcb, VMCB_CR2, cpu->cr2, 8);
 	field_set(cpu, vmcb, VMCB_DR6, cpu->dr6, 8);
 	field_set(cpu, vmcb, VMCB_DR7, cpu->dr7, 8);
@@ -440,6 +442,7 @@ static void load_host(struct cpu *cpu)
 		cpu->msr.pat = field(cpu, host, VMCB_G_PAT, 8);
 	cpu->msr.svm_gif_clear = true;
 	cpu->shadow = cpu->shadow_was = SHADOW_NONE;
+	cpu->resume_was = 0;
 	cpu->svm_injecting = false;
 	world_changed(cpu);
 	cpu->step_tf = cpu->rflags & RFLAGS_TF;
@@ -483,6 +486,7 @@ void svm_reset(struct cpu *cpu)
 	cpu->msr.svm_gif_clear = false;
 	cpu->svm_injecting = false;
 	cpu->shadow_was = SHADOW_NONE;
+	cpu->resume_was = 0;
 }
 
 /* ---- VMSAVE, VMLOAD ---- */
