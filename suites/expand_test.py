@@ -6,6 +6,7 @@ test then compiles its rows against them.
 """
 
 import os
+import shlex
 import pathlib
 import re
 import shutil
@@ -55,7 +56,7 @@ class Generator(unittest.TestCase):
     @classmethod
     def compile(cls, name):
         target = cls.folder / f"{name}.o"
-        subprocess.run([os.environ.get("CC", "gcc"), "-std=gnu17", "-Wall", "-Wextra", "-Werror", "-O0",
+        subprocess.run([*shlex.split(os.environ.get("CC", "gcc")), "-std=gnu17", "-Wall", "-Wextra", "-Werror", "-O0",
                         f"-I{TREE / 'hypervisor'}", "-c", "-o", target, cls.folder / f"{name}.c"],
                        check=True, cwd=cls.folder)
         return target
@@ -68,7 +69,7 @@ class Generator(unittest.TestCase):
             "void suite_rows(struct suite *suite)\n{\n\tstatic struct cell cell;\n\tstruct cell *x = &cell;\n\n"
             '\tx->suite = suite;\n#include "rows.def"\n}\n')
         program = self.folder / "expand"
-        subprocess.run([os.environ.get("CC", "gcc"), "-o", program, self.compile("suite"), *self.objects], check=True)
+        subprocess.run([*shlex.split(os.environ.get("CC", "gcc")), "-o", program, self.compile("suite"), *self.objects], check=True)
         done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
         return done.returncode, done.stderr, done.stdout
 
