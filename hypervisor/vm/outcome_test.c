@@ -49,6 +49,8 @@ static void all_differences(void **state)
 	assert_string_equal(differences("FAULT vector=13 error=0", "FAULT vector=6 rf=0x0"),
 			    "vector=6 error rf=0x0 ");
 	assert_string_equal(differences("FAULT vector=13", "RUNS"), "-");
+	assert_string_equal(differences("RUNS", "RUNS [0x2000:8]=0x1 changed=0x40"), "[0x2000:8]=0x1 changed=0x40 ");
+	assert_int_not_equal(reads("RUNS changed=0x40", OUTCOME_EXPECTED), 0);
 }
 
 static void what_is_an_outcome(void **state)
