@@ -251,7 +251,10 @@ static bool decode(void *owner, const struct bus_access *access, struct bus_rang
 #define PIIX3_PIRQ  0x60
 #define PIIX3_PIRQS 4
 
-/* Memory below 1 MiB is RAM, to read and to write, whatever a chipset of this number could do with it. */
+/*
+ * Memory below 1 MiB is RAM, to read and to write, whatever the registers that could hide it (PAM) hold: firmware
+ * that sets them to copy itself there finds what it wants.
+ */
 static void make_bridges(struct pci *pci)
 {
 	struct pci_function *host = &pci->host_bridge, *isa = &pci->isa_bridge;
@@ -259,8 +262,8 @@ static void make_bridges(struct pci *pci)
 	pci_function_init(host, INTEL, I440FX, CLASS_HOST, 2);
 	set16(host->config + PCI_SUBSYSTEM_VENDOR, RED_HAT);
 	set16(host->config + PCI_SUBSYSTEM, QEMU_PC);
-	memset(host->config + PAM_FIRST, 0x33, PAM_COUNT);
-	host->config[PAM_FIRST] = 0x30;
+	memset(host->mask + PAM_FIRST, 0x33, PAM_COUNT);
+	host->mask[PAM_FIRST] = 0x30;
 	pci_function_init(isa, INTEL, PIIX3, CLASS_ISA, 0);
 	set16(isa->config + PCI_SUBSYSTEM_VENDOR, RED_HAT);
 	set16(isa->config + PCI_SUBSYSTEM, QEMU_PC);

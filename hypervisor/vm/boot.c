@@ -8,6 +8,7 @@
 
 #include "vm/boot_info.h"
 #include "vm/boot_internal.h"
+#include "x86/control_device.h"
 #include "x86/descriptors.h"
 #include "x86/paging.h"
 
@@ -23,6 +24,15 @@ struct multiboot_header {
 	uint32_t magic, flags, checksum;
 	uint32_t header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr;
 };
+
+#define ROM_SOCKET (256u << 10)
+
+/* What a PC's firmware leaves in its data area: the first serial port, where the EBDA is, memory below it. */
+#define BIOS_DATA        0x400u
+#define BIOS_DATA_SERIAL 0x00u
+#define BIOS_DATA_EBDA   0x0eu /* paragraphs */
+#define BIOS_DATA_MEMORY 0x13u /* KiB */
+#define BIOS_DATA_SIZE   0x15u
 
 /* Where the information goes, unless the image has the page itself. */
 #define INFO_PAGE 0x9000u
@@ -240,6 +250,23 @@ static int boot_multiboot(struct loader *loader, const struct multiboot_header *
 	return error ? error : enter_flat(loader, entry, MULTIBOOT_LOADED, info);
 }
 
+/* The socket takes at least 256 KiB: a smaller chip leaves the bottom of it empty. */
+static int add_rom(struct loader *loader)
+{
+	const struct image *image = loader->image;
+	size_t size = image->size < ROM_SOCKET ? ROM_SOCKET : image->size;
+	uint8_t *whole = malloc(size);
+	int error = -ENOMEM;
+
+	if (whole) {
+		memset(whole, 0xff, size - image->size);
+		memcpy(whole + (size - image->size), image->data, image->size);
+		error = machine_add_rom(loader->machine, whole, size);
+	}
+	free(whole);
+	return error;
+}
+
 /* The last 128 KiB are seen below 1 MiB as well, where real mode can reach them. */
 static int boot_rom(struct loader *loader)
 {
@@ -252,11 +279,24 @@ static int boot_rom(struct loader *loader)
 				"no ELF file, no multiboot image, and no ROM (whole pages, at most 16 MiB)");
 	if (loader->options->append || loader->options->initrd_size)
 		return boot_bad(loader, "a ROM takes no command line and no initrd");
-	error = machine_add_rom(loader->machine, image->data, image->size);
+	error = add_rom(loader);
 	if (error)
 		return error;
 	machine_write(loader->machine, 0x100000 - low, image->data + image->size - low, low);
 	return 0; /* the vCPU is in its reset state already */
+}
+
+static void place_bios_data(struct machine *machine)
+{
+	static const uint16_t serial = SERIAL1_PORT, ebda = MEMORY_EBDA >> 4, memory = MEMORY_EBDA >> 10;
+	static const uint8_t ebda_size = (0xa0000 - MEMORY_EBDA) >> 10; /* KiB, its first byte */
+	uint8_t data[BIOS_DATA_SIZE] = {0};
+
+	memcpy(data + BIOS_DATA_SERIAL, &serial, 2);
+	memcpy(data + BIOS_DATA_EBDA, &ebda, 2);
+	memcpy(data + BIOS_DATA_MEMORY, &memory, 2);
+	machine_write(machine, BIOS_DATA, data, sizeof(data));
+	machine_write(machine, MEMORY_EBDA, &ebda_size, 1);
 }
 
 /* What a guest finds without firmware that would have put it there. Before the image, whose own memory it is. */
@@ -271,6 +311,7 @@ static int place_platform(struct loader *loader)
 					   .append = options->append};
 
 	platform_place_tables(&loader->machine->platform);
+	place_bios_data(loader->machine);
 	/* The lines that PCI_IRQ() names and the SCI. */
 	if (ops->firmware)
 		ops->firmware(loader->machine->engine, 1u << 9 | 1u << 10 | 1u << 11);
@@ -283,22 +324,23 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 	struct loader loader = {
 		.machine = machine, .image = image, .options = options, .why = why, .size = size};
 	struct multiboot_header header;
-	size_t offset;
+	size_t offset = 0;
+	bool multiboot = find_multiboot(image, &header, &offset), is_linux = boot_is_linux(image);
 	/* A ROM is the firmware, and finds the machine as reset leaves it. */
-	bool rom = image->kind == IMAGE_FLAT && !boot_is_linux(image) && !find_multiboot(image, &header, &offset);
+	bool rom = image->kind == IMAGE_FLAT && !is_linux && !multiboot && !image->has_pvh;
 	int error = rom ? 0 : place_platform(&loader);
 
 	if (error) {
 		snprintf(why, size, "%s", strerror(-error));
 		return error;
 	}
-	if (boot_is_linux(image))
+	if (is_linux)
 		error = boot_linux(&loader);
-	else if (find_multiboot(image, &header, &offset))
+	else if (multiboot)
 		error = boot_multiboot(&loader, &header, offset);
 	else if (image->has_pvh)
 		error = boot_pvh(&loader);
-	else if (image->kind != IMAGE_FLAT)
+	else if (!rom)
 		error = boot_bad(&loader, "an ELF file with neither a PVH note nor a multiboot header");
 	else
 		error = boot_rom(&loader);
