@@ -8,7 +8,6 @@
 
 #include "vm/boot_info.h"
 #include "vm/boot_internal.h"
-#include "x86/control_device.h"
 #include "x86/descriptors.h"
 #include "x86/paging.h"
 
@@ -26,13 +25,6 @@ struct multiboot_header {
 };
 
 #define ROM_SOCKET (256u << 10)
-
-/* What a PC's firmware leaves in its data area: the first serial port, where the EBDA is, memory below it. */
-#define BIOS_DATA        0x400u
-#define BIOS_DATA_SERIAL 0x00u
-#define BIOS_DATA_EBDA   0x0eu /* paragraphs */
-#define BIOS_DATA_MEMORY 0x13u /* KiB */
-#define BIOS_DATA_SIZE   0x15u
 
 /* Where the information goes, unless the image has the page itself. */
 #define INFO_PAGE 0x9000u
@@ -286,19 +278,6 @@ static int boot_rom(struct loader *loader)
 	return 0; /* the vCPU is in its reset state already */
 }
 
-static void place_bios_data(struct machine *machine)
-{
-	static const uint16_t serial = SERIAL1_PORT, ebda = MEMORY_EBDA >> 4, memory = MEMORY_EBDA >> 10;
-	static const uint8_t ebda_size = (0xa0000 - MEMORY_EBDA) >> 10; /* KiB, its first byte */
-	uint8_t data[BIOS_DATA_SIZE] = {0};
-
-	memcpy(data + BIOS_DATA_SERIAL, &serial, 2);
-	memcpy(data + BIOS_DATA_EBDA, &ebda, 2);
-	memcpy(data + BIOS_DATA_MEMORY, &memory, 2);
-	machine_write(machine, BIOS_DATA, data, sizeof(data));
-	machine_write(machine, MEMORY_EBDA, &ebda_size, 1);
-}
-
 /* What a guest finds without firmware that would have put it there. Before the image, whose own memory it is. */
 static int place_platform(struct loader *loader)
 {
@@ -311,7 +290,7 @@ static int place_platform(struct loader *loader)
 					   .append = options->append};
 
 	platform_place_tables(&loader->machine->platform);
-	place_bios_data(loader->machine);
+	boot_place_firmware(loader->machine);
 	/* The lines that PCI_IRQ() names and the SCI. */
 	if (ops->firmware)
 		ops->firmware(loader->machine->engine, 1u << 9 | 1u << 10 | 1u << 11);

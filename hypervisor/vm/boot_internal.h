@@ -24,6 +24,9 @@ int boot_place(struct loader *loader, uint64_t address, const void *data, uint64
 void boot_flat_state(struct loader *loader, struct vcpu_state *state);
 int boot_enter(struct loader *loader, const struct vcpu_state *state);
 
+/* What a PC's firmware leaves in memory below 1 MiB (boot_firmware.c). */
+void boot_place_firmware(struct machine *machine);
+
 /* boot_linux.c */
 bool boot_is_linux(const struct image *image);
 int boot_linux(struct loader *loader);

@@ -248,6 +248,37 @@ static void elf_mistakes(void **state)
 	assert_non_null(strstr(s->why, "outside memory"));
 }
 
+/* 16-bit code calls services that there are none of, and learns how much memory there is. */
+static void firmware(void **state)
+{
+	struct session *s = *state;
+	struct vcpu_state now;
+	struct flat f = flat();
+	/* MOV AH, 42H; INT 13H; SETC BL; INT 12H; INT 9; HLT */
+	static const uint8_t real[] = {0xb4, 0x42, 0xcd, 0x13, 0x0f, 0x92, 0xc3, 0xcd, 0x12, 0xcd, 0x09, 0xf4};
+
+	assert_int_equal(boot(s, &f, sizeof(f), NULL), 0);
+	assert_int_equal(word(s, 0x40e) & 0xffff, 0x9fc0);
+	assert_int_equal(word(s, 0x413) & 0xffff, 639);
+	assert_int_equal(word(s, 0x400) & 0xffff, 0x3f8);
+	assert_true(machine_write(s->machine, 0x7c00, real, sizeof(real)));
+	now = vcpu(s);
+	now.cr0 = CR0_ET;
+	now.rip = 0x7c00;
+	now.gpr[RSP] = 0x7000;
+	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
+		now.segment[i] = (struct segment){.limit = 0xffff,
+						  .attributes = SEG_WRITABLE | SEG_ACCESSED | SEG_S | SEG_P |
+								(i == CS ? SEG_CODE : 0)};
+	now.idtr = (struct table_register){0, 0x3ff};
+	assert_int_equal(s->machine->engine->ops->vcpu_load(s->machine->vcpu, &now), 0);
+	assert_int_equal(machine_run(s->machine, &test_limits)->event, MACHINE_HALTED);
+	assert_int_equal(vcpu(s).rip, 0x7c00 + sizeof(real));
+	assert_int_equal(vcpu(s).gpr[RAX] & 0xffff, 639);
+	assert_int_equal(vcpu(s).gpr[RBX] & 0xff, 1);
+	assert_int_equal(vcpu(s).gpr[RSP], 0x7000);
+}
+
 static void rom(void **state)
 {
 	struct session *s = *state;
@@ -275,7 +306,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(multiboot),    TEST(multiboot_mistakes), TEST(multiboot_elf),
-		TEST(elf_with_pvh), TEST(elf_mistakes),       TEST(rom),
+		TEST(elf_with_pvh), TEST(elf_mistakes),       TEST(firmware), TEST(rom),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
