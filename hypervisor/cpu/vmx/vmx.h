@@ -1,0 +1,234 @@
+/*
+ * vmx.h: VT-x as hardware (SDM 3C chapters 23 to 31, appendices A to C).
+ *
+ * vmcs.c        the VMCS: which fields there are, where a region keeps them; VM-instruction errors
+ * capability.c  the MSRs of appendix A, IA32_FEATURE_CONTROL, what CR0 and CR4 may be in VMX operation
+ * check.c       VM entry: checks of controls, host state and guest state (26.2, 26.3)
+ * world.c       VM entry and VM exit: what is loaded, saved and left alone; MSR lists; VMX abort
+ * intercept.c   instructions that exit: whether, with which qualification and instruction information
+ * events.c      exceptions, interrupts, NMIs, windows, injection, IDT-vectoring, timers, MTF
+ * apic.c        the virtual APIC: TPR shadow, APIC accesses, virtual interrupts, posted interrupts (chapter
+ * 29) ept.c         extended page tables, #VE, page-modification log, VPIDs; INVEPT, INVVPID, VMFUNC (chapter
+ * 28)
+ * ../insn/vmx.c the instructions themselves (chapter 30)
+ *
+ * The state between two instructions is the vmx_… fields of cpu->msr, so that it is part of struct
+ * vcpu_state. A VMCS is in memory at all times: VMREAD and VMWRITE go there, so VMCLEAR has nothing to write
+ * back, and a snapshot of memory holds every VMCS. VM entry leaves the controls in the processor (vmx_pin and
+ * its kin), from where everything that happens in VMX non-root operation takes them; the fields that the
+ * processor writes (the exit's information, the guest's state) are written to memory by the exit alone.
+ *
+ * Outside of VMX non-root operation nothing here is called but by VMX's own instructions, control.c (CR0,
+ * CR4) and what INIT and SMI ask: in a guest code_mode has CODE_GUEST, by which the decoder puts
+ * gate_run_guest() in front of rows with an exit.
+ */
+#ifndef TRAPLINE_CPU_VMX_VMX_H
+#define TRAPLINE_CPU_VMX_VMX_H
+
+#include "cpu/cpu.h"
+#include "x86/vmx.h"
+
+#define VMX_NO_VMCS UINT64_MAX /* vmx_vmcs: there is no current VMCS */
+
+/* In VMX operation; in VMX non-root operation. */
+static inline bool vmx_operation(const struct cpu *cpu) { return cpu->msr.vmx_on; }
+static inline bool vmx_guest(const struct cpu *cpu) { return unlikely(cpu->msr.vmx_guest); }
+/* Controls of the running guest: the secondary ones count as 0 where they are not active. */
+static inline bool vmx_pin(const struct cpu *cpu, uint32_t control) { return cpu->msr.vmx_pin & control; }
+static inline bool vmx_primary(const struct cpu *cpu, uint32_t control)
+{
+	return cpu->msr.vmx_primary & control;
+}
+static inline bool vmx_secondary(const struct cpu *cpu, uint32_t control)
+{
+	return cpu->msr.vmx_secondary & control;
+}
+/* Whether the guest's physical addresses go through EPT. */
+static inline bool vmx_nested_paging(const struct cpu *cpu)
+{
+	return vmx_guest(cpu) && vmx_secondary(cpu, VMX2_EPT);
+}
+/* CR0.PE and PG may be 0 in the guest. */
+static inline bool vmx_unrestricted(const struct cpu *cpu)
+{
+	return vmx_guest(cpu) && vmx_secondary(cpu, VMX2_UNRESTRICTED_GUEST);
+}
+
+/* What RESET makes of it: no VMX operation. (INIT is blocked in VMX root operation and an exit in non-root.)
+ */
+void vmx_reset(struct cpu *cpu);
+
+/* An SMI in VMX operation (31.14.1), before SMM's own state is set; RSM (31.14.2), after the save map was
+ * loaded. */
+void vmx_suspend(struct cpu *cpu);
+void vmx_resume(struct cpu *cpu);
+
+/* ---- vmcs.c ---- */
+
+/* Whether this processor has the field (24.11.2: those of features that the profile lacks do not exist). */
+bool vmcs_exists(const struct cpu *cpu, uint64_t encoding);
+/* Reads and writes in the region at @vmcs; @encoding exists. Any encoding, high halves too; values as the
+ * field's width. */
+uint64_t vmcs_read_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding);
+void vmcs_write_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding, uint64_t value);
+/* The same of the current VMCS. */
+static inline uint64_t vmcs_read(struct cpu *cpu, enum vmcs_field field)
+{
+	return vmcs_read_at(cpu, cpu->msr.vmx_vmcs, field);
+}
+static inline void vmcs_write(struct cpu *cpu, enum vmcs_field field, uint64_t value)
+{
+	vmcs_write_at(cpu, cpu->msr.vmx_vmcs, field, value);
+}
+/* The launch state (24.11.3), kept in the region. */
+bool vmcs_launched(struct cpu *cpu, uint64_t vmcs);
+void vmcs_set_launched(struct cpu *cpu, uint64_t vmcs, bool launched);
+/* The first doubleword, and the abort indicator. */
+uint32_t vmcs_revision(struct cpu *cpu, uint64_t vmcs);
+void vmcs_set_abort(struct cpu *cpu, uint64_t vmcs, enum vmx_abort abort);
+/* VMsucceed; VMfail: VMfailValid with the error number where there is a current VMCS, else VMfailInvalid
+ * (30.2). */
+void vmx_succeed(struct cpu *cpu);
+void vmx_fail(struct cpu *cpu, enum vmx_error error);
+void vmx_fail_invalid(struct cpu *cpu);
+
+/* ---- capability.c ---- */
+
+/* The capability MSR @index (480H to 491H). False: not there, #GP(0). They are read-only. */
+bool vmx_capability(const struct cpu *cpu, uint32_t index, uint64_t *value);
+/* Controls: bits that must be 1, and bits that may be 1. The true ones, where they differ. */
+enum vmx_controls {
+	VMX_CONTROLS_PIN,
+	VMX_CONTROLS_PRIMARY,
+	VMX_CONTROLS_SECONDARY,
+	VMX_CONTROLS_EXIT,
+	VMX_CONTROLS_ENTRY
+};
+uint32_t vmx_must_be_1(const struct cpu *cpu, enum vmx_controls which);
+uint32_t vmx_may_be_1(const struct cpu *cpu, enum vmx_controls which);
+/* Whether CR0, CR4 have what VMX operation fixes (23.8); for MOV, in VMX operation: in a guest, what
+ * unrestricted guest leaves. */
+bool vmx_cr0_valid(const struct cpu *cpu, uint64_t cr0);
+bool vmx_cr4_valid(const struct cpu *cpu, uint64_t cr4);
+
+/* ---- check.c ---- */
+
+/* 26.2.1: 0, or the number of the VM-instruction error (7). 26.2.2 to 26.2.4: 8. */
+enum vmx_error vmx_check_controls(struct cpu *cpu);
+enum vmx_error vmx_check_host(struct cpu *cpu);
+/* 26.3.1: true, or false with the exit qualification (0, or enum vmx_entry_qualification). */
+bool vmx_check_guest(struct cpu *cpu, uint64_t *qualification);
+
+/* ---- world.c ---- */
+
+/* What an exit tells. Fields that the reason leaves undefined or clear are 0. */
+struct vmx_exit_info {
+	uint32_t reason; /* enum vmx_exit, with VMX_EXIT_… bits */
+	uint64_t qualification;
+	uint32_t length, instruction_info; /* of the instruction (27.2.5) */
+	uint32_t interruption, interruption_error;
+	uint64_t linear, physical;   /* guest-linear and guest-physical address */
+	uint64_t rcx, rsi, rdi, rip; /* of string I/O before an SMI only */
+	bool trap; /* trap-like: RIP and pending debug exceptions are those behind the instruction (29.1.2,
+		      MTF) */
+};
+
+/* VMLAUNCH, VMRESUME whose own checks are done: checks, loads and goes on in the guest, or fails (VMfail, or
+ * a VM-entry failure's exit). */
+_Noreturn void vmx_enter(struct cpu *cpu, bool launch);
+/*
+ * A VM exit between two instructions or after cpu_leave_insn(): saves the guest's state, with the event being
+ * delivered as IDT-vectoring information (27.2.4), and loads the host's. Returns. A VMX abort leaves
+ * ACTIVITY_SHUTDOWN.
+ */
+void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info);
+/* The same out of a handler; does not return. Fault-like: the instruction has changed nothing. */
+_Noreturn void vmx_exit_insn(struct cpu *cpu, const struct vmx_exit_info *info);
+
+/* ---- intercept.c ---- */
+
+/* The exit of the instruction's row, where its control is on; comes back where there is none. In a guest. */
+void vmx_check_insn(struct cpu *cpu, const struct insn *insn);
+/* MOV to CR0, CR3, CR4, CR8, CLTS, LMSW: exits, or returns what is to be written, with the bits that the host
+ * owns as they are (25.3). */
+uint64_t vmx_check_cr_write(struct cpu *cpu, unsigned number, uint64_t value);
+/* CR0 or CR4 as the guest reads them: the read shadow in the bits that the host owns. Outside of a guest, as
+ * they are. */
+uint64_t vmx_read_cr(const struct cpu *cpu, unsigned number);
+/* IN, OUT, INS, OUTS; RDMSR, WRMSR of @index; a task switch that is checked. In a guest. */
+void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in,
+		  bool string);
+void vmx_check_msr(struct cpu *cpu, uint32_t index, bool write);
+void vmx_check_task_switch(struct cpu *cpu, uint16_t selector, unsigned source);
+/* Instruction information for a memory operand (table 27-8 and its like), with its displacement as
+ * qualification. */
+uint32_t vmx_instruction_info(struct cpu *cpu, const struct insn *insn, uint64_t *displacement);
+/* The TSC as the guest reads it (25.3, 24.6.5). */
+uint64_t vmx_tsc(const struct cpu *cpu, uint64_t tsc);
+
+/* ---- events.c ---- */
+
+/* An exception before it is combined or delivered, a triple fault, INTR, NMI, INIT, SIPI. True: the host is
+ * next. In a guest. */
+bool vmx_take_exception(struct cpu *cpu, struct event *event);
+bool vmx_take_triple_fault(struct cpu *cpu);
+bool vmx_take_interrupt(struct cpu *cpu);
+bool vmx_take_nmi(struct cpu *cpu);
+bool vmx_take_init(struct cpu *cpu);
+bool vmx_take_sipi(struct cpu *cpu, uint8_t vector);
+/* Whether a window, the preemption timer, MTF or a virtual interrupt wants run.c to look before the next
+ * instruction, or to step. */
+bool vmx_must_look(const struct cpu *cpu);
+bool vmx_must_step(const struct cpu *cpu);
+/* Takes what is due, in the order of 25.2 and 26.7 and table 6-2. True: the host is next, or an event was
+ * delivered. In a guest. */
+bool vmx_take_due(struct cpu *cpu);
+/* IRET: NMI unblocking, virtual-NMI blocking. In a guest. */
+void vmx_iret_done(struct cpu *cpu);
+/* When the preemption timer runs out, in retired instructions as cpu->event_at; UINT64_MAX: it does not. */
+uint64_t vmx_timer_due(const struct cpu *cpu);
+/* ENTRY_INTERRUPTION_INFO, which was checked, as an event to be delivered. kind is EVENT_NONE where there is
+ * none. */
+void vmx_parse_injection(struct cpu *cpu, struct event *event);
+/* @event as interruption information has it (24.9.2, 24.9.3). */
+uint32_t vmx_event_info(const struct event *event);
+
+/* ---- apic.c ---- */
+
+/* MOV to and from CR8 with the TPR shadow. False: there is no TPR shadow. May exit (TPR below threshold)
+ * behind the instruction. */
+bool vmx_read_cr8(struct cpu *cpu, uint64_t *value);
+bool vmx_write_cr8(struct cpu *cpu, uint64_t value);
+/* An MSR of the x2APIC's range. False: it is not virtualized. */
+bool vmx_read_x2apic(struct cpu *cpu, uint32_t index, uint64_t *value);
+bool vmx_write_x2apic(struct cpu *cpu, uint32_t index, uint64_t value);
+/* An access to the APIC-access page: virtualized (true; the value is read from or written to the virtual-APIC
+ * page), or exits. */
+bool vmx_apic_access(struct cpu *cpu, uint64_t physical, void *data, unsigned size, unsigned access);
+/* Evaluation of pending virtual interrupts (29.2.1), and delivery (29.2.2). */
+bool vmx_virtual_interrupt_pending(const struct cpu *cpu);
+int vmx_virtual_interrupt_acknowledge(struct cpu *cpu);
+/* A posted-interrupt notification (29.6). True: processed, no exit. */
+bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector);
+
+/* ---- ept.c ---- */
+
+struct vmx_nested {
+	uint64_t physical; /* of the 4 KiB page */
+	uint32_t rights;   /* 1 << ACCESS_… */
+	bool dirty;
+	bool misconfigured;     /* where there is no translation: exit 49, else 48 */
+	uint64_t qualification; /* of an EPT violation, bits 6:0 */
+};
+/* Translates the guest-physical @address for @access (enum access). False: a violation or misconfiguration.
+ * In a guest. */
+bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool user,
+		     struct vmx_nested *result);
+/* Of a walk that failed: the exit, or #VE. @linear is valid where @linear_valid; @final: not in the walk of
+ * guest tables. */
+_Noreturn void vmx_nested_fault(struct cpu *cpu, const struct vmx_nested *nested, uint64_t physical,
+				uint64_t linear, bool linear_valid, bool final);
+/* EPTP valid (26.2.1.1); also for EPTP switching. */
+bool vmx_eptp_valid(const struct cpu *cpu, uint64_t eptp);
+
+#endif
