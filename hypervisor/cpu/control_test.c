@@ -196,7 +196,7 @@ static void test_efer(void **state)
 	assert_int_equal(RUN(&m, WRMSR), NO_EVENT);
 	assert_int_equal(m.cpu->efer, EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE);
 	machine_close(&m);
-	system_open(&m, "amd,-nx", CODE_64, 0);
+	system_open(&m, "amd,-nx,-svm", CODE_64, 0);
 	set_efer(&m, EFER_LME | EFER_LMA | EFER_FFXSR | EFER_TCE);
 	assert_int_equal(RUN(&m, WRMSR), NO_EVENT);
 	set_efer(&m, EFER_LME | EFER_LMA | EFER_NXE);

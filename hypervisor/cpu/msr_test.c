@@ -157,7 +157,7 @@ static void test_access(void **state)
 	FAULTS(&m, "RDMSR.CPL0", VECTOR_GP, RDMSR);
 	FAULTS(&m, "WRMSR.CPL0", VECTOR_GP, WRMSR);
 	machine_close(&m);
-	system_open(&m, "amd,-rdtscp,-rdpid", CODE_64, 0);
+	system_open(&m, "amd,-rdtscp,-rdpid,-svm", CODE_64, 0);
 	refuse_read(&m, "MSR_UNKNOWN", MSR_PLATFORM_INFO);
 	refuse_read(&m, "MSR_UNKNOWN", MSR_TSC_AUX);
 	refuse_read(&m, "MSR_UNKNOWN", MSR_VM_CR); /* without SVM */

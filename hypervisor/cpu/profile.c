@@ -107,6 +107,15 @@ static void list_features(char *why, size_t size, int used)
 	}
 }
 
+/* A leaf that tells of one feature alone goes with it. */
+static void switch_leaf_off(struct profile *profile, uint32_t leaf)
+{
+	for (unsigned feature = 1; feature < FEATURE_COUNT; feature++) {
+		if (places[feature].leaf == leaf)
+			feature_switch(profile, feature, false);
+	}
+}
+
 static int switch_word(struct profile *profile, const char *word, size_t length, char *why, size_t size)
 {
 	if (length < 2 || (word[0] != '+' && word[0] != '-')) {
@@ -126,6 +135,8 @@ static int switch_word(struct profile *profile, const char *word, size_t length,
 		return -EINVAL;
 	}
 	feature_switch(profile, feature, word[0] == '+');
+	if (feature == FEATURE_svm && word[0] == '-')
+		switch_leaf_off(profile, 0x8000000a);
 	return 0;
 }
 

@@ -52,7 +52,7 @@ static inline bool profile_has(const struct profile *profile, enum feature featu
 }
 
 /*
- * Fills @profile from "NAME[,+feature,-feature…]". Returns 0, or -EINVAL with @why (of
+ * Fills @profile from "NAME[,+feature,-feature…]"; -svm takes the features of CPUID leaf 8000_000AH with it. Returns 0, or -EINVAL with @why (of
  * @size bytes) saying which word is unknown and what the choices are.
  */
 int profile_parse(struct profile *profile, const char *text, char *why, size_t size);
