@@ -36,7 +36,8 @@ static void cell_id(struct cell *x, char id[CASE_ID_MAX])
 
 static void want_write(const struct want *want, FILE *out)
 {
-	static const char *const kinds[] = {"RUNS", "FAULT", "VMFAIL", "ENTRY_FAILS", "SHUTDOWN", "HANG"};
+	static const char *const kinds[] = {"RUNS", "FAULT", "VMFAIL", "ENTRY_FAILS", "SHUTDOWN", "HANG", "EXIT"};
+	static const char *const others[] = {"event", "code", "info1", "info2", "intinfo"};
 
 	if (want->or)
 		fprintf(out, "or %s", kinds[want->kind]);
@@ -54,7 +55,8 @@ static void want_write(const struct want *want, FILE *out)
 			fprintf(out, " [0x%x:%u]=%s", effect->address, effect->size, effect->value);
 		else
 			fprintf(out, " %s=%s",
-				effect->field == EFFECT_EVENT ? "event" : state_names[effect->field],
+				effect->field >= STATE_COUNT ? others[effect->field - STATE_COUNT]
+							     : state_names[effect->field],
 				effect->value);
 	}
 	fputc('\n', out);
@@ -114,7 +116,7 @@ static void cell_watch(struct cell *x)
 		for (unsigned j = 0; j < x->wants[i].effect_count; j++) {
 			const struct effect *effect = &x->wants[i].effects[j];
 
-			if (!effect->address && !effect->any && effect->field != EFFECT_EVENT)
+			if (!effect->address && !effect->any && effect->field < STATE_COUNT)
 				watch_add(x, 0, 0, effect->field);
 		}
 	}

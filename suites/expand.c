@@ -75,6 +75,7 @@ void row_begin(struct cell *x, const enum insn_key *insns, unsigned where, const
 	x->file = file;
 	x->line = line;
 	x->where = where;
+	x->story = NULL;
 	x->insn_index = 0;
 	x->mode = 0;
 	x->cpl = 0;

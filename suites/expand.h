@@ -95,7 +95,8 @@ const struct feature_bit *feature_find(const char *name);
 #define TAGS_MAX     12
 #define STORIES_MAX 256
 
-#define EFFECT_EVENT STATE_COUNT /* not a field: the vector of an interrupt */
+/* Not fields: the vector of an interrupt; what an exit of a guest tells. */
+enum { EFFECT_EVENT = STATE_COUNT, EFFECT_CODE, EFFECT_INFO1, EFFECT_INFO2, EFFECT_INTINFO };
 
 struct effect {
 	uint32_t address; /* 0: a field */

@@ -59,6 +59,14 @@ void given_parameter(struct cell *x, enum story_parameter parameter, const char 
 		given_variant_number(x, "%s%llx", name, (unsigned long long)value);
 }
 
+void given_control(struct cell *x, enum setting_kind kind, unsigned size, uint32_t offset, uint64_t value)
+{
+	setting_add(x, (struct case_setting){.kind = (uint8_t)kind,
+					     .bit = (uint8_t)size,
+					     .address = offset,
+					     .value = value});
+}
+
 /* Both come through the local APIC. */
 void given_event(struct cell *x, enum setting_kind kind, unsigned vector)
 {

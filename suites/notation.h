@@ -60,6 +60,18 @@
 #define GIVE_AS(word, parameter, value)                                                                     \
 	given_parameter(x, STORY_PARAMETER_##parameter, #parameter, word, (uint64_t)(value))
 
+/*
+ * A row whose instruction runs in a guest of the case's own, from the mode and level that it names: the story
+ * NAME (guests/SUITE) is the hypervisor. What comes may be EXIT_OF(code) besides RUNS, FAULT and SHUTDOWN.
+ */
+#define TRAP_IN_GUEST(NAME, INSNS, WHERE, GIVEN, SAYS, ...)                                                 \
+	for (row_begin(x, INSN_LIST(INSNS), (WHERE), __FILE__, __LINE__), x->story = NAME; row_next(x);) {  \
+		GIVEN;                                                                                      \
+		row_given(x);                                                                               \
+		SAYS;                                                                                       \
+		(void)(__VA_ARGS__);                                                                        \
+	}
+
 /* The instruction has no encoding there. */
 #define NOT_ENCODABLE(INSNS, WHERE)                                                                         \
 	row_note(x, INSN_LIST(INSNS), (WHERE), "", false, NULL, __FILE__, __LINE__);
@@ -120,6 +132,12 @@
 #define LACKS(feature) given_needs(x, #feature, false)
 #define PHYSICAL_BITS(most) given_physical_bits(x, (most)) /* of a physical address, at most (CPUID 80000008H) */
 
+/* Of the guest's control structure: SIZE bytes at OFFSET. */
+#define CONTROL(size, offset, value) given_control(x, SETTING_CONTROL, size, offset, (uint64_t)(value))
+#define CONTROL_OR(size, offset, value) given_control(x, SETTING_CONTROL_OR, size, offset, (uint64_t)(value))
+#define CONTROL_CLEAR(size, offset, value)                                                                  \
+	given_control(x, SETTING_CONTROL_CLEAR, size, offset, (uint64_t)(value))
+
 /* How the instruction is written. */
 #define PREFIX(byte)       given_prefix(x, byte)
 #define LOCK               (given_condition(x, "lock"), given_prefix(x, 0xf0))
@@ -158,6 +176,13 @@ enum operand_kind {
 #define FAULT_(name, code, ...) want_fault(x, VECTOR_##name, (uint32_t)(code))
 #define SHUTDOWN        want_kind(x, OUTCOME_SHUTDOWN)
 #define HANG            want_kind(x, OUTCOME_HANG)
+/* An exit of a guest; what it tells besides is undefined where the row does not say it. */
+#define EXIT_OF(code)   want_exit(x, (uint64_t)(code))
+#define INFO1(value)    effect_exit(x, EFFECT_INFO1, (uint64_t)(value), ~0ull)
+#define INFO1_BITS(value, mask) effect_exit(x, EFFECT_INFO1, (uint64_t)(value), (mask))
+#define INFO2(value)    effect_exit(x, EFFECT_INFO2, (uint64_t)(value), ~0ull)
+#define INFO2_BITS(value, mask) effect_exit(x, EFFECT_INFO2, (uint64_t)(value), (mask))
+#define INTINFO(value)  effect_exit(x, EFFECT_INTINFO, (uint64_t)(value), ~0ull)
 #define PAGE_FAULT(code, address) (want_fault(x, VECTOR_PF, (code)), EFFECT(cr2, address))
 #define ACCESS_READ  (x->cpl == 3 ? PF_U : 0)
 #define ACCESS_WRITE (PF_W | ACCESS_READ)
@@ -207,6 +232,7 @@ void story_begin(struct cell *x, const char *name, const char *file, int line);
 bool story_next(struct cell *x);
 void given_parameter(struct cell *x, enum story_parameter parameter, const char *name, const char *word,
 		     uint64_t value);
+void given_control(struct cell *x, enum setting_kind kind, unsigned size, uint32_t offset, uint64_t value);
 void given_event(struct cell *x, enum setting_kind kind, unsigned vector);
 
 void given_bit(struct cell *x, enum state_field field, uint64_t bit, const char *name);
@@ -230,6 +256,7 @@ uint64_t cell_next_ip(struct cell *x);
 void want_kind(struct cell *x, enum outcome_kind kind);
 void want_fault(struct cell *x, unsigned vector, uint32_t error);
 void want_interrupt(struct cell *x, unsigned vector);
+void want_exit(struct cell *x, uint64_t code);
 void want_or(struct cell *x);
 void want_on(struct cell *x, const char *predicate);
 const char *predicate_feature(const char *feature, bool present);
@@ -239,6 +266,7 @@ const char *predicate_both(const char *a, const char *b);
 void effect_field(struct cell *x, enum state_field field, uint64_t value, uint64_t mask);
 void effect_either(struct cell *x, enum state_field field, uint64_t a, uint64_t b);
 void effect_event(struct cell *x, unsigned vector);
+void effect_exit(struct cell *x, unsigned which, uint64_t value, uint64_t mask); /* mask 0: anything */
 void effect_any(struct cell *x, enum state_field field);
 void effect_memory(struct cell *x, uint64_t address, unsigned size, uint64_t value, uint64_t mask);
 void effect_memory_wide(struct cell *x, uint64_t address, unsigned size, uint64_t low, uint64_t high);

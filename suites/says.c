@@ -186,6 +186,28 @@ void effect_event(struct cell *x, unsigned vector)
 	snprintf(effect->value, sizeof(effect->value), "0x%x", vector);
 }
 
+void want_exit(struct cell *x, uint64_t code)
+{
+	want_kind(x, OUTCOME_EXIT);
+	effect_exit(x, EFFECT_CODE, code, ~0ull);
+	effect_exit(x, EFFECT_INFO1, 0, 0);
+	effect_exit(x, EFFECT_INFO2, 0, 0);
+}
+
+void effect_exit(struct cell *x, unsigned which, uint64_t value, uint64_t mask)
+{
+	struct effect *effect = effect_get(x, 0, 0, which);
+
+	effect->any = !mask;
+	if (!mask)
+		strcpy(effect->value, "*");
+	else if (mask == ~0ull)
+		snprintf(effect->value, sizeof(effect->value), "0x%llx", (unsigned long long)value);
+	else
+		snprintf(effect->value, sizeof(effect->value), "0x%llx&0x%llx",
+			 (unsigned long long)(value & mask), (unsigned long long)mask);
+}
+
 /* Hex of @size bytes, 128 bits of them given, zeros above. */
 static void format_wide(char *text, size_t room, unsigned size, uint64_t low, uint64_t high)
 {

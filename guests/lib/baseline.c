@@ -84,7 +84,10 @@ bool baseline_apply(const struct case_spec *spec, struct machine_state *state)
 			break;
 		case SETTING_INTERRUPT:
 		case SETTING_NMI: /* load_events() */
-		case SETTING_PARAMETER: break;
+		case SETTING_PARAMETER:
+		case SETTING_CONTROL: /* the story that runs the guest */
+		case SETTING_CONTROL_OR:
+		case SETTING_CONTROL_CLEAR: break;
 		case SETTING_NEEDS:
 			if (!needs(setting))
 				return false;

@@ -46,11 +46,11 @@
 #define MONITOR_TSS 0x28   /* 32-bit, never used */
 #define MONITOR_CS32 0x38
 
+#ifdef __ASSEMBLER__
+
 #define MSR_EFER 0xc0000080
 #define MSR_FS_BASE 0xc0000100
 #define MSR_GS_BASE 0xc0000101
-
-#ifdef __ASSEMBLER__
 
 /* Offsets of the fields of struct machine_state: STATE_rax and so on. */
 .set state_next, 0
@@ -63,6 +63,7 @@
 #include <stdint.h>
 
 #include "x86/case.h"
+#include "x86/msr.h"
 
 struct table_pointer {
 	uint16_t limit;

@@ -9,17 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MSR_SYSENTER_CS    0x174
-#define MSR_SYSENTER_ESP   0x175
-#define MSR_SYSENTER_EIP   0x176
-#define MSR_PLATFORM_INFO  0xce
-#define MSR_MISC_FEATURES  0x140
-#define MSR_STAR           0xc0000081
-#define MSR_LSTAR          0xc0000082
-#define MSR_CSTAR          0xc0000083
-#define MSR_FMASK          0xc0000084
-#define MSR_KERNEL_GS_BASE 0xc0000102
-#define MSR_TSC_AUX        0xc0000103
+#include "x86/msr.h"
+
+#define MSR_MISC_FEATURES MSR_MISC_FEATURES_ENABLES
 
 /* Filled by machine_probe, from CPUID alone. */
 struct machine {

@@ -40,6 +40,8 @@
 /* A parameter of the row; 0 where it gives none. */
 uint64_t story_given(enum story_parameter parameter);
 
+/* The story reports its whole outcome by itself (report.h), or another part of the library has. */
+void story_reports(void);
 void story_check(const char *name, uint64_t want, uint64_t got);
 /* The same, for the n-th of several alike: NAME with its number behind. */
 void story_check_at(const char *name, unsigned n, uint64_t want, uint64_t got);
@@ -90,6 +92,12 @@ void story_end_interrupts(void);
 unsigned story_try_rdmsr(uint32_t index, uint64_t *value);
 unsigned story_try_wrmsr(uint32_t index, uint64_t value);
 unsigned story_try_read8(uint64_t address, uint8_t *value);
+/*
+ * The same for other instructions: one at @address that faults goes on at story_resume (story_entry.S), which
+ * returns 1 to the caller of the code there. story_fault_vector: of the last one.
+ */
+void story_let_fault(const void *address);
+unsigned story_fault_vector(void);
 /* The error code of the last one. */
 uint64_t story_fault_error(void);
 

@@ -7,6 +7,7 @@ static const char *const kind_names[] = {
 	[OUTCOME_RUNS] = "RUNS",         [OUTCOME_FAULT] = "FAULT",
 	[OUTCOME_VMFAIL] = "VMFAIL",     [OUTCOME_ENTRY_FAILS] = "ENTRY_FAILS",
 	[OUTCOME_SHUTDOWN] = "SHUTDOWN", [OUTCOME_HANG] = "HANG",
+	[OUTCOME_EXIT] = "EXIT",
 	[OUTCOME_NOTSUP] = "NOTSUP",     [OUTCOME_ERROR] = "ERROR",
 };
 #define KINDS (sizeof(kind_names) / sizeof(kind_names[0]))
@@ -63,6 +64,9 @@ static bool is_argument(enum outcome_kind kind, struct span name)
 		return span_equals(name, "vector") || span_equals(name, "error") || span_equals(name, "rf");
 	case OUTCOME_VMFAIL: return span_equals(name, "n");
 	case OUTCOME_ENTRY_FAILS: return span_equals(name, "reason");
+	case OUTCOME_EXIT:
+		return span_equals(name, "code") || span_equals(name, "info1") || span_equals(name, "info2") ||
+		       span_equals(name, "intinfo") || span_equals(name, "nrip");
 	default: return false;
 	}
 }
@@ -73,6 +77,7 @@ static const char *required_argument(enum outcome_kind kind)
 	case OUTCOME_FAULT: return "vector";
 	case OUTCOME_VMFAIL: return "n";
 	case OUTCOME_ENTRY_FAILS: return "reason";
+	case OUTCOME_EXIT: return "code";
 	default: return NULL;
 	}
 }

@@ -38,6 +38,9 @@ enum setting_kind {
 	SETTING_INTERRUPT, /* the local APIC holds external interrupt `value` pending when the case begins */
 	SETTING_NMI,       /* an NMI is pending */
 	SETTING_PARAMETER, /* of a story: parameter `field` (enum story_parameter) is `value` */
+	SETTING_CONTROL, /* of a guest of the case's own: its control structure (a VMCB) holds `value` at `address` */
+	SETTING_CONTROL_OR, /* the same, or-ed into it; `bit`: how many bytes */
+	SETTING_CONTROL_CLEAR,
 	SETTING_NEEDS  /* precondition: CPUID leaf/subleaf/register/bit has this value, else NOTSUP */
 };
 

@@ -19,6 +19,9 @@
  *   FAULT vector=N error=N NAME=VALUE…   error only where a code was pushed; vector in
  *                                 decimal, error in hex with 0x
  *   VMFAIL n=N | ENTRY_FAILS reason=N | SHUTDOWN | HANG
+ *   EXIT code=N info1=N info2=N NAME=VALUE…   the instruction ran in a guest of the case's own and left it for
+ *                                 the hypervisor; as AMD-V names it, EXITCODE and EXITINFO; intinfo=N
+ *                                 (EXITINTINFO) where it is valid, nrip=N where it is not as 15.7.1 has it
  *   NOTSUP PROBE                  a precondition that this machine cannot set up,
  *                                 and the CPUID or MSR probe that says so
  *                                 (cpuid.7.0.ebx[2]=0)
@@ -62,6 +65,7 @@ enum outcome_kind {
 	OUTCOME_ENTRY_FAILS,
 	OUTCOME_SHUTDOWN,
 	OUTCOME_HANG,
+	OUTCOME_EXIT,
 	OUTCOME_NOTSUP,
 	OUTCOME_ERROR
 };

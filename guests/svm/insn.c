@@ -1,0 +1,142 @@
+/*
+ * insn.c: one instruction in a guest, in the mode and at the level of its row, with the intercepts that the row
+ * gives: what comes, and all that has changed, is reported as the library reports its own cases (x86/outcome.h).
+ *
+ * The default intercepts are those of svm_baseline: an exception exits before it is delivered, so that FAULT says
+ * what would have been (APM 2 15.12), and CASE_END's #UD ends the case.
+ */
+#include "lib/baseline.h"
+#include "lib/exchange.h"
+#include "lib/report.h"
+#include "lib/run.h"
+#include "lib/story.h"
+#include "lib/svm_world.h"
+#include "lib/world.h"
+#include "x86/case_layout.h"
+#include "x86/vectors.h"
+
+static const char *const field_names[STATE_COUNT] = {
+#define STATE_FIELD(name) #name,
+#include "x86/machine_state.def"
+#undef STATE_FIELD
+};
+
+static void apply_controls(const struct case_spec *spec)
+{
+	for (unsigned i = 0; i < spec->setting_count; i++) {
+		const struct case_setting *s = &spec->settings[i];
+		uint64_t old;
+
+		if (s->kind != SETTING_CONTROL && s->kind != SETTING_CONTROL_OR && s->kind != SETTING_CONTROL_CLEAR)
+			continue;
+		old = svm_read(s->address, s->bit);
+		svm_write(s->address, s->bit,
+			  s->kind == SETTING_CONTROL      ? s->value
+			  : s->kind == SETTING_CONTROL_OR ? old | s->value
+							  : old & ~s->value);
+	}
+}
+
+/* An intercept of an instruction, an MSR or a port, which nRIP belongs to (15.7.1). */
+static bool is_instruction(uint64_t code)
+{
+	if (code < 0x40) /* CRn and DRn */
+		return true;
+	if (code == SVM_EXIT_TASK_SWITCH || code == SVM_EXIT_FERR_FREEZE || code == SVM_EXIT_SHUTDOWN)
+		return false;
+	return code >= SVM_EXIT_CR0_SEL_WRITE && code < 0xa8;
+}
+
+static bool nrip_is_promised(const struct case_spec *spec, uint64_t code, uint64_t *nrip)
+{
+	uint64_t vector = code - SVM_EXIT_EXCEPTION;
+
+	*nrip = svm_get(VMCB_NRIP);
+	if (!svm_has(SVM_HAS_NRIPS))
+		return true;
+	if (is_instruction(code) || vector == VECTOR_BP || vector == VECTOR_OF || vector == VECTOR_BR)
+		return *nrip == exchange.in.field[STATE_rip] + spec->length;
+	return *nrip == 0;
+}
+
+static bool report_kind(const struct case_spec *spec, uint64_t code)
+{
+	uint64_t vector = code - SVM_EXIT_EXCEPTION, info1 = svm_get(VMCB_EXITINFO1), nrip;
+	uint64_t *out = exchange.out.field;
+	bool moved = out[STATE_rip] != exchange.in.field[STATE_rip];
+
+	if (vector == VECTOR_UD && moved && svm_at_end()) {
+		report_text("RUNS");
+		if (svm_handler_vector() != SVM_VECTOR_NONE)
+			report_field("event", svm_handler_vector());
+		return true;
+	}
+	if (code == SVM_EXIT_SHUTDOWN) {
+		report_text("SHUTDOWN");
+		return false;
+	}
+	if (vector < 32) {
+		report_text("FAULT vector=");
+		report_decimal(vector);
+		if (vector_has_error_code((unsigned)vector) && spec->mode != MODE_REAL)
+			report_field("error", info1);
+		if (vector == VECTOR_PF)
+			out[STATE_cr2] = svm_get(VMCB_EXITINFO2);
+	} else {
+		report_text("EXIT");
+		report_field("code", code);
+		report_field("info1", info1);
+		report_field("info2", svm_get(VMCB_EXITINFO2));
+		if (!nrip_is_promised(spec, code, &nrip))
+			report_field("nrip", nrip);
+	}
+	if (svm_get(VMCB_EXITINTINFO) & SVM_EVENT_VALID)
+		report_field("intinfo", svm_get(VMCB_EXITINTINFO));
+	return false;
+}
+
+static void report_effects(const struct case_spec *spec, bool runs)
+{
+	const uint64_t *in = exchange.in.field;
+	uint64_t *out = exchange.out.field;
+
+	/* Nothing is said of RF in the VMCB (15.7.1). */
+	out[STATE_rflags] = (out[STATE_rflags] & ~(uint64_t)RFLAGS_RF) | (in[STATE_rflags] & RFLAGS_RF);
+	for (unsigned i = 0; i < STATE_COUNT; i++) {
+		uint64_t before = in[i] + (i == STATE_rip && runs ? spec->length : 0);
+
+		if (out[i] != before || baseline_watched(spec, i))
+			report_field(field_names[i], out[i]);
+	}
+	for (unsigned i = 0; i < spec->watch_count; i++) {
+		const struct case_watch *watch = &spec->watch[i];
+
+		if (!watch->size)
+			continue;
+		report_memory(watch->address, (const void *)(uintptr_t)watch->address, watch->size);
+		world_accept(watch->address, watch->size);
+	}
+	world_report_changes(spec->mode, in[STATE_cr0] & out[STATE_cr0] & CR0_PG);
+}
+
+STORY(svm_insn)
+{
+	const struct case_spec *spec = run_current();
+	uint64_t code;
+	bool runs;
+
+	if (!svm_begin())
+		return;
+	story_reports();
+	svm_prepare(spec->mode, spec->cpl);
+	if (baseline_apply(spec, &exchange.in)) {
+		svm_load(spec->mode, spec->cpl);
+		apply_controls(spec);
+		svm_code(spec->bytes, spec->length);
+		code = svm_run();
+		svm_capture();
+		runs = report_kind(spec, code);
+		report_effects(spec, runs);
+	}
+	svm_end();
+}
