@@ -115,6 +115,14 @@ static void reset_port_a(void)
 		__asm__ volatile("hlt");
 }
 
+/* Ports and memory that no PC has: an empty bus reads as ones, and a guest goes on. */
+static void nobody(void)
+{
+	check("empty port", inb(0x1234) == 0xff && inw(0x1234) == 0xffff && inl(0x1234) == 0xffffffff);
+	outb(0x1234, 0);
+	check("empty memory", MMIO(uint32_t, 0xfed40000u) == 0xffffffff);
+}
+
 static void exit_byte(void) { outb(0xf4, 0x15); }
 static void exit_word(void) { outw(0xf4, 0x16); }
 static void exit_long(void) { outl(0xf4, 0x17); }
@@ -130,7 +138,7 @@ static const struct {
 	{"smp", test_smp},         {"acpi", test_acpi},       {"triple-fault", triple_fault},
 	{"8042", reset_8042},      {"cf9", reset_cf9},        {"port92", reset_port_a},
 	{"poweroff", acpi_power_off}, {"exit1", exit_byte},   {"exit2", exit_word},
-	{"exit4", exit_long},
+	{"exit4", exit_long},      {"nobody", nobody},
 };
 
 /* Runs what the next word of the command line names; returns what is behind it. */

@@ -91,7 +91,8 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 	config.vcpus = options->vcpus;
 	config.seed = options->seed;
 	config.slice = options->slice;
-	config.open_bus = options->open_bus;
+	if (options->bus != BUS_DEFAULT)
+		config.open_bus = options->bus == BUS_OPEN;
 	config.peripherals.entropy = options->entropy;
 	config.peripherals.console = options->virtio_console;
 	config.peripherals.seed = options->seed;

@@ -31,7 +31,8 @@ struct run_options {
 	bool entropy, virtio_console;
 	uint64_t max_insns; /* 0: not given */
 	double timeout;     /* seconds; 0: not given */
-	bool json, invert, fail_fast, open_bus, list_breaks, statistics, coverage;
+	bool json, invert, fail_fast, list_breaks, statistics, coverage;
+	enum { BUS_DEFAULT, BUS_OPEN, BUS_STRICT } bus; /* --open-bus, --no-open-bus */
 	bool reboot; /* a reset boots the image again */
 	struct patterns patterns;
 };

@@ -44,7 +44,9 @@ static const char help[] =
 	"  --statistics          at the end, what the engine counted (exits, under kvm), on standard error\n"
 	"  --reboot              a guest that resets the machine boots again, as does a triple fault;\n"
 	"  --no-reboot           either ends the run (default)\n"
-	"  --open-bus            accesses that no device claims read as ones instead of ending the run\n"
+	"  --open-bus            accesses that no device claims read as ones (default for guests without cases,\n"
+	"                        there with a warning for each port and page)\n"
+	"  --no-open-bus         the first of them ends the run (default for guests with cases)\n"
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
 	"  --list-breaks         the names that --break takes\n"
 	"  --coverage            with --json: which of these mattered to each case\n"
@@ -78,6 +80,7 @@ enum {
 	TIMEOUT,
 	STATISTICS,
 	OPEN_BUS,
+	NO_OPEN_BUS,
 	REBOOT,
 	NO_REBOOT,
 	BREAK,
@@ -109,6 +112,7 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"timeout", required_argument, NULL, TIMEOUT},
 				      {"statistics", no_argument, NULL, STATISTICS},
 				      {"open-bus", no_argument, NULL, OPEN_BUS},
+				      {"no-open-bus", no_argument, NULL, NO_OPEN_BUS},
 				      {"reboot", no_argument, NULL, REBOOT},
 				      {"no-reboot", no_argument, NULL, NO_REBOOT},
 				      {"break", required_argument, NULL, BREAK},
@@ -260,7 +264,8 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case MAX_INSNS: return parse_insns(options, value);
 	case TIMEOUT: return parse_timeout(options, value);
 	case STATISTICS: options->statistics = true; return 0;
-	case OPEN_BUS: options->open_bus = true; return 0;
+	case OPEN_BUS: options->bus = BUS_OPEN; return 0;
+	case NO_OPEN_BUS: options->bus = BUS_STRICT; return 0;
 	case REBOOT: options->reboot = true; return 0;
 	case NO_REBOOT: options->reboot = false; return 0;
 	case BREAK: return parse_break(options, value);
@@ -346,7 +351,7 @@ char *run_again(const struct run_options *options)
 		line_format(&line, " --max-insns %" PRIu64, options->max_insns);
 	if (options->timeout > 0)
 		line_format(&line, " --timeout %g", options->timeout);
-	line_text(&line, options->open_bus ? " --open-bus" : "");
+	line_text(&line, options->bus == BUS_OPEN ? " --open-bus" : "");
 	line_text(&line, options->reboot ? " --reboot" : "");
 	line_text(&line, options->invert ? " --invert" : "");
 	line_add(&line, (struct span){"", 1});

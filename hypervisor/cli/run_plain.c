@@ -15,10 +15,15 @@ struct stream {
 	char room[4096];
 };
 
+/* Ports and pages of device memory that a warning is given for; a guest that looks at more is a scan. */
+#define TOLD_MAX 32u
+
 struct plain {
 	struct machine *machine;
 	struct stream serial, console;
 	bool input_over;
+	uint32_t told[TOLD_MAX]; /* ports, and pages of memory with TOLD_PAGE, for which a warning was given */
+	unsigned told_count;
 };
 
 static void flush(struct stream *stream)
@@ -77,6 +82,37 @@ static void on_idle(void *owner)
 		plain->input_over = true;
 	if (got > 0)
 		receive(plain->machine, bytes, (size_t)got);
+}
+
+#define TOLD_PAGE 0x80000000u
+
+/* Whether no warning has been given of this port or page, and one may be. */
+static bool is_news(struct plain *plain, const struct bus_access *access)
+{
+	uint32_t what = access->port ? (uint16_t)access->address : TOLD_PAGE | (uint32_t)(access->address >> 12);
+
+	for (unsigned i = 0; i < plain->told_count; i++)
+		if (plain->told[i] == what)
+			return false;
+	if (plain->told_count == TOLD_MAX)
+		return false;
+	plain->told[plain->told_count++] = what;
+	return true;
+}
+
+/* What a PC leaves to its empty bus; people who bring a guest want to know, but not to stop there. */
+static void on_passed(void *owner, const struct bus_access *access, bool claimed)
+{
+	struct plain *plain = owner;
+	char text[128];
+
+	if (!is_news(plain, access))
+		return;
+	bus_access_text(access, text, sizeof(text));
+	flush(&plain->serial);
+	flush(&plain->console);
+	cli_fail(0, "warning: %s: %s%s", claimed ? "not modelled" : "no device answers", text,
+		 plain->told_count == TOLD_MAX ? " (what follows is not told)" : "");
 }
 
 static int finish(struct plain *plain, const struct machine_end *end)
@@ -145,6 +181,8 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 					.console = on_console,
 					.serial = on_serial,
 					.virtio = on_serial,
+					.open_bus = true,
+					.passed = options->bus == BUS_DEFAULT ? on_passed : NULL,
 					.idle = on_idle};
 	struct machine_limits limits = {.insns = options->max_insns ? options->max_insns : UINT64_MAX,
 					.deadline = UINT64_MAX,

@@ -59,11 +59,18 @@ static const struct bus_range *find(struct bus *bus, const struct bus_access *ac
 
 static uint64_t ones(unsigned size) { return ~0ull >> (64 - 8 * size); }
 
-uint64_t bus_refuse(struct bus *bus, const struct bus_access *access)
+static uint64_t answer_as_open(struct bus *bus, const struct bus_access *access, bool claimed)
 {
 	if (!bus->open_bus && bus->unclaimed)
 		bus->unclaimed(bus->owner, access);
+	if (bus->open_bus && bus->passed)
+		bus->passed(bus->owner, access, claimed);
 	return ones(access->size);
+}
+
+uint64_t bus_refuse(struct bus *bus, const struct bus_access *access)
+{
+	return answer_as_open(bus, access, true);
 }
 
 /* Does one access of at most 8 bytes; as several where the device is narrower. */
@@ -91,7 +98,7 @@ static void perform(struct bus *bus, struct bus_access *access)
 	if (!range || (offset + access->size > range->count && !range->ops->reaches)) {
 		if (!access->write)
 			access->value = ones(access->size);
-		bus_refuse(bus, access);
+		answer_as_open(bus, access, false);
 		return;
 	}
 	if (!range->ops->apart)

@@ -3,7 +3,7 @@
  *
  * A device claims ranges, one call each. An access that nobody claims, or that lies only
  * partly in a range, is told to bus->unclaimed and answers all ones; with
- * bus->open_bus it is not told.
+ * bus->open_bus it is told to bus->passed instead.
  */
 #ifndef TRAPLINE_DEV_BUS_H
 #define TRAPLINE_DEV_BUS_H
@@ -41,6 +41,8 @@ struct bus {
 	void *owner;
 	bool changed; /* set by each access to a device that is not apart; for whoever puts devices back */
 	void (*unclaimed)(void *owner, const struct bus_access *access);
+	/* With open_bus. @claimed: a device answers there, but does not model this. May be NULL. */
+	void (*passed)(void *owner, const struct bus_access *access, bool claimed);
 	void (*traced)(void *trace_owner, const struct bus_access *access); /* each access, when not NULL */
 	void *trace_owner;
 	/* Asked where no claimed range answers: whether one that moves (PCI) does, and which. May be NULL. */

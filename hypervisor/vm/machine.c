@@ -45,13 +45,23 @@ static void unclaimed(void *owner, const struct bus_access *access)
 	snprintf(machine->end.why, sizeof(machine->end.why), "no device answers: %s", text);
 }
 
+static void passed(void *owner, const struct bus_access *access, bool claimed)
+{
+	struct machine *machine = owner;
+
+	if (machine->config.passed)
+		machine->config.passed(machine->config.owner, access, claimed);
+}
+
 static void misused(void *owner, const struct bus_access *access)
 {
 	struct machine *machine = owner;
 	char text[128];
 
 	if (!machine->control.present) {
-		if (!machine->bus.open_bus)
+		if (machine->bus.open_bus)
+			passed(machine, access, false);
+		else
 			unclaimed(machine, access);
 		return;
 	}
@@ -231,6 +241,7 @@ static int attach_devices(struct machine *machine)
 
 	bus->owner = machine;
 	bus->unclaimed = unclaimed;
+	bus->passed = passed;
 	bus->open_bus = machine->config.open_bus;
 	machine->serial.owner = machine;
 	machine->serial.sent = serial_sent;

@@ -69,6 +69,8 @@ struct machine_config {
 	void (*console)(void *owner, uint8_t byte); /* debug console */
 	void (*serial)(void *owner, uint8_t byte);  /* first serial port */
 	void (*virtio)(void *owner, uint8_t byte);  /* virtio console */
+	/* With open_bus, each access that it is for, as of struct bus. May be NULL. */
+	void (*passed)(void *owner, const struct bus_access *access, bool claimed);
 	/* Called now and then while the guest runs; may call serial_receive(). May be NULL. */
 	void (*idle)(void *owner);
 	const volatile sig_atomic_t *signal; /* set by a handler: the run ends soon */

@@ -65,6 +65,21 @@ class Pc(unittest.TestCase):
             with self.subTest(word=word):
                 self.assertEqual(visor(32, word)[1], wanted)
 
+    def test_where_nobody_answers(self):
+        command = [VISOR, "run", "--timeout", "20", "--append", "nobody", image(32)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertEqual(done.stderr.splitlines(),
+                         ["visor: warning: no device answers: in 0x1234 size 1 value 0xff",
+                          "visor: warning: no device answers: read 0xfed40000 size 4 value 0xffffffff"])
+        command.insert(2, "--open-bus")
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        command[2] = "--no-open-bus"
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr),
+                         (3, "visor: no device answers: in 0x1234 size 1 value 0xff\n"))
+
     @unittest.skipUnless(shutil.which(QEMU), f"{QEMU} is not installed")
     def test_as_qemu(self):
         for bits in (32, 64):
