@@ -26,7 +26,7 @@ static const uint8_t *find_rsdp(void)
 	return NULL;
 }
 
-static const uint8_t *find_table(const char *signature)
+const uint8_t *acpi_table(const char *signature)
 {
 	const uint8_t *rsdp = find_rsdp(), *rsdt = rsdp ? at(get(rsdp + 16, 4)) : NULL;
 
@@ -62,7 +62,7 @@ static void walk_madt(const uint8_t *madt)
 
 void test_acpi(void)
 {
-	const uint8_t *fadt = find_table("FACP"), *madt = find_table("APIC"), *hpet = find_table("HPET");
+	const uint8_t *fadt = acpi_table("FACP"), *madt = acpi_table("APIC"), *hpet = acpi_table("HPET");
 	const uint8_t *dsdt;
 
 	check("ACPI: RSDP", find_rsdp() != NULL);
@@ -88,13 +88,16 @@ void test_acpi(void)
 	check("ACPI: enabled", true);
 }
 
-/* \_S5's first element, by its bytes: NameOp, name, PackageOp, length, count, then an integer of one byte. */
-static unsigned soft_off_type(const uint8_t *dsdt)
+/* The first element of \_S3 or \_S5, by its bytes: NameOp, name, PackageOp, length, count, then an integer of one
+ * byte. */
+unsigned acpi_sleep_type(const char *name)
 {
+	const uint8_t *fadt = acpi_table("FACP"), *dsdt = at(get(fadt + 40, 4));
+
 	for (uint32_t i = 36; i + 8 < get(dsdt + 4, 4); i++) {
 		const uint8_t *package = dsdt + i + 4;
 
-		if (!same(dsdt + i, "_S5_", 4) || package[0] != 0x12)
+		if (!same(dsdt + i, name, 4) || package[0] != 0x12)
 			continue;
 		package += 2 + (package[1] >> 6) + 1; /* length, count */
 		return package[0] == 0x0a ? package[1] : package[0];
@@ -104,14 +107,14 @@ static unsigned soft_off_type(const uint8_t *dsdt)
 
 void acpi_power_off(void)
 {
-	const uint8_t *fadt = find_table("FACP");
+	const uint8_t *fadt = acpi_table("FACP");
 
 	if (!fadt) {
 		check("FADT", false);
 		return;
 	}
 	print("switching off\n");
-	outw(get(fadt + 64, 4), 0x2000 | soft_off_type(at(get(fadt + 40, 4))) << 10);
+	outw(get(fadt + 64, 4), 0x2000 | acpi_sleep_type("_S5_") << 10);
 	for (;;)
 		__asm__ volatile("hlt");
 }

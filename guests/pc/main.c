@@ -139,6 +139,7 @@ static const struct {
 	{"8042", reset_8042},      {"cf9", reset_cf9},        {"port92", reset_port_a},
 	{"poweroff", acpi_power_off}, {"exit1", exit_byte},   {"exit2", exit_word},
 	{"exit4", exit_long},      {"nobody", nobody},
+	{"sleep", acpi_sleep},
 };
 
 /* Runs what the next word of the command line names; returns what is behind it. */

@@ -114,5 +114,9 @@ void test_hpet(void);
 void test_smp(void);
 void test_acpi(void);
 void acpi_power_off(void);
+void acpi_sleep(void);
+/* An ACPI table whose checksum is right, or NULL; SLP_TYP of a sleep state ("_S3_"). */
+const uint8_t *acpi_table(const char *signature);
+unsigned acpi_sleep_type(const char *name);
 
 #endif

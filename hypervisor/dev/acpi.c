@@ -91,7 +91,7 @@ static void end(struct acpi *acpi, size_t at)
 		(struct acpi_sum){.offset = (uint16_t)at, .size = (uint16_t)(acpi->size - at)};
 }
 
-/* Firmware control structure: no waking vector, and a global lock that nobody but the guest takes. */
+/* Firmware control structure: no waking vector yet, and a global lock that nobody but the guest takes. */
 static size_t make_facs(struct acpi *acpi)
 {
 	size_t at;
@@ -124,7 +124,6 @@ enum { ACCESS_BYTE = 1, ACCESS_WORD, ACCESS_DWORD };
 #define FADT_PROC_C1         (1u << 2)
 #define FADT_NO_POWER_BUTTON (1u << 4) /* as fixed hardware */
 #define FADT_NO_SLEEP_BUTTON (1u << 5)
-#define FADT_NO_FIXED_RTC    (1u << 6)
 #define FADT_RESET_REGISTER  (1u << 10)
 #define FADT_HEADLESS        (1u << 12)
 #define BOOT_LEGACY_DEVICES  0x1u
@@ -166,8 +165,7 @@ static void put_fadt_blocks(struct acpi *acpi)
 	put(acpi, BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA, 2);
 	put(acpi, 0, 1);
 	put(acpi,
-	    FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON | FADT_NO_FIXED_RTC |
-		    FADT_RESET_REGISTER | FADT_HEADLESS,
+	    FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON | FADT_RESET_REGISTER | FADT_HEADLESS,
 	    4);
 }
 
@@ -400,14 +398,14 @@ static void describe_pci(struct aml *aml, const struct acpi_config *config)
 	aml_close(aml, bridge);
 }
 
-static void describe_soft_off(struct aml *aml)
+static void describe_sleep(struct aml *aml, const char *name, unsigned type)
 {
 	aml_mark package;
 
-	aml_name(aml, "\\_S5");
+	aml_name(aml, name);
 	package = aml_open_package(aml, 4);
-	aml_integer(aml, ACPI_SLEEP_OFF); /* SLP_TYP for PM1a and PM1b */
-	aml_integer(aml, ACPI_SLEEP_OFF);
+	aml_integer(aml, type); /* SLP_TYP for PM1a and PM1b */
+	aml_integer(aml, type);
 	aml_integer(aml, 0);
 	aml_integer(aml, 0);
 	aml_close(aml, package);
@@ -427,7 +425,8 @@ static size_t make_dsdt(struct acpi *acpi, const struct acpi_config *config, boo
 	if (config->hpet)
 		describe_hpet(&aml);
 	aml_close(&aml, scope);
-	describe_soft_off(&aml);
+	describe_sleep(&aml, "\\_S3", ACPI_SLEEP_S3);
+	describe_sleep(&aml, "\\_S5", ACPI_SLEEP_OFF);
 	acpi->size += aml.size;
 	*full = aml.full;
 	end(acpi, at);
@@ -522,7 +521,7 @@ bool acpi_make(struct acpi *acpi, const struct acpi_config *config)
 	bool full;
 
 	memset(acpi, 0, sizeof(*acpi));
-	facs = make_facs(acpi);
+	facs = acpi->facs = make_facs(acpi);
 	dsdt = make_dsdt(acpi, config, &full);
 	table[tables++] = make_fadt(acpi, facs, dsdt);
 	table[tables++] = make_madt(acpi, config);
@@ -534,6 +533,10 @@ bool acpi_make(struct acpi *acpi, const struct acpi_config *config)
 	make_loader(acpi);
 	return !full && acpi->size < sizeof(acpi->tables);
 }
+
+#define FACS_WAKING_VECTOR 12u
+
+size_t acpi_waking_vector(const struct acpi *acpi) { return RSDP_ROOM + acpi->facs + FACS_WAKING_VECTOR; }
 
 size_t acpi_size(const struct acpi *acpi) { return RSDP_ROOM + acpi->size; }
 

@@ -34,6 +34,7 @@ struct acpi_config {
 struct acpi {
 	uint8_t tables[ACPI_SIZE_MAX];
 	size_t size;
+	size_t facs; /* its offset */
 	uint8_t rsdp[ACPI_RSDP_SIZE];
 	uint8_t loader[ACPI_COMMANDS][128];
 	unsigned commands;
@@ -55,6 +56,8 @@ struct acpi {
 bool acpi_make(struct acpi *acpi, const struct acpi_config *config);
 /* Bytes that acpi_place() writes. */
 size_t acpi_size(const struct acpi *acpi);
+/* Where the FACS has its waking vector, in bytes from where acpi_place() begins. */
+size_t acpi_waking_vector(const struct acpi *acpi);
 /* The tables for physical address @base, a multiple of 64: the RSDP comes first. */
 void acpi_place(const struct acpi *acpi, uint64_t base, uint8_t *to);
 

@@ -75,16 +75,33 @@ unsigned pci_function_capability(struct pci_function *function, uint8_t id, unsi
 	return offset;
 }
 
-int pci_add(struct pci *pci, struct pci_function *function)
+static int add(struct pci *pci, struct pci_function *function, unsigned slot, unsigned number)
 {
 	if (pci->functions == PCI_FUNCTIONS_MAX)
 		return -ENOSPC;
-	function->slot = (uint8_t)pci->functions;
+	function->slot = (uint8_t)slot;
+	function->number = (uint8_t)number;
 	function->pci = pci;
-	if (function->config[PCI_INTERRUPT_PIN])
-		function->config[PCI_INTERRUPT_LINE] = (uint8_t)PCI_IRQ(function->slot, 0);
 	pci->function[pci->functions++] = function;
 	return 0;
+}
+
+int pci_add(struct pci *pci, struct pci_function *function)
+{
+	int error = add(pci, function, pci->slots, 0);
+
+	if (error)
+		return error;
+	pci->slots++;
+	if (function->config[PCI_INTERRUPT_PIN])
+		function->config[PCI_INTERRUPT_LINE] = (uint8_t)PCI_IRQ(function->slot, 0);
+	return 0;
+}
+
+int pci_add_beside(struct pci *pci, struct pci_function *function, struct pci_function *first, unsigned number)
+{
+	first->config[PCI_HEADER_TYPE] |= PCI_HEADER_MULTIFUNCTION;
+	return add(pci, function, first->slot, number);
 }
 
 void pci_function_reset(struct pci_function *function)
@@ -141,7 +158,10 @@ static struct pci_function *addressed(const struct pci *pci)
 
 	if (!(pci->address & ADDRESS_ENABLE) || (pci->address >> 16 & 0xff) != 0)
 		return NULL;
-	return slot < pci->functions && number == 0 ? pci->function[slot] : NULL;
+	for (unsigned i = 0; i < pci->functions; i++)
+		if (pci->function[i]->slot == slot && pci->function[i]->number == number)
+			return pci->function[i];
+	return NULL;
 }
 
 static uint64_t data_read(void *device, uint64_t offset, unsigned size)
@@ -228,6 +248,8 @@ static bool decode(void *owner, const struct bus_access *access, struct bus_rang
 	for (unsigned i = 0; i < pci->functions; i++) {
 		const struct pci_function *function = pci->function[i];
 
+		if (function->decode && function->decode(function->owner, access, range))
+			return true;
 		if (!(pci_config16(function, PCI_COMMAND) & enable))
 			continue;
 		for (unsigned j = 0; j < PCI_BARS; j++)

@@ -41,6 +41,7 @@ enum {
 	PCI_INTERRUPT_LINE = 0x3c,
 	PCI_INTERRUPT_PIN = 0x3d,
 };
+#define PCI_HEADER_MULTIFUNCTION 0x80u
 #define PCI_COMMAND_IO           0x0001u
 #define PCI_COMMAND_MEMORY       0x0002u
 #define PCI_COMMAND_MASTER       0x0004u
@@ -69,6 +70,8 @@ struct pci_function {
 	uint8_t capability_end; /* where the next capability goes; 0: there is none yet */
 	uint8_t slot, number;   /* device and function */
 	void *owner;
+	/* Asked for accesses that no base address register takes: ranges that other registers place. May be NULL. */
+	bool (*decode)(void *owner, const struct bus_access *access, struct bus_range *range);
 	/* A configuration access, before a read and behind a write; may be NULL. */
 	void (*config_read)(void *owner, unsigned offset, unsigned size);
 	void (*config_written)(void *owner, unsigned offset, unsigned size);
@@ -85,7 +88,7 @@ struct pci {
 	uint8_t count[24]; /* state: functions that assert each interrupt */
 
 	struct pci_function *function[PCI_FUNCTIONS_MAX];
-	unsigned functions;
+	unsigned functions, slots;
 	struct pci_function host_bridge, isa_bridge;
 	void *owner;
 	void (*reset_asked)(void *owner);
@@ -113,6 +116,8 @@ void pci_function_bar(struct pci_function *function, unsigned index, uint32_t si
 unsigned pci_function_capability(struct pci_function *function, uint8_t id, unsigned size);
 /* Takes the next free slot. 0, -ENOSPC. */
 int pci_add(struct pci *pci, struct pci_function *function);
+/* Becomes function @number of the slot that @first, its function 0, has. 0, -ENOSPC. */
+int pci_add_beside(struct pci *pci, struct pci_function *function, struct pci_function *first, unsigned number);
 /* What RESET does to the registers that the guest can write. */
 void pci_function_reset(struct pci_function *function);
 

@@ -459,6 +459,8 @@ int rtc_attach(struct rtc *rtc, struct bus *bus)
 	return bus_claim_ports(bus, RTC_PORT, 2, &rtc_ops, rtc);
 }
 
+void rtc_set(struct rtc *rtc, unsigned at, uint8_t value) { rtc->cmos[at] = value; }
+
 bool rtc_nmi_masked(const struct rtc *rtc) { return rtc->index & INDEX_NMI; }
 
 /* ---- life ---- */

@@ -22,6 +22,7 @@
 #define RTC_CMOS     128u
 #define RTC_CENTURY  0x32 /* where the century is: what FADT.CENTURY says */
 #define RTC_SHUTDOWN 0x0f /* shutdown status byte */
+#define RTC_SHUTDOWN_S3 0xfe /* in it, as SeaBIOS knows it: the machine comes out of S3 */
 
 /* The start date unless the user sets another: 2026-01-01 00:00:00 UTC, in seconds since 1970. */
 #define RTC_START_DEFAULT 1767225600
@@ -57,6 +58,8 @@ struct rtc_config {
 bool rtc_init(struct rtc *rtc, const struct rtc_config *config, struct clock *clock);
 /* The RESET pin: interrupts are disabled and their flags clear; time and memory stay. */
 void rtc_reset(struct rtc *rtc);
+/* A byte of CMOS memory behind the clock's registers. */
+void rtc_set(struct rtc *rtc, unsigned at, uint8_t value);
 /* Bit 7 of port 0x70: NMIs do not reach the processor. */
 bool rtc_nmi_masked(const struct rtc *rtc);
 /* As bus_claim_ports(). */

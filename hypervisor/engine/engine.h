@@ -127,6 +127,8 @@ struct engine_ops {
 	void (*msi)(struct engine *engine, uint64_t address, uint32_t data);
 	/* A pulse on the NMI pin of the vCPU, LINT1: where the local APIC masks that, nothing. */
 	void (*nmi)(struct engine *engine, unsigned vcpu);
+	/* The SMI pin of the vCPU. */
+	void (*smi)(struct engine *engine, unsigned vcpu);
 
 	/*
 	 * What the engine has beyond memory and struct vcpu_state, with its table: NULL past the last. 0 is

@@ -313,6 +313,7 @@ const struct engine_ops engine_kvm = {
 	.rip = kvm_rip,
 	.reset = kvm_reset,
 	.nmi = kvm_nmi,
+	.smi = kvm_smi,
 	.firmware = kvm_firmware,
 	.interrupt_input = kvm_interrupt_input,
 	.msi = kvm_msi,

@@ -52,6 +52,9 @@ struct kvm_vcpu {
 	/* What others have sent, until its own thread takes it: only that may call for its descriptor. */
 	bool init_pending, nmi_pending, smi_pending, sipi_pending;
 	uint8_t sipi_vector;
+	/* An interrupt that the kernel was given and has not delivered: as of kvm_chips_fetch(), for kvm_chips_store(). */
+	bool injected;
+	uint8_t injected_vector;
 	bool unfinished; /* its last exit was an access that the device has yet to finish */
 
 	pthread_t thread;
@@ -85,6 +88,7 @@ struct kvm_engine {
 	struct engine engine;
 	struct engine_bus bus;
 	struct chips chips;
+	bool latched; /* some vCPU had latches set when kvm_chips_fetch() was called */
 	struct clock *clock, own_clock;
 	struct kvm_time time;
 	pthread_mutex_t lock;
@@ -196,6 +200,7 @@ void kvm_firmware(struct engine *engine, uint16_t level);
 void kvm_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
 void kvm_msi(struct engine *engine, uint64_t address, uint32_t data);
 void kvm_nmi(struct engine *engine, unsigned vcpu);
+void kvm_smi(struct engine *engine, unsigned vcpu);
 void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table);
 int kvm_chips_fetch(struct engine *engine);
 int kvm_chips_store(struct engine *engine);

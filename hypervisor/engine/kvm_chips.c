@@ -6,6 +6,7 @@
  */
 #include "engine/kvm.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
@@ -304,6 +305,8 @@ void kvm_msi(struct engine *engine, uint64_t address, uint32_t data)
 
 void kvm_nmi(struct engine *engine, unsigned vcpu) { lapic_nmi_pin(lapic_of(&kvm_of(engine)->vcpu[vcpu])); }
 
+void kvm_smi(struct engine *engine, unsigned vcpu) { smi(&kvm_of(engine)->vcpu[vcpu]); }
+
 void kvm_chips_reset(struct kvm_engine *kvm)
 {
 	chips_reset(&kvm->chips);
@@ -313,6 +316,16 @@ void kvm_chips_reset(struct kvm_engine *kvm)
 	}
 }
 
+/* What struct vcpu_state has no field for. */
+static const struct state_field latch_fields[] = {
+	STATE(struct kvm_vcpu, init_pending), STATE(struct kvm_vcpu, nmi_pending),
+	STATE(struct kvm_vcpu, smi_pending),  STATE(struct kvm_vcpu, sipi_pending),
+	STATE(struct kvm_vcpu, sipi_vector),  STATE(struct kvm_vcpu, injected),
+	STATE(struct kvm_vcpu, injected_vector),
+};
+static STATE_TABLE(latch_state, "vcpu", 1, latch_fields);
+
+/* The time, each vCPU's latches, and the chips. */
 void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
@@ -321,27 +334,72 @@ void *kvm_chip(struct engine *engine, unsigned index, const struct state_table *
 		*table = &time_state;
 		return &kvm->time;
 	}
-	return chips_at(&kvm->chips, index - 1, table);
+	if (index <= kvm->count) {
+		*table = &latch_state;
+		return &kvm->vcpu[index - 1];
+	}
+	return chips_at(&kvm->chips, index - 1 - kvm->count, table);
 }
 
+static void fetch_injected(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events = {0};
+
+	vcpu->injected = ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 && events.interrupt.injected &&
+			 !events.interrupt.soft;
+	vcpu->injected_vector = vcpu->injected ? events.interrupt.nr : 0;
+}
+
+/* kvm_vcpu_load() has left the kernel without one. */
+static int store_injected(const struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events = {0};
+
+	if (!vcpu->injected)
+		return 0;
+	if (ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events))
+		return -EINVAL;
+	events.interrupt.injected = 1;
+	events.interrupt.nr = vcpu->injected_vector;
+	return ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) ? -EINVAL : 0;
+}
+
+static bool has_latches(const struct kvm_vcpu *vcpu)
+{
+	return vcpu->init_pending || vcpu->nmi_pending || vcpu->smi_pending || vcpu->sipi_pending ||
+	       vcpu->injected;
+}
+
+/* Latches that are set now must be set again by every load that brings this state back. */
 int kvm_chips_fetch(struct engine *engine)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
 
 	kvm->time.ns = now(kvm);
-	kvm->chips.changed = false;
+	kvm->chips.changed = kvm->latched = false;
+	for (unsigned i = 0; i < kvm->count; i++) {
+		fetch_injected(&kvm->vcpu[i]);
+		kvm->latched |= has_latches(&kvm->vcpu[i]);
+	}
 	return 0;
 }
 
 int kvm_chips_store(struct engine *engine)
 {
-	kvm_of(engine)->chips.changed = false;
-	return 0;
+	struct kvm_engine *kvm = kvm_of(engine);
+	int error = 0;
+
+	kvm->chips.changed = false;
+	for (unsigned i = 0; i < kvm->count && !error; i++)
+		error = store_injected(&kvm->vcpu[i]);
+	return error;
 }
 
 bool kvm_chips_changed(const struct engine *engine)
 {
-	return ((const struct kvm_engine *)engine)->chips.changed;
+	const struct kvm_engine *kvm = (const struct kvm_engine *)engine;
+
+	return kvm->chips.changed || kvm->latched;
 }
 
 /* What struct vcpu_state has of a local APIC, as it is loaded into the vCPU. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -635,6 +636,36 @@ static void two_vcpus(void **state)
 	machine_free(machine);
 }
 
+/* An interrupt that its local APIC has handed over, and the kernel not delivered, is in service: nobody else has it. */
+static void interrupts_under_way(void **state)
+{
+	struct test_output output = {0};
+	struct kvm_vcpu_events events = {0};
+	struct vcpu_state saved;
+	struct snapshot snapshot;
+	struct machine *machine;
+	const struct kvm_vcpu *vcpu;
+
+	NEEDS_DEVICE;
+	machine = boot(&output, spins, spins_end);
+	vcpu = kvm_vcpu_of(machine->vcpu);
+	assert_int_equal(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events), 0);
+	events.interrupt.injected = 1;
+	events.interrupt.nr = 0x42;
+	assert_int_equal(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events), 0);
+	assert_int_equal(snapshot_take(&snapshot, machine), 0);
+	kvm_vcpu_save(machine->vcpu, &saved);
+	assert_int_equal(kvm_vcpu_load(machine->vcpu, &saved), 0);
+	assert_int_equal(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events), 0);
+	assert_int_equal(events.interrupt.injected, 0);
+	assert_int_equal(snapshot_restore(&snapshot, machine), 0);
+	assert_int_equal(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events), 0);
+	assert_int_equal(events.interrupt.injected, 1);
+	assert_int_equal(events.interrupt.nr, 0x42);
+	snapshot_free(&snapshot);
+	machine_free(machine);
+}
+
 /* A wake-up that is lost leaves all of them asleep; the end comes from any of their threads. */
 static void wakes_are_not_lost(void **state)
 {
@@ -676,6 +707,7 @@ int main(void)
 		cmocka_unit_test(steps),
 		cmocka_unit_test(sample_of_the_suite),
 		cmocka_unit_test(two_vcpus),
+		cmocka_unit_test(interrupts_under_way),
 		cmocka_unit_test(wakes_are_not_lost),
 	};
 

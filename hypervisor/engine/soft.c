@@ -282,6 +282,7 @@ const struct engine_ops engine_soft = {
 	.interrupt_input = soft_interrupt_input,
 	.msi = soft_msi,
 	.nmi = soft_nmi,
+	.smi = soft_smi,
 	.chip = soft_chip,
 	.chips_fetch = soft_chips_fetch,
 	.chips_store = soft_chips_store,

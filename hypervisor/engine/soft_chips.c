@@ -213,6 +213,12 @@ void soft_msi(struct engine *engine, uint64_t address, uint32_t data)
 
 void soft_nmi(struct engine *engine, unsigned vcpu) { lapic_nmi_pin(lapic_of(&soft_of(engine)->vcpu[vcpu])); }
 
+void soft_smi(struct engine *engine, unsigned vcpu)
+{
+	soft_of(engine)->chips.changed = true;
+	smi(&soft_of(engine)->vcpu[vcpu]);
+}
+
 /* ---- state ---- */
 
 /* What struct vcpu_state has no field for. vcpu_load() makes it as if none of this were under way. */

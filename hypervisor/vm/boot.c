@@ -281,7 +281,6 @@ static int boot_rom(struct loader *loader)
 /* What a guest finds without firmware that would have put it there. Before the image, whose own memory it is. */
 static int place_platform(struct loader *loader)
 {
-	const struct engine_ops *ops = loader->machine->engine->ops;
 	const struct boot_options *options = loader->options;
 	const struct platform_boot boot = {.kernel = loader->image->data,
 					   .kernel_size = loader->image->size,
@@ -291,9 +290,7 @@ static int place_platform(struct loader *loader)
 
 	platform_place_tables(&loader->machine->platform);
 	boot_place_firmware(loader->machine);
-	/* The lines that PCI_IRQ() names and the SCI. */
-	if (ops->firmware)
-		ops->firmware(loader->machine->engine, 1u << 9 | 1u << 10 | 1u << 11);
+	machine_firmware(loader->machine);
 	return platform_describe_boot(&loader->machine->platform, &boot);
 }
 

@@ -83,6 +83,29 @@ static void reset_asked(void *owner) { end_with(owner, MACHINE_RESET, 0); }
 
 static void power_off(void *owner) { end_with(owner, MACHINE_POWER_OFF, 0); }
 
+static void sleep_asked(void *owner)
+{
+	struct machine *machine = owner;
+
+	machine->sleeps = true;
+	machine->engine->ops->request_stop(machine->engine);
+}
+
+static void wake_asked(void *owner)
+{
+	struct machine *machine = owner;
+
+	machine->wakes = true;
+	machine->engine->ops->request_stop(machine->engine);
+}
+
+static void smi_asked(void *owner)
+{
+	struct machine *machine = owner;
+
+	machine->engine->ops->smi(machine->engine, 0);
+}
+
 /* Counts a byte of output. False: it is one too many. */
 static bool may_print(struct machine *machine)
 {
@@ -186,10 +209,14 @@ static int attach_platform(struct machine *machine)
 					       .vcpus = machine->config.vcpus ? machine->config.vcpus : 1,
 					       .hpet = !machine->config.no_hpet,
 					       .rtc_start = machine->config.rtc_start,
+					       .pci = &machine->pci,
 					       .owner = machine,
 					       .interrupt = line_changed,
 					       .reset_asked = reset_asked,
-					       .power_off = power_off};
+					       .power_off = power_off,
+					       .sleep = sleep_asked,
+					       .wake = wake_asked,
+					       .smi = smi_asked};
 
 	return platform_attach(&machine->platform, &config, &dma, &machine->clock, &machine->bus);
 }
@@ -399,6 +426,62 @@ int machine_add_rom(struct machine *machine, const uint8_t *data, size_t size)
 						true);
 }
 
+void machine_firmware(struct machine *machine)
+{
+	platform_firmware(&machine->platform);
+	/* The lines that PCI_IRQ() names and the SCI. */
+	if (machine->engine->ops->firmware)
+		machine->engine->ops->firmware(machine->engine, 1u << 9 | 1u << 10 | 1u << 11);
+}
+
+/* ---- S3: memory stays, and the processors lose what they had ---- */
+
+/* Nothing starts them but a SIPI, which nobody sends. */
+static void fall_asleep(struct machine *machine)
+{
+	const struct engine_ops *ops = machine->engine->ops;
+
+	for (unsigned i = 0; i < machine->vcpu_count; i++) {
+		struct vcpu_state state;
+
+		ops->vcpu_save(machine->vcpus[i], &state);
+		state.activity = ACTIVITY_WAIT_FOR_SIPI;
+		ops->vcpu_load(machine->vcpus[i], &state);
+	}
+}
+
+/* Firmware would go on in real mode at the vector in the FACS; where there is one, it finds CMOS saying so. */
+static void wake_up(struct machine *machine)
+{
+	const struct engine_ops *ops = machine->engine->ops;
+	uint32_t vector = machine->rom ? 0 : platform_waking_vector(&machine->platform);
+	struct vcpu_state state;
+
+	machine_reset(machine);
+	platform_woken(&machine->platform);
+	if (machine->rom)
+		return;
+	if (vector == 0) {
+		reset_asked(machine);
+		return;
+	}
+	machine_firmware(machine);
+	ops->vcpu_save(machine->vcpu, &state);
+	state.segment[CS].selector = (uint16_t)(vector >> 4);
+	state.segment[CS].base = vector & 0xffff0;
+	state.rip = vector & 0xf;
+	ops->vcpu_load(machine->vcpu, &state);
+}
+
+static void sleep_or_wake(struct machine *machine)
+{
+	if (machine->sleeps)
+		fall_asleep(machine);
+	if (machine->wakes)
+		wake_up(machine);
+	machine->sleeps = machine->wakes = false;
+}
+
 /* ---- running ---- */
 
 /* What the engine's exit means. Returns false where the run goes on. */
@@ -429,7 +512,7 @@ const struct machine_end *machine_run(struct machine *machine, const struct mach
 	const struct engine_ops *ops = machine->engine->ops;
 	uint64_t began = ops->retired(machine->engine);
 
-	machine->ended = false;
+	machine->ended = machine->sleeps = machine->wakes = false;
 	machine->printed = 0;
 	machine->output_limit = limits->output;
 	for (;;) {
@@ -439,6 +522,7 @@ const struct machine_end *machine_run(struct machine *machine, const struct mach
 
 		if (exit_ends(machine, ops->run(machine->engine, slice), slice == left))
 			return &machine->end;
+		sleep_or_wake(machine);
 		if (machine->config.idle)
 			machine->config.idle(machine->config.owner);
 		if (machine->config.signal && *machine->config.signal) {

@@ -96,6 +96,7 @@ struct machine {
 	uint64_t printed; /* bytes since machine_run() began */
 	uint64_t output_limit;
 	bool ended; /* a device has set end */
+	bool sleeps, wakes; /* S3 begins, ends: once the engine has stopped */
 	struct machine_end end;
 };
 
@@ -106,6 +107,9 @@ void machine_free(struct machine *machine);
 /* RESET: processors, chips and devices are as after machine_new(); memory, disks, time and the levels of lines that
  * devices drive stay. Booting an image again is the caller's. */
 void machine_reset(struct machine *machine);
+
+/* What a PC's firmware does to devices and chips before it starts a kernel. */
+void machine_firmware(struct machine *machine);
 
 /* Runs until something ends it; machine->end says what, and is returned. */
 const struct machine_end *machine_run(struct machine *machine, const struct machine_limits *limits);

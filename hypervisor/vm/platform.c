@@ -24,7 +24,10 @@ static void pit_line(void *owner, bool level)
 
 static void rtc_line(void *owner, bool raised)
 {
-	interrupt_lines_set(&((struct platform *)owner)->lines, LINE_RTC, 8, raised);
+	struct platform *platform = owner;
+
+	interrupt_lines_set(&platform->lines, LINE_RTC, 8, raised);
+	acpi_pm_rtc(&platform->pm, raised);
 }
 
 static void hpet_line(void *owner, unsigned input, bool raised)
@@ -71,6 +74,27 @@ static void power_off(void *owner)
 	platform->config.power_off(platform->config.owner);
 }
 
+static void sleep(void *owner)
+{
+	struct platform *platform = owner;
+
+	platform->config.sleep(platform->config.owner);
+}
+
+static void wake(void *owner)
+{
+	struct platform *platform = owner;
+
+	platform->config.wake(platform->config.owner);
+}
+
+static void smi(void *owner)
+{
+	struct platform *platform = owner;
+
+	platform->config.smi(platform->config.owner);
+}
+
 /* ---- what firmware is told ---- */
 
 static unsigned pci_irq(unsigned slot, unsigned pin) { return PCI_IRQ(slot, pin); }
@@ -114,6 +138,24 @@ static int make_fw_cfg(struct platform *platform)
 		error = fw_cfg_add_file(fw_cfg, "etc/table-loader", acpi->loader,
 					acpi->commands * sizeof(acpi->loader[0]));
 	return error ? error : fw_cfg_add_file(fw_cfg, "etc/e820", platform->e820, make_e820(platform));
+}
+
+void platform_firmware(struct platform *platform) { acpi_pm_firmware(&platform->pm); }
+
+/* FACS (ACPI 5.2.10): where real mode goes on. */
+uint32_t platform_waking_vector(const struct platform *platform)
+{
+	const uint8_t *vector = platform->dma.read(platform->dma.owner, ACPI_BASE + acpi_waking_vector(&platform->acpi), 4);
+	uint32_t value;
+
+	memcpy(&value, vector, 4);
+	return value;
+}
+
+void platform_woken(struct platform *platform)
+{
+	rtc_set(&platform->rtc, RTC_SHUTDOWN, RTC_SHUTDOWN_S3);
+	acpi_pm_woken(&platform->pm);
 }
 
 void platform_place_tables(struct platform *platform)
@@ -204,6 +246,9 @@ static void set_owners(struct platform *p)
 	p->hpet.legacy = hpet_legacy;
 	p->pm.interrupt = sci_line;
 	p->pm.power_off = power_off;
+	p->pm.sleep = sleep;
+	p->pm.wake = wake;
+	p->pm.smi = smi;
 	p->i8042.interrupt = keyboard_line;
 	p->i8042.reset_asked = reset_asked;
 	p->testdev.interrupt = test_line;
@@ -230,7 +275,7 @@ static int claim(struct platform *platform, struct bus *bus)
 	if (!error)
 		error = rtc_attach(&platform->rtc, bus);
 	if (!error)
-		error = acpi_pm_attach(&platform->pm, bus);
+		error = acpi_pm_attach(&platform->pm, platform->config.pci, bus);
 	if (!error && platform->config.hpet)
 		error = hpet_attach(&platform->hpet, bus);
 	if (!error)

@@ -23,10 +23,14 @@ struct platform_config {
 	unsigned vcpus;
 	bool hpet;
 	int64_t rtc_start; /* seconds since 1970 */
+	struct pci *pci;
 	void *owner;
 	void (*interrupt)(void *owner, unsigned gsi, bool raised);
 	void (*reset_asked)(void *owner);
 	void (*power_off)(void *owner);
+	void (*sleep)(void *owner); /* no vCPU may run until wake() */
+	void (*wake)(void *owner);
+	void (*smi)(void *owner);
 };
 
 struct platform {
@@ -58,6 +62,13 @@ void platform_reset(struct platform *platform);
 /* How many devices have state, and each with its table. */
 unsigned platform_devices(const struct platform *platform);
 void *platform_device(struct platform *platform, unsigned index, const struct state_table **table);
+
+/* What firmware does to the devices before it starts a kernel. */
+void platform_firmware(struct platform *platform);
+/* The real mode address at which a kernel without firmware below it wants to come out of S3; 0: it has said none. */
+uint32_t platform_waking_vector(const struct platform *platform);
+/* Behind the RESET that ends S3: CMOS and ACPI say that it did. */
+void platform_woken(struct platform *platform);
 
 /* Puts the ACPI tables where a guest without firmware looks for them: at ACPI_BASE, the RSDP first. */
 void platform_place_tables(struct platform *platform);

@@ -8,7 +8,7 @@ VISOR = os.path.join(os.environ.get("B", "build/release"), "visor")
 QEMU = "qemu-system-x86_64"
 TESTS = "boot devices pic ioapic lapic hpet rtc smp acpi"
 # Words of the command line, and the exit status that the PC's contract gives.
-ENDINGS = {"exit1": 43, "exit2": 45, "exit4": 47, "poweroff": 0, "no-such-test": 3}
+ENDINGS = {"exit1": 43, "exit2": 45, "exit4": 47, "poweroff": 0, "sleep": 65, "no-such-test": 3}
 # How visor tells ends apart that QEMU, told not to reboot, does not.
 RESETS = {"8042": 4, "cf9": 4, "port92": 4, "triple-fault": 6}
 
