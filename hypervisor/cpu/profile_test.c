@@ -117,7 +117,7 @@ static void test_bits(void **state)
 	assert_false(i.ecx >> 12 & 1 || i.ecx >> 5 & 1 || i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
 	assert_true(i.ecx >> 26 & 1 && i.ecx >> 20 & 1 && i.ecx >> 17 & 1);
 	a = profile_cpuid(&amd, 0x80000001, 0);
-	assert_false(a.ecx >> 2 & 1); /* SVM */
+	assert_true(a.ecx >> 2 & 1); /* SVM */
 	assert_true(a.ecx >> 29 & 1 && a.edx >> 11 & 1 && a.edx >> 29 & 1 && a.edx & 1);
 	assert_false(profile_cpuid(&intel, 0x80000001, 0).edx & 1);
 	a = profile_cpuid(&amd, 0x80000008, 0);
