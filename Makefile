@@ -112,7 +112,7 @@ conform: all
 
 $(BENCH_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
 	@echo '  LD      $@'
-	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
 
 bench: all $(BENCH_PROGRAMS) $(BENCH_GUEST)
 	@runner/bench

@@ -5,20 +5,50 @@
 #include "cpu/control.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
+#include "cpu/mem/phys_internal.h"
 #include "cpu/segment.h"
 #include "cpu/svm/svm.h"
 #include "x86/msr.h"
 
 /* ---- a VMCB, or the host's save area, which is laid out as one ---- */
 
-static uint64_t field(struct cpu *cpu, uint64_t vmcb, unsigned offset, unsigned width)
+/* @host: the page in the host's memory, @stores: the same for writing; NULL where no slot holds it. */
+struct vmcb {
+	uint64_t address;
+	const uint8_t *host;
+	uint8_t *stores;
+};
+
+/* For reading; where @written for writing as well, as one write of the whole page. */
+static struct vmcb vmcb_at(struct cpu *cpu, uint64_t address, bool written)
 {
-	return physical_read(cpu, vmcb + offset, width);
+	const struct memory_slot *slot = phys_slot(cpu->memory, address);
+	struct vmcb vmcb = {.address = address};
+
+	if (likely(slot))
+		vmcb.host = slot->host + (address - slot->base);
+	if (written)
+		vmcb.stores = phys_write_begin(cpu->memory, address, VMCB_SIZE);
+	return vmcb;
 }
 
-static void field_set(struct cpu *cpu, uint64_t vmcb, unsigned offset, uint64_t value, unsigned width)
+static inline uint64_t field(struct cpu *cpu, const struct vmcb *vmcb, unsigned offset, unsigned width)
 {
-	physical_write(cpu, vmcb + offset, value, width);
+	uint64_t value = 0;
+
+	if (unlikely(!vmcb->host))
+		return physical_read(cpu, vmcb->address + offset, width);
+	memcpy(&value, vmcb->host + offset, width);
+	return value;
+}
+
+static inline void field_set(struct cpu *cpu, const struct vmcb *vmcb, unsigned offset, uint64_t value,
+			     unsigned width)
+{
+	if (unlikely(!vmcb->stores))
+		physical_write(cpu, vmcb->address + offset, value, width);
+	else
+		memcpy(vmcb->stores + offset, &value, width);
 }
 
 /* Bases are sign-extended from the linear-address width (15.5.1). */
@@ -41,7 +71,7 @@ static uint64_t attributes_to(uint32_t attributes)
 	return (attributes & 0xff) | (attributes >> 4 & 0xf00);
 }
 
-static void segment_store(struct cpu *cpu, uint64_t vmcb, unsigned offset, const struct segment *segment)
+static void segment_store(struct cpu *cpu, const struct vmcb *vmcb, unsigned offset, const struct segment *segment)
 {
 	field_set(cpu, vmcb, offset, segment->selector, 2);
 	field_set(cpu, vmcb, offset + 2, attributes_to(segment->attributes), 2);
@@ -50,7 +80,7 @@ static void segment_store(struct cpu *cpu, uint64_t vmcb, unsigned offset, const
 }
 
 /* A segment whose P bit is 0 is a null one where @null says that there are any (15.5.1). */
-static void segment_fetch(struct cpu *cpu, uint64_t vmcb, unsigned offset, struct segment *segment, bool null)
+static void segment_fetch(struct cpu *cpu, const struct vmcb *vmcb, unsigned offset, struct segment *segment, bool null)
 {
 	uint32_t attributes = attributes_from(field(cpu, vmcb, offset + 2, 2));
 
@@ -62,13 +92,13 @@ static void segment_fetch(struct cpu *cpu, uint64_t vmcb, unsigned offset, struc
 	segment->base = canonicalize(cpu, field(cpu, vmcb, offset + 8, 8));
 }
 
-static void table_store(struct cpu *cpu, uint64_t vmcb, unsigned offset, const struct table_register *table)
+static void table_store(struct cpu *cpu, const struct vmcb *vmcb, unsigned offset, const struct table_register *table)
 {
 	field_set(cpu, vmcb, offset + 4, table->limit, 4);
 	field_set(cpu, vmcb, offset + 8, table->base, 8);
 }
 
-static void table_fetch(struct cpu *cpu, uint64_t vmcb, unsigned offset, struct table_register *table)
+static void table_fetch(struct cpu *cpu, const struct vmcb *vmcb, unsigned offset, struct table_register *table)
 {
 	table->limit = (uint16_t)field(cpu, vmcb, offset + 4, 4);
 	table->base = canonicalize(cpu, field(cpu, vmcb, offset + 8, 8));
@@ -77,7 +107,7 @@ static void table_fetch(struct cpu *cpu, uint64_t vmcb, unsigned offset, struct 
 /* What both worlds save and load: in this order ES, CS, SS, DS. */
 static const unsigned segment_offsets[] = {[ES] = VMCB_ES, [CS] = VMCB_CS, [SS] = VMCB_SS, [DS] = VMCB_DS};
 
-static void world_store(struct cpu *cpu, uint64_t vmcb)
+static void world_store(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	for (unsigned i = ES; i <= DS; i++)
 		segment_store(cpu, vmcb, segment_offsets[i], &cpu->segment[i].s);
@@ -98,7 +128,7 @@ static void world_store(struct cpu *cpu, uint64_t vmcb)
 	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 
 /* LMA follows from LME and PG. @flags: RFLAGS. */
-static void world_fetch(struct cpu *cpu, uint64_t vmcb, uint64_t cr0, uint64_t flags, unsigned cpl)
+static void world_fetch(struct cpu *cpu, const struct vmcb *vmcb, uint64_t cr0, uint64_t flags, unsigned cpl)
 {
 	uint64_t efer = field(cpu, vmcb, VMCB_EFER, 8) & ~(uint64_t)EFER_LMA;
 
@@ -160,7 +190,7 @@ static bool control_registers_valid(struct cpu *cpu, uint64_t cr0, uint64_t cr3,
 	return !CHECK(VMRUN_EFER, efer & efer_mbz(cpu));
 }
 
-static bool long_mode_valid(struct cpu *cpu, uint64_t vmcb, uint64_t cr0, uint64_t cr4, uint64_t efer)
+static bool long_mode_valid(struct cpu *cpu, const struct vmcb *vmcb, uint64_t cr0, uint64_t cr4, uint64_t efer)
 {
 	bool long_paging = efer & EFER_LME && cr0 & CR0_PG;
 	uint32_t cs = attributes_from(field(cpu, vmcb, VMCB_CS + 2, 2));
@@ -173,7 +203,7 @@ static bool long_mode_valid(struct cpu *cpu, uint64_t vmcb, uint64_t cr0, uint64
 }
 
 /* What of a world is checked, the host's as well (15.6). */
-static bool world_valid(struct cpu *cpu, uint64_t vmcb)
+static bool world_valid(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	uint64_t cr0 = field(cpu, vmcb, VMCB_CR0, 8), cr4 = field(cpu, vmcb, VMCB_CR4, 8);
 	uint64_t efer = field(cpu, vmcb, VMCB_EFER, 8);
@@ -197,7 +227,7 @@ static bool pat_valid(uint64_t pat)
 }
 
 /* 15.25.3, 15.25.4 */
-static bool nested_valid(struct cpu *cpu, uint64_t vmcb)
+static bool nested_valid(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	if (!(cpu->msr.svm_nested & SVM_NP_ENABLE))
 		return true;
@@ -213,7 +243,7 @@ static bool beyond(const struct cpu *cpu, uint64_t base, uint64_t size)
 	return base > cpu->physical_mask || size - 1 > cpu->physical_mask - base;
 }
 
-static bool controls_valid(struct cpu *cpu, uint64_t vmcb)
+static bool controls_valid(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	const struct vcpu_state *m = &cpu->msr;
 
@@ -230,7 +260,7 @@ static bool controls_valid(struct cpu *cpu, uint64_t vmcb)
 	return nested_valid(cpu, vmcb);
 }
 
-static bool guest_valid(struct cpu *cpu, uint64_t vmcb)
+static bool guest_valid(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	if (CHECK(VMRUN_DR6, field(cpu, vmcb, VMCB_DR6, 8) >> 32))
 		return false;
@@ -247,7 +277,7 @@ static uint64_t featured(const struct cpu *cpu, enum feature feature, uint64_t v
 	return cpu_has(cpu, feature) ? value : value & ~bits;
 }
 
-static void load_interrupt_controls(struct cpu *cpu, uint64_t vmcb)
+static void load_interrupt_controls(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	uint64_t value = field(cpu, vmcb, VMCB_INTERRUPT, 8);
 
@@ -255,7 +285,7 @@ static void load_interrupt_controls(struct cpu *cpu, uint64_t vmcb)
 	cpu->msr.svm_interrupt = featured(cpu, FEATURE_svm_vnmi, value, SVM_V_NMI_ENABLE);
 }
 
-static void load_pause_filter(struct cpu *cpu, uint64_t vmcb)
+static void load_pause_filter(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	bool filter = cpu_has(cpu, FEATURE_svm_pause), threshold = cpu_has(cpu, FEATURE_svm_pause_threshold);
 
@@ -265,7 +295,7 @@ static void load_pause_filter(struct cpu *cpu, uint64_t vmcb)
 	cpu->msr.svm_pause_last = control_tsc(cpu);
 }
 
-static void load_controls(struct cpu *cpu, uint64_t vmcb)
+static void load_controls(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	struct vcpu_state *m = &cpu->msr;
 
@@ -286,14 +316,14 @@ static void load_controls(struct cpu *cpu, uint64_t vmcb)
 }
 
 /* The privilege level: 0 in real mode, 3 in virtual-8086 mode, else the field's (15.5.1). */
-static unsigned guest_cpl(struct cpu *cpu, uint64_t vmcb, uint64_t cr0, uint64_t flags)
+static unsigned guest_cpl(struct cpu *cpu, const struct vmcb *vmcb, uint64_t cr0, uint64_t flags)
 {
 	if (!(cr0 & CR0_PE))
 		return 0;
 	return flags & RFLAGS_VM ? 3 : field(cpu, vmcb, VMCB_CPL, 1) & 3;
 }
 
-static void load_guest(struct cpu *cpu, uint64_t vmcb)
+static void load_guest(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	uint64_t cr0 = field(cpu, vmcb, VMCB_CR0, 8), flags = field(cpu, vmcb, VMCB_RFLAGS, 8);
 
@@ -325,7 +355,7 @@ static void exit_invalid(struct cpu *cpu);
  * The event is one that the guest's mode can have: looked at once the mode is loaded. With virtual NMIs an
  * injected NMI masks others (15.21.10).
  */
-static bool injection_valid(struct cpu *cpu, uint64_t vmcb, struct event *event)
+static bool injection_valid(struct cpu *cpu, const struct vmcb *vmcb, struct event *event)
 {
 	bool valid = svm_parse_injection(cpu, field(cpu, vmcb, VMCB_EVENTINJ, 8),
 					 field(cpu, vmcb, VMCB_NRIP, 8), event);
@@ -337,17 +367,18 @@ static bool injection_valid(struct cpu *cpu, uint64_t vmcb, struct event *event)
 	return true;
 }
 
-void svm_enter(struct cpu *cpu, uint64_t vmcb)
+void svm_enter(struct cpu *cpu, uint64_t address)
 {
-	uint64_t host = cpu->msr.vm_hsave_pa;
+	struct vmcb host = vmcb_at(cpu, cpu->msr.vm_hsave_pa, true), page = vmcb_at(cpu, address, false);
+	const struct vmcb *vmcb = &page;
 	struct event event = {.kind = EVENT_NONE};
 
 	cpu->rip = cpu_next_rip(cpu);
 	cpu->retired = cpu_retired(cpu) + 1;
 	cpu->insn = NULL;
-	cpu->msr.svm_vmcb = vmcb;
-	world_store(cpu, host);
-	field_set(cpu, host, VMCB_G_PAT, cpu->msr.pat, 8);
+	cpu->msr.svm_vmcb = address;
+	world_store(cpu, &host);
+	field_set(cpu, &host, VMCB_G_PAT, cpu->msr.pat, 8);
 	load_controls(cpu, vmcb);
 	if (!guest_valid(cpu, vmcb)) {
 		exit_invalid(cpu);
@@ -367,7 +398,7 @@ void svm_enter(struct cpu *cpu, uint64_t vmcb)
 
 /* ---- #VMEXIT ---- */
 
-static void save_guest(struct cpu *cpu, uint64_t vmcb)
+static void save_guest(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	enum shadow shadow = cpu->shadow_was != SHADOW_NONE ? cpu->shadow_was : cpu->shadow;
 
@@ -385,7 +416,7 @@ static void save_guest(struct cpu *cpu, uint64_t vmcb)
 	field_set(cpu, vmcb, VMCB_INTERRUPT, cpu->msr.svm_interrupt & 0xffff, 2);
 }
 
-static void save_reason(struct cpu *cpu, uint64_t vmcb, const struct svm_exit_info *info)
+static void save_reason(struct cpu *cpu, const struct vmcb *vmcb, const struct svm_exit_info *info)
 {
 	uint64_t injected = field(cpu, vmcb, VMCB_EVENTINJ, 8);
 
@@ -430,7 +461,7 @@ static bool host_pdptes(struct cpu *cpu)
 /* A host that began VMRUN with TF = 1 has its trap behind it now (15.5.1). */
 static void load_host(struct cpu *cpu)
 {
-	uint64_t host = cpu->msr.vm_hsave_pa;
+	struct vmcb page = vmcb_at(cpu, cpu->msr.vm_hsave_pa, false), *host = &page;
 	bool valid = world_valid(cpu, host), own_pat = cpu->msr.svm_nested & SVM_NP_ENABLE;
 	uint64_t flags = field(cpu, host, VMCB_RFLAGS, 8) & ~(uint64_t)RFLAGS_VM;
 	uint64_t cr0 = field(cpu, host, VMCB_CR0, 8) | CR0_PE;
@@ -453,14 +484,14 @@ static void load_host(struct cpu *cpu)
 
 void svm_exit(struct cpu *cpu, const struct svm_exit_info *info)
 {
-	uint64_t vmcb = cpu->msr.svm_vmcb;
+	struct vmcb vmcb = vmcb_at(cpu, cpu->msr.svm_vmcb, true);
 	bool nmi = cpu->delivering_depth && cpu->delivering.kind == EVENT_NMI;
 
 	if (CHECK(VMEXIT_V_NMI_MASK, nmi && cpu->msr.svm_interrupt & SVM_V_NMI_ENABLE))
 		cpu->msr.svm_interrupt &= ~SVM_V_NMI_MASK;
 	cpu->retired++;
-	save_guest(cpu, vmcb);
-	save_reason(cpu, vmcb, info);
+	save_guest(cpu, &vmcb);
+	save_reason(cpu, &vmcb, info);
 	load_host(cpu);
 }
 
@@ -468,8 +499,9 @@ void svm_exit(struct cpu *cpu, const struct svm_exit_info *info)
 static void exit_invalid(struct cpu *cpu)
 {
 	struct svm_exit_info info = {.code = SVM_EXIT_INVALID};
+	struct vmcb vmcb = vmcb_at(cpu, cpu->msr.svm_vmcb, true);
 
-	save_reason(cpu, cpu->msr.svm_vmcb, &info);
+	save_reason(cpu, &vmcb, &info);
 	load_host(cpu);
 }
 
@@ -512,8 +544,10 @@ static uint64_t *msr_field(struct cpu *cpu, unsigned i)
 	return (uint64_t *)((char *)&cpu->msr + msr_fields[i].field);
 }
 
-void svm_save(struct cpu *cpu, uint64_t vmcb)
+void svm_save(struct cpu *cpu, uint64_t address)
 {
+	struct vmcb page = vmcb_at(cpu, address, true), *vmcb = &page;
+
 	segment_store(cpu, vmcb, VMCB_FS, &cpu->segment[FS].s);
 	segment_store(cpu, vmcb, VMCB_GS, &cpu->segment[GS].s);
 	segment_store(cpu, vmcb, VMCB_LDTR, &cpu->ldtr.s);
@@ -523,8 +557,10 @@ void svm_save(struct cpu *cpu, uint64_t vmcb)
 }
 
 /* SFMASK and the SYSENTER registers of this processor have 32 bits. */
-void svm_load(struct cpu *cpu, uint64_t vmcb)
+void svm_load(struct cpu *cpu, uint64_t address)
 {
+	struct vmcb page = vmcb_at(cpu, address, false), *vmcb = &page;
+
 	segment_fetch(cpu, vmcb, VMCB_FS, &cpu->segment[FS].s, true);
 	segment_fetch(cpu, vmcb, VMCB_GS, &cpu->segment[GS].s, true);
 	segment_fetch(cpu, vmcb, VMCB_LDTR, &cpu->ldtr.s, true);
