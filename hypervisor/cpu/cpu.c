@@ -175,8 +175,7 @@ void cpu_reset(struct cpu *cpu, bool init)
 	cpu->step_tf = false;
 	svm_reset(cpu);
 	segment_derive_all(cpu);
-	tlb_flush_all(cpu);
-	trace_mapping_changed(cpu);
+	tlb_flush_spaces(cpu, 0, 0);
 	cpu_mode_changed(cpu);
 }
 
@@ -241,8 +240,7 @@ void cpu_load(struct cpu *cpu, const struct vcpu_state *from)
 	cpu->pending &= PENDING_STOP;
 	cpu->delivering_depth = 0;
 	cpu->step_tf = false;
-	tlb_flush_all(cpu);
-	trace_mapping_changed(cpu);
+	tlb_flush_spaces(cpu, 0, 0);
 	cpu_mode_changed(cpu);
 	segment_derive_all(cpu);
 }

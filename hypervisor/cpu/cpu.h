@@ -47,6 +47,7 @@ struct insn;
 struct trace;
 struct trace_cache;
 struct tlb;
+struct tlb_set;
 struct phys_memory;
 
 /* Slots of cpu->reg beyond the sixteen GPRs, so that addresses need no branches. */
@@ -172,6 +173,9 @@ struct cpu_wait {
 	uint64_t until;      /* of cpu_ticks(); UINT64_MAX: no limit of time */
 };
 
+/* Address spaces whose translations are kept side by side (mem/tlb.h): a host and guests two levels down. */
+#define TLB_SPACES 4u
+
 /* The I/O instruction that an SMI came from. Only between its bus call and the SMI, which comes right behind. */
 struct cpu_io {
 	bool valid, in, string, repeat, immediate;
@@ -230,7 +234,9 @@ struct cpu {
 	struct cpu_bus bus;
 	struct phys_memory *memory;
 	struct trace_cache *traces;
-	struct tlb *tlbs;          /* TLB_CONTEXTS of them */
+	struct tlb *tlbs;          /* TLB_CONTEXTS of them, of the space that runs */
+	struct tlb_set *tlb_sets[TLB_SPACES]; /* tlb.c's: of the host, and of guests as far as there were any */
+	uint64_t tlb_switches;
 	struct cpuid_answer cpuid[CPUID_ANSWERS]; /* cpuid.c's: what the profile, which does not change, has answered */
 	uint32_t apic_id;          /* initial APIC id, as CPUID tells it; set by the engine, 0 after cpu_new() */
 	uint64_t physical_mask;    /* bits of a physical address, from the profile */

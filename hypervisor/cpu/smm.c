@@ -359,8 +359,7 @@ static void save(struct cpu *cpu, struct area *area)
 /* All derived things anew, after a change of everything. */
 static void changed(struct cpu *cpu)
 {
-	tlb_flush_all(cpu);
-	trace_mapping_changed(cpu);
+	tlb_flush_spaces(cpu, 0, 0);
 	cpu_mode_changed(cpu);
 	segment_derive_all(cpu);
 }

@@ -86,12 +86,12 @@ static inline void clgi(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(clgi)
 
-/* The page of rAX in the address space of ECX; all of them lose it, globals too. */
+/* The page of rAX in the address space of ECX, 0 being the host's; globals too. A guest names its host's ASIDs. */
 static inline void invlpga(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t linear = cpu->reg[RAX] << insn->address_shift >> insn->address_shift;
 
 	if (CHECK(TLB_INVLPGA, !cpu_64bit(cpu) || linear_is_canonical(cpu, linear)))
-		tlb_flush_page(cpu, linear);
+		tlb_flush_spaces_page(cpu, (uint32_t)cpu->reg[RCX], ~0ull, linear);
 }
 DEFINE_INSN(invlpga)

@@ -108,12 +108,20 @@ uint64_t fetch_translate(struct cpu *cpu, uint64_t linear);
 int tlb_create(struct cpu *cpu);
 void tlb_destroy(struct cpu *cpu);
 
+/*
+ * Translations belong to a space: the host's, an ASID's, a VPID's with an EPTP. tlb_select() goes to the one that
+ * runs and keeps the others; the next three are about that one.
+ */
 void tlb_flush_all(struct cpu *cpu);                   /* everything, globals too */
 void tlb_flush_non_global(struct cpu *cpu);            /* MOV to CR3 */
 void tlb_flush_page(struct cpu *cpu, uint64_t linear); /* INVLPG */
 
+/* The same of all spaces that are @space in the bits of @mask; mask 0: of all. */
+void tlb_flush_spaces(struct cpu *cpu, uint64_t space, uint64_t mask);
+void tlb_flush_spaces_page(struct cpu *cpu, uint64_t space, uint64_t mask, uint64_t linear);
+
 /*
- * Sets cpu->tlb after a change of CPL, EFLAGS.AC, CR0, CR4, EFER, PKRU or a debug register, and
+ * Sets cpu->tlb after a change of world, CPL, EFLAGS.AC, CR0, CR4, EFER, PKRU or a debug register, and
  * forgets translations whose rights depended on what changed. Part of cpu_mode_changed();
  * WRPKRU, XRSTOR and MOV to DR call it themselves where nothing else has changed.
  */

@@ -19,27 +19,41 @@
 struct tlb_inputs {
 	uint64_t controls;   /* bits of CR0, CR4 and EFER, side by side */
 	uint64_t pkru;       /* with CR4.PKE; and the broken check */
+	uint64_t nested_root, nested_mode; /* nCR3; the host's EFER and CR4 side by side */
 	uint64_t watched[5]; /* DR7 and DR0 to DR3, where DR7 has a data breakpoint */
 };
 
-/* cpu->tlbs points to the first member. */
+/* cpu->tlbs points to the first member of the current one. */
 struct tlb_set {
 	struct tlb context[TLB_CONTEXTS];
 	struct tlb_inputs inputs;
+	uint64_t space; /* whose translations these are: current_space() */
+	uint64_t used;  /* cpu->tlb_switches at the last switch to it */
 };
 
 static struct tlb_set *tlb_set(const struct cpu *cpu) { return (struct tlb_set *)cpu->tlbs; }
 
-int tlb_create(struct cpu *cpu)
+static struct tlb_set *set_new(uint64_t space)
 {
 	struct tlb_set *set = aligned_alloc(64, (sizeof(*set) + 63) & ~63ull);
 
 	if (!set)
-		return -ENOMEM;
+		return NULL;
 	memset(set, 0, sizeof(*set));
 	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
 		set->context[i].generation = set->context[i].write_generation = 1;
 	set->context[0].large_low = ~0ull;
+	set->space = space;
+	return set;
+}
+
+int tlb_create(struct cpu *cpu)
+{
+	struct tlb_set *set = set_new(TLB_SPACE_HOST);
+
+	if (!set)
+		return -ENOMEM;
+	cpu->tlb_sets[0] = set;
 	cpu->tlbs = set->context;
 	cpu->tlb = &set->context[TLB_SUPERVISOR];
 	return 0;
@@ -47,50 +61,78 @@ int tlb_create(struct cpu *cpu)
 
 void tlb_destroy(struct cpu *cpu)
 {
-	free(tlb_set(cpu));
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		free(cpu->tlb_sets[i]);
+		cpu->tlb_sets[i] = NULL;
+	}
 	cpu->tlbs = cpu->tlb = NULL;
 }
 
 /* ---- flushes ---- */
 
-void tlb_forget_writable(struct cpu *cpu)
+static void set_forget_writable(struct tlb_set *set)
 {
-	uint64_t next = cpu->tlbs[0].write_generation + 1;
+	uint64_t next = set->context[0].write_generation + 1;
 
 	if (next == TLB_GENERATIONS) {
 		for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
 			for (unsigned i = 0; i < TLB_ENTRIES; i++)
-				cpu->tlbs[c].hot[i].write_tag = 0;
+				set->context[c].hot[i].write_tag = 0;
 		}
 		next = 1;
 	}
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-		cpu->tlbs[c].write_generation = next;
+		set->context[c].write_generation = next;
+}
+
+void tlb_forget_writable(struct cpu *cpu)
+{
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		if (cpu->tlb_sets[i])
+			set_forget_writable(cpu->tlb_sets[i]);
+	}
 }
 
 /* Out of generations: the one time in 4,095 when a flush clears the tables. */
-static void clear_tables(struct cpu *cpu)
+static void clear_tables(struct tlb_set *set)
 {
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-		struct tlb *tlb = &cpu->tlbs[c];
+		struct tlb *tlb = &set->context[c];
 		memset(tlb->hot, 0, sizeof(tlb->hot));
 		memset(tlb->slow, 0, sizeof(tlb->slow));
 	}
 }
 
-void tlb_flush_all(struct cpu *cpu)
+static void set_flush(struct tlb_set *set)
 {
-	uint64_t next = cpu->tlbs[0].generation + 1;
+	uint64_t next = set->context[0].generation + 1;
 
 	if (next == TLB_GENERATIONS) {
-		clear_tables(cpu);
+		clear_tables(set);
 		next = 1;
 	}
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++)
-		cpu->tlbs[c].generation = next;
-	tlb_forget_writable(cpu);
-	cpu->tlbs[0].large_low = ~0ull;
-	cpu->tlbs[0].large_high = 0;
+		set->context[c].generation = next;
+	set_forget_writable(set);
+	set->context[0].large_low = ~0ull;
+	set->context[0].large_high = 0;
+}
+
+void tlb_flush_all(struct cpu *cpu)
+{
+	set_flush(tlb_set(cpu));
+	if (cpu->traces)
+		trace_mapping_changed(cpu);
+}
+
+void tlb_flush_spaces(struct cpu *cpu, uint64_t space, uint64_t mask)
+{
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		struct tlb_set *set = cpu->tlb_sets[i];
+
+		if (set && (set->space & mask) == (space & mask))
+			set_flush(set);
+	}
 	if (cpu->traces)
 		trace_mapping_changed(cpu);
 }
@@ -98,21 +140,87 @@ void tlb_flush_all(struct cpu *cpu)
 /* A TLB may drop any entry at any time (SDM 3A 4.10.2.2): globals go as well. */
 void tlb_flush_non_global(struct cpu *cpu) { tlb_flush_all(cpu); }
 
-void tlb_flush_page(struct cpu *cpu, uint64_t linear)
+static void set_flush_page(struct tlb_set *set, uint64_t linear)
 {
 	uint64_t index = tlb_index(linear);
 
 	/* The translation of a large page is kept in pieces; INVLPG drops all of it. */
-	if (CHECK(TLB_LARGE, linear >= cpu->tlbs[0].large_low && linear <= cpu->tlbs[0].large_high)) {
-		tlb_flush_all(cpu);
+	if (CHECK(TLB_LARGE, linear >= set->context[0].large_low && linear <= set->context[0].large_high)) {
+		set_flush(set);
 		return;
 	}
 	for (unsigned c = 0; c < TLB_CONTEXTS; c++) {
-		cpu->tlbs[c].hot[index] = (struct tlb_hot){0};
-		cpu->tlbs[c].slow[index] = (struct tlb_slow){0};
+		set->context[c].hot[index] = (struct tlb_hot){0};
+		set->context[c].slow[index] = (struct tlb_slow){0};
+	}
+}
+
+void tlb_flush_page(struct cpu *cpu, uint64_t linear)
+{
+	set_flush_page(tlb_set(cpu), linear);
+	if (cpu->traces)
+		trace_mapping_changed(cpu);
+}
+
+void tlb_flush_spaces_page(struct cpu *cpu, uint64_t space, uint64_t mask, uint64_t linear)
+{
+	for (unsigned i = 0; i < TLB_SPACES; i++) {
+		struct tlb_set *set = cpu->tlb_sets[i];
+
+		if (set && (set->space & mask) == (space & mask))
+			set_flush_page(set, linear);
 	}
 	if (cpu->traces)
 		trace_mapping_changed(cpu);
+}
+
+/* ---- spaces ---- */
+
+/* Whose translations those of the running program are. */
+static uint64_t current_space(const struct cpu *cpu)
+{
+	return svm_guest(cpu) ? cpu->msr.svm_asid : TLB_SPACE_HOST;
+}
+
+/* The set for @space; where there is none, the one that was used longest ago, emptied. The host keeps its own. */
+static struct tlb_set *set_of(struct cpu *cpu, uint64_t space)
+{
+	struct tlb_set *oldest = NULL;
+
+	if (space == TLB_SPACE_HOST)
+		return cpu->tlb_sets[0];
+	for (unsigned i = 1; i < TLB_SPACES; i++) {
+		struct tlb_set *set = cpu->tlb_sets[i];
+
+		if (!set) {
+			set = cpu->tlb_sets[i] = set_new(space);
+			if (set)
+				return set;
+			continue;
+		}
+		if (set->space == space)
+			return set;
+		if (!oldest || set->used < oldest->used)
+			oldest = set;
+	}
+	if (!oldest) /* out of memory: then all share one */
+		oldest = cpu->tlb_sets[0];
+	set_flush(oldest);
+	oldest->space = space;
+	return oldest;
+}
+
+static __attribute__((noinline)) void switch_space(struct cpu *cpu, uint64_t space)
+{
+	struct tlb_set *set = set_of(cpu, space);
+
+	if (unlikely(set->space != space)) { /* the host's, where it is shared */
+		set_flush(set);
+		set->space = space;
+	}
+	set->used = ++cpu->tlb_switches;
+	cpu->tlbs = set->context;
+	trace_mapping_changed(cpu);
 }
 
 /* ---- data breakpoints (SDM 3B 18.2.4, 18.2.5) ---- */
@@ -169,17 +277,26 @@ static bool inputs_changed(struct cpu *cpu)
 	uint64_t controls = (cpu->cr0 & (CR0_PG | CR0_WP)) | (cpu->efer & (EFER_LMA | EFER_NXE)) |
 			    (cpu->cr4 & CR4_INPUTS) << 32;
 	uint64_t pkru = (cpu->cr4 & CR4_PKE ? cpu->pkru : 0) | (uint64_t)(uint32_t)check_broken << 32;
-	uint64_t watched[5] = {0};
+	uint64_t watched[5] = {0}, nested_root = 0, nested_mode = 0;
 
+	if (svm_nested_paging(cpu)) {
+		nested_root = cpu->msr.svm_ncr3;
+		nested_mode = (cpu->msr.svm_host_efer & (EFER_LMA | EFER_NXE)) |
+			      (cpu->msr.svm_host_cr4 & CR4_INPUTS) << 32 | 1;
+	}
 	if (unlikely(watches_any_data(cpu))) {
 		watched[0] = cpu->dr7;
 		memcpy(&watched[1], cpu->dr, sizeof(cpu->dr));
 	}
-	if (likely(known->controls == controls && known->pkru == pkru && !(known->watched[0] | watched[0])))
+	bool same = known->controls == controls && known->pkru == pkru &&
+		    known->nested_root == nested_root && known->nested_mode == nested_mode;
+
+	if (likely(same && !(known->watched[0] | watched[0])))
 		return false;
-	if (known->controls == controls && known->pkru == pkru &&
-	    !memcmp(known->watched, watched, sizeof(watched)))
+	if (same && !memcmp(known->watched, watched, sizeof(watched)))
 		return false;
+	known->nested_root = nested_root;
+	known->nested_mode = nested_mode;
 	known->controls = controls;
 	known->pkru = pkru;
 	memcpy(known->watched, watched, sizeof(watched));
@@ -190,7 +307,10 @@ void tlb_select(struct cpu *cpu)
 {
 	enum tlb_context context = TLB_SUPERVISOR;
 	bool ac = cpu->rflags & RFLAGS_AC;
+	uint64_t space = current_space(cpu);
 
+	if (unlikely(tlb_set(cpu)->space != space))
+		switch_space(cpu, space);
 	if (unlikely(inputs_changed(cpu)) && CHECK(TLB_CONTROLS, true))
 		tlb_flush_all(cpu);
 	if (cpu->cpl == 3)

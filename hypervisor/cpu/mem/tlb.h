@@ -21,6 +21,9 @@
 
 #include "x86/paging.h"
 
+/* The space of what runs outside of a guest; guests' are their ASIDs. */
+#define TLB_SPACE_HOST  0ull
+
 #define TLB_ENTRIES     1024u
 #define TLB_GENERATIONS 4096u /* what fits in the low bits of a tag */
 

@@ -202,6 +202,75 @@ static void guest_without_paging(void **state)
 	machine_close(&m);
 }
 
+/* What the guest reads at DATA_AT, once the nested entry leads to the page at @page; it was 1 elsewhere before. */
+static uint64_t read_after(struct machine *m, uint64_t page, unsigned control, unsigned asid)
+{
+	guest_put(m, NESTED_PTE(DATA_AT), page | 7, 8);
+	vmcb_put(m, VMCB_RIP, GUEST_AT, 8);
+	vmcb_put(m, VMCB_TLB_CONTROL, control, 1);
+	vmcb_put(m, VMCB_ASID, asid, 4);
+	assert_int_equal(GUEST(m, 0x8b, 0x19, VMMCALL), SVM_EXIT_VMMCALL); /* mov ebx, [rcx] */
+	return m->cpu->reg[RBX];
+}
+
+/* Of translations it is promised when they go; that they are kept in between is how their going is seen (15.16). */
+static void translations_by_asid(void **state)
+{
+	const uint64_t one = MACHINE_BASE + 0x70000, two = MACHINE_BASE + 0x71000;
+	struct machine m;
+
+	(void)state;
+	open(&m);
+	guest_put(&m, one, 1, 8);
+	guest_put(&m, two, 2, 8);
+	assert_int_equal(read_after(&m, one, 1, 1), 1);
+	assert_int_equal(read_after(&m, two, 0, 1), 1); /* kept */
+	assert_int_equal(read_after(&m, two, 0, 2), 2);
+	assert_int_equal(read_after(&m, two, 0, 1), 1); /* of each ASID */
+	assert_int_equal(read_after(&m, two, 3, 1), 2);
+	assert_int_equal(read_after(&m, one, 0, 1), 2);
+	assert_int_equal(read_after(&m, one, 3, 2), 1);
+	assert_int_equal(read_after(&m, one, 0, 1), 2); /* 3 concerns its own alone */
+	assert_int_equal(read_after(&m, one, 1, 2), 1);
+	assert_int_equal(read_after(&m, one, 0, 1), 1); /* 1 all */
+	assert_int_equal(read_after(&m, two, 7, 1), 2);
+	assert_true(check_break("VMRUN_FLUSH_ASID")); /* which drops what is kept */
+	assert_int_equal(read_after(&m, one, 0, 1), 1);
+	assert_int_equal(read_after(&m, two, 3, 1), 1);
+	assert_int_equal(read_after(&m, two, 7, 1), 1);
+	assert_true(check_break("VMRUN_FLUSH_ALL"));
+	assert_int_equal(read_after(&m, two, 0, 1), 2);
+	assert_int_equal(read_after(&m, one, 1, 1), 2);
+	check_break(NULL);
+	machine_close(&m);
+}
+
+/* The host's INVLPGA of an ASID's page. */
+static void invlpga_by_asid(void **state)
+{
+	const uint64_t one = MACHINE_BASE + 0x70000, two = MACHINE_BASE + 0x71000;
+	static const uint8_t invlpga[] = {0x0f, 0x01, 0xdf};
+	struct machine m;
+
+	(void)state;
+	open(&m);
+	guest_put(&m, one, 1, 8);
+	guest_put(&m, two, 2, 8);
+	assert_int_equal(read_after(&m, one, 1, 5), 1);
+	assert_int_equal(read_after(&m, two, 0, 5), 1);
+	for (unsigned asid = 0; asid < 7; asid++) {
+		uint64_t data = m.cpu->reg[RCX];
+
+		m.cpu->reg[RAX] = data;
+		m.cpu->reg[RCX] = asid;
+		machine_run(&m, invlpga, sizeof(invlpga), 1);
+		assert_int_equal(m.vector, NO_EVENT);
+		m.cpu->reg[RCX] = data;
+		assert_int_equal(read_after(&m, two, 0, 5), asid < 5 ? 1 : 2);
+	}
+	machine_close(&m);
+}
+
 /* PAE: the four PDPEs are read by each walk; MBZ bits are a #PF then (15.25.10), and VMRUN's affair without
  * NP. */
 static void pae_guest(void **state)
@@ -329,6 +398,8 @@ int main(void)
 		cmocka_unit_test(accessed_and_dirty_of_both_levels),
 		cmocka_unit_test(guest_faults_come_first),
 		cmocka_unit_test(guest_without_paging),
+		cmocka_unit_test(translations_by_asid),
+		cmocka_unit_test(invlpga_by_asid),
 		cmocka_unit_test(pae_guest),
 		cmocka_unit_test(hosts_of_other_modes),
 		cmocka_unit_test(delivery_that_faults),

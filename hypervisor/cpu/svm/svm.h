@@ -9,8 +9,8 @@
  *
  * The state between two instructions is the svm_… fields of cpu->msr, so that it is part of struct
  * vcpu_state: a guest that runs is saved, loaded and moved like any other program. The host's state is
- * in its save area in memory (VM_HSAVE_PA), laid out as in a VMCB. TLB entries are not tagged with
- * ASIDs: VMRUN and #VMEXIT flush them, as a processor may (15.16). Clean bits are hints; they are ignored
+ * in its save area in memory (VM_HSAVE_PA), laid out as in a VMCB. Translations are kept by ASID, so that
+ * VMRUN and #VMEXIT drop none but by TLB_CONTROL (15.16; tlb_select()). Clean bits are hints; they are ignored
  * (15.15.1).
  *
  * Outside of a guest and with GIF = 1 nothing here is called but by SVM's own instructions: in a guest

@@ -70,6 +70,7 @@ static inline void vmcb_baseline(struct machine *m)
 	vmcb_intercept(m, SVM_EXIT_VMRUN);
 	vmcb_intercept(m, SVM_EXIT_VMMCALL);
 	vmcb_put(m, VMCB_ASID, 1, 4);
+	vmcb_put(m, VMCB_TLB_CONTROL, 1, 1);
 	vmcb_put(m, VMCB_IOPM_BASE, IOPM_AT, 8);
 	vmcb_put(m, VMCB_MSRPM_BASE, MSRPM_AT, 8);
 	vmcb_segment(m, VMCB_CS, 8, 0xa9b);

@@ -151,7 +151,7 @@ static void world_fetch(struct cpu *cpu, const struct vmcb *vmcb, uint64_t cr0, 
 	cpu->reg[RAX] = field(cpu, vmcb, VMCB_RAX, 8);
 }
 
-/* After a change of worlds: nothing that was cached of the other one holds. */
+/* After a change of worlds. Translations go by ASID: cpu_mode_changed() comes to those of this world. */
 static void world_changed(struct cpu *cpu)
 {
 	cpu->activity = ACTIVITY_ACTIVE;
@@ -161,7 +161,6 @@ static void world_changed(struct cpu *cpu)
 	cpu->delivering_depth = 0;
 	cpu_mode_changed(cpu);
 	segment_derive_all(cpu);
-	tlb_flush_all(cpu);
 }
 
 /* ---- consistency (15.5.1) ---- */
@@ -323,6 +322,21 @@ static unsigned guest_cpl(struct cpu *cpu, const struct vmcb *vmcb, uint64_t cr0
 	return flags & RFLAGS_VM ? 3 : field(cpu, vmcb, VMCB_CPL, 1) & 3;
 }
 
+/*
+ * TLB_CONTROL (15.16.1): 1 all spaces, 3 and 7 this one's, of which 7 may keep global pages. Other values are
+ * reserved, and those two are where CPUID has no FlushByAsid: all goes.
+ */
+static void control_tlb(struct cpu *cpu, const struct vmcb *vmcb)
+{
+	uint64_t control = field(cpu, vmcb, VMCB_TLB_CONTROL, 1);
+	bool one = (control == 3 || control == 7) && cpu_has(cpu, FEATURE_svm_flush_asid);
+
+	if (CHECK(VMRUN_FLUSH_ASID, one))
+		tlb_flush_spaces(cpu, cpu->msr.svm_asid, ~0ull);
+	else if (CHECK(VMRUN_FLUSH_ALL, control && !one))
+		tlb_flush_spaces(cpu, 0, 0);
+}
+
 static void load_guest(struct cpu *cpu, const struct vmcb *vmcb)
 {
 	uint64_t cr0 = field(cpu, vmcb, VMCB_CR0, 8), flags = field(cpu, vmcb, VMCB_RFLAGS, 8);
@@ -384,6 +398,7 @@ void svm_enter(struct cpu *cpu, uint64_t address)
 		exit_invalid(cpu);
 		cpu_switch(cpu);
 	}
+	control_tlb(cpu, vmcb);
 	cpu->msr.svm_guest = true;
 	load_guest(cpu, vmcb);
 	if (!guest_pdptes(cpu) || !injection_valid(cpu, vmcb, &event)) {

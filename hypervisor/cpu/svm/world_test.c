@@ -296,7 +296,9 @@ static void invlpga_drops_a_translation(void **state)
 	machine_run(&m, load, sizeof(load), 1);
 	assert_int_equal(m.cpu->reg[RBX], 1);
 	m.cpu->reg[RAX] = m.cpu->reg[RCX];
+	m.cpu->reg[RCX] = 0;
 	machine_run(&m, invlpga, sizeof(invlpga), 1);
+	m.cpu->reg[RCX] = m.cpu->reg[RAX];
 	machine_run(&m, load, sizeof(load), 1);
 	assert_int_equal(m.cpu->reg[RBX], 2);
 	machine_close(&m);
