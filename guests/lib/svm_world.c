@@ -35,12 +35,15 @@ bool svm_needs(unsigned bit, const char *probe) { return story_needs(svm_has(bit
 
 bool svm_begin(void)
 {
+	uint64_t vm_cr = 0;
 	uint32_t r[4];
 
 	machine_cpuid(0x80000001, 0, r);
 	if (!story_needs(r[2] >> 2 & 1, "cpuid.80000001.0.ecx[2]=0"))
 		return false;
-	if (!story_needs(!(machine_read_msr(MSR_VM_CR) & VM_CR_SVMDIS), "msr.c0010114[4]=1"))
+	/* A machine without VM_CR (Bochs) has nothing that could be disabled. */
+	if (story_try_rdmsr(MSR_VM_CR, &vm_cr) == STORY_NO_FAULT &&
+	    !story_needs(!(vm_cr & VM_CR_SVMDIS), "msr.c0010114[4]=1"))
 		return false;
 	machine_write_msr(MSR_EFER, exchange.monitor_efer | EFER_SVME);
 	machine_write_msr(MSR_VM_HSAVE_PA, (uintptr_t)svm_hsave);
