@@ -1,6 +1,7 @@
 #include "lib/svm_world.h"
 
 #include "lib/baseline.h"
+#include "lib/ending.h"
 #include "lib/exchange.h"
 #include "lib/load.h"
 #include "lib/machine.h"
@@ -199,9 +200,11 @@ void svm_load(unsigned mode, unsigned cpl)
 
 /* ---- memory ---- */
 
-#define HANDLERS (CASE_LAND_SUPERVISOR + 0x800u)
+#define HANDLERS     (CASE_LAND_SUPERVISOR + 0x800u)
+#define HANDLER_SIZE 4u
+#define VMMCALL      0x90d9010fu /* and NOP */
 
-uint64_t svm_handler(unsigned vector) { return HANDLERS + 2 * vector; }
+uint64_t svm_handler(unsigned vector) { return HANDLERS + HANDLER_SIZE * vector; }
 
 static void set_offset(uint32_t gate, uint64_t offset)
 {
@@ -214,6 +217,7 @@ static void set_offset(uint32_t gate, uint64_t offset)
 static void set_handlers(unsigned mode)
 {
 	for (unsigned n = 0; n < 256; n++) {
+		*(uint32_t *)svm_handler(n) = VMMCALL;
 		if (mode == MODE_REAL)
 			((volatile uint32_t *)CASE_IVT)[n] =
 				CASE_WINDOW / 16 << 16 | (uint32_t)(svm_handler(n) - CASE_WINDOW);
@@ -222,6 +226,7 @@ static void set_handlers(unsigned mode)
 		else
 			set_offset(CASE_IDT32 + 8 * n, svm_handler(n));
 	}
+	world_accept(HANDLERS, 256 * HANDLER_SIZE);
 	if (mode == MODE_REAL)
 		world_accept(CASE_IVT, CASE_IVT_SIZE);
 	else if (baseline_is_64(mode))
@@ -270,20 +275,13 @@ uint64_t svm_run(void)
 	return code;
 }
 
-void svm_capture(void)
+/* What the assembler of enter.S would have stored, and what it cannot: all of it is in the VMCB. */
+static void capture_fields(uint64_t *out)
 {
 	static const struct field selectors[] = {{VMCB_ES, STATE_es},     {VMCB_CS, STATE_cs}, {VMCB_SS, STATE_ss},
 						 {VMCB_DS, STATE_ds},     {VMCB_FS, STATE_fs}, {VMCB_GS, STATE_gs},
 						 {VMCB_LDTR, STATE_ldtr}, {VMCB_TR, STATE_tr}};
-	struct exchange *x = &exchange;
-	uint64_t *out = x->out.field;
 
-	x->detect = 0;
-	x->out = x->in;
-	out[STATE_cr2] = machine_read_cr2();
-	out[STATE_cr8] = machine_read_cr8();
-	out[STATE_dr6] = machine_read_dr6();
-	quiet_capture(x);
 	for (unsigned i = 0; i < FIELDS; i++)
 		out[fields[i].field] = svm_get(fields[i].offset);
 	for (unsigned i = 0; i < sizeof(registers); i++)
@@ -299,14 +297,62 @@ void svm_capture(void)
 	out[STATE_efer] = svm_get(VMCB_EFER) ^ EFER_SVME; /* which VMRUN asks for, and a case does not name */
 }
 
+/* The processor's own registers into @out, for quiet_capture() to remember. */
+static void capture_host(struct exchange *x)
+{
+	x->detect = 0;
+	x->out = x->in;
+	x->out.field[STATE_cr2] = machine_read_cr2();
+	x->out.field[STATE_cr8] = machine_read_cr8();
+	x->out.field[STATE_dr6] = machine_read_dr6();
+}
+
+void svm_capture(void)
+{
+	capture_host(&exchange);
+	quiet_capture(&exchange);
+	capture_fields(exchange.out.field);
+}
+
+void svm_capture_delivery(const struct case_spec *spec, struct ending *end)
+{
+	struct exchange *x = &exchange;
+	struct machine_state guest;
+
+	capture_host(x);
+	x->vector = svm_handler_vector();
+	x->frame_offset = svm_get(VMCB_RSP);
+	x->frame_ss = svm_read(VMCB_SS, 2);
+	load_table(&x->out_gdtr, svm_get(VMCB_GDTR + 8), svm_read(VMCB_GDTR + 4, 4));
+	load_table(&x->out_idtr, svm_get(VMCB_IDTR + 8), svm_read(VMCB_IDTR + 4, 4));
+	for (unsigned i = 0; i < sizeof(registers); i++)
+		x->out.field[registers[i]] = (&svm_registers.rcx)[i];
+	x->out.field[STATE_es] = svm_read(VMCB_ES, 2);
+	x->out.field[STATE_ds] = svm_read(VMCB_DS, 2);
+	x->out.field[STATE_fs] = svm_read(VMCB_FS, 2);
+	x->out.field[STATE_gs] = svm_read(VMCB_GS, 2);
+	ending_capture(x, spec, end);
+	guest = x->out;
+	capture_fields(guest.field);
+	for (unsigned n = 0; n < STATE_COUNT; n++) { /* but for what the frame has, and selectors that it nulled */
+		bool framed = n == STATE_rip || n == STATE_rflags || n == STATE_rsp ||
+			      (n >= STATE_es && n <= STATE_gs) ||
+			      (spec->mode == MODE_VM86 && (n == STATE_fs_base || n == STATE_gs_base));
+
+		if (!framed)
+			x->out.field[n] = guest.field[n];
+	}
+}
+
 uint64_t svm_guest_address(void) { return svm_get(VMCB_CS + 8) + svm_get(VMCB_RIP); }
 
 unsigned svm_handler_vector(void)
 {
 	uint64_t address = svm_guest_address();
 
-	return address >= HANDLERS && address < HANDLERS + 512 ? (unsigned)(address - HANDLERS) / 2
-							       : SVM_VECTOR_NONE;
+	return address >= HANDLERS && address < HANDLERS + 256 * HANDLER_SIZE
+		       ? (unsigned)(address - HANDLERS) / HANDLER_SIZE
+		       : SVM_VECTOR_NONE;
 }
 
 bool svm_at_end(void)

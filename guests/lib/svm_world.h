@@ -3,7 +3,7 @@
  * way in and back, no more than tests need (APM 2 chapter 15, appendix B).
  *
  * The guest lives in the memory of case_layout.h as a case does: the same window, descriptor tables, page tables
- * and stacks, in any of the modes. Its IDTs are others: each vector's handler is CASE_END at an address of its own
+ * and stacks, in any of the modes. Its IDTs are others: each vector's handler is a VMMCALL at an address of its own
  * (svm_handler_vector), so that nothing of the library runs in a guest.
  *
  * One guest at a time and a processor; 64-bit mode, CPL 0, within a story.
@@ -81,6 +81,12 @@ uint64_t svm_run(void);
 uint64_t svm_run_keep(void);
 /* The guest as the exit left it, into exchange.out. */
 void svm_capture(void);
+/*
+ * The same where the exit is the VMMCALL of a handler: exchange.out is as the event found it, from the frame, and
+ * @end says which event it was.
+ */
+struct ending;
+void svm_capture_delivery(const struct case_spec *spec, struct ending *end);
 
 /* Whether the guest's RIP is at CASE_END; the vector whose handler it is in, or SVM_VECTOR_NONE. */
 bool svm_at_end(void);

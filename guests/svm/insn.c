@@ -3,9 +3,12 @@
  * gives: what comes, and all that has changed, is reported as the library reports its own cases (x86/outcome.h).
  *
  * The default intercepts are those of svm_baseline: an exception exits before it is delivered, so that FAULT says
- * what would have been (APM 2 15.12), and CASE_END's #UD ends the case.
+ * what would have been (APM 2 15.12), and CASE_END's #UD ends the case. What is not intercepted is delivered through
+ * the guest's IDT, and told from its frame as a case's own exceptions are.
  */
 #include "lib/baseline.h"
+#include "lib/effects.h"
+#include "lib/ending.h"
 #include "lib/exchange.h"
 #include "lib/report.h"
 #include "lib/run.h"
@@ -67,8 +70,6 @@ static bool report_kind(const struct case_spec *spec, uint64_t code)
 
 	if (vector == VECTOR_UD && moved && svm_at_end()) {
 		report_text("RUNS");
-		if (svm_handler_vector() != SVM_VECTOR_NONE)
-			report_field("event", svm_handler_vector());
 		return true;
 	}
 	if (code == SVM_EXIT_SHUTDOWN) {
@@ -134,9 +135,16 @@ STORY(svm_insn)
 		apply_controls(spec);
 		svm_code(spec->bytes, spec->length);
 		code = svm_run();
-		svm_capture();
-		runs = report_kind(spec, code);
-		report_effects(spec, runs);
+		if (code == SVM_EXIT_VMMCALL && svm_handler_vector() != SVM_VECTOR_NONE) {
+			struct ending end = {0};
+
+			svm_capture_delivery(spec, &end);
+			effects_report(&exchange, spec, &end);
+		} else {
+			svm_capture();
+			runs = report_kind(spec, code);
+			report_effects(spec, runs);
+		}
 	}
 	svm_end();
 }
