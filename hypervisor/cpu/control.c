@@ -5,6 +5,7 @@
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
 #include "cpu/svm/svm.h"
+#include "cpu/vmx/vmx.h"
 #include "x86/msr.h"
 
 _Noreturn static void raise_gp0(struct cpu *cpu) { cpu_raise(cpu, VECTOR_GP, 0); }
@@ -51,6 +52,8 @@ static void check_cr0(struct cpu *cpu, uint64_t value)
 	if (CHECK(CR0_PG_PE, value & CR0_PG && !(value & CR0_PE) && !paged_real))
 		raise_gp0(cpu);
 	if (CHECK(CR0_NW_CD, value & CR0_NW && !(value & CR0_CD)))
+		raise_gp0(cpu);
+	if (CHECK(CR0_VMX_FIXED, vmx_operation(cpu) && !vmx_cr0_valid(cpu, value)))
 		raise_gp0(cpu);
 	if (!((value ^ cpu->cr0) & CR0_PG))
 		return;
@@ -156,6 +159,10 @@ static void check_cr4(struct cpu *cpu, uint64_t value)
 	uint64_t changed = value ^ cpu->cr4;
 
 	if (CHECK(CR4_RESERVED, value & ~control_cr4_valid(cpu)))
+		raise_gp0(cpu);
+	if (CHECK(CR4_VMX_FIXED, vmx_operation(cpu) && !vmx_cr4_valid(cpu, value)))
+		raise_gp0(cpu);
+	if (CHECK(CR4_VMXE_SMM, cpu->smm && value & CR4_VMXE))
 		raise_gp0(cpu);
 	if (CHECK(CR4_PAE_LONG, cpu_ia32e(cpu) && !(value & CR4_PAE)))
 		raise_gp0(cpu);

@@ -35,7 +35,7 @@
  *   .feature  FEATURE_…: without this CPUID bit the bytes are #UD
  *   .gates    GATE_… below
  *   .svm .vmx SVM(name), VMX(name): the intercept that concerns it; without one, none
- *             exists. .svm_order says whether the APM checks it before exceptions.
+ *             exists. .svm_order and .vmx_order say what the manuals check before it.
  *
  * Several rows may share an opcode and differ in prefix, ModRM, mode or feature; the
  * first that fits in the order of the table is taken, so narrow rows stand first. An
@@ -87,6 +87,8 @@ enum opcode_modes {
 	GATE(SCE)        /* #UD unless EFER.SCE = 1 */                                        \
 	GATE(SVME)       /* #UD unless EFER.SVME = 1 */                                       \
 	GATE(VMXE)       /* #UD unless CR4.VMXE = 1 */                                        \
+	GATE(VMX)        /* #UD unless in VMX operation */                                    \
+	GATE(NOT_COMPATIBILITY) /* #UD in compatibility mode: VMX instructions */             \
 	GATE(SMXE)       /* #UD unless CR4.SMXE = 1 */                                        \
 	GATE(SMM)        /* #UD unless in system-management mode */                           \
 	GATE(OSXSAVE)    /* #UD unless CR4.OSXSAVE = 1 */                                     \
@@ -129,13 +131,21 @@ enum svm_order {
 	SVM_IN_HANDLER /* behind checks of operands: the handler asks (svm/svm.h) */
 };
 
+/* When VT-x takes an exit (SDM 3C 25.1.1, and the operation sections of chapter 30). */
+enum vmx_order {
+	VMX_AFTER_EXCEPTIONS,  /* after #UD, and what depends on the privilege level */
+	VMX_BEFORE_EXCEPTIONS, /* VMCALL: whatever the mode */
+	VMX_BEFORE_CPL,        /* VMX's other instructions: after #UD, before #GP(0) at CPL > 0 */
+	VMX_IN_HANDLER         /* behind checks of operands: the handler asks (vmx/vmx.h) */
+};
+
 struct opcode {
 	const char *mnemonic, *encoding, *operands;
 	const struct handlers *handlers;
 	uint32_t gates;
 	uint16_t flags; /* enum opcode_flag */
 	uint8_t modes;  /* enum opcode_modes */
-	uint8_t svm_order;
+	uint8_t svm_order, vmx_order;
 	uint16_t feature; /* enum feature; 0: always there */
 	int16_t svm, vmx; /* enum svm_exit, enum vmx_exit, plus one; 0: none */
 };

@@ -23,6 +23,8 @@ static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate
 	case GATE_INDEX_SCE: refused = !(cpu->efer & EFER_SCE); break;
 	case GATE_INDEX_SVME: refused = !(cpu->efer & EFER_SVME); break;
 	case GATE_INDEX_VMXE: refused = !(cpu->cr4 & CR4_VMXE); break;
+	case GATE_INDEX_VMX: refused = !cpu->msr.vmx_on; break;
+	case GATE_INDEX_NOT_COMPATIBILITY: refused = cpu_ia32e(cpu) && !cpu_64bit(cpu); break;
 	case GATE_INDEX_SMXE: refused = !(cpu->cr4 & CR4_SMXE); break;
 	case GATE_INDEX_SMM: refused = !cpu->smm; break;
 	case GATE_INDEX_OSXSAVE: refused = !(cpu->cr4 & CR4_OSXSAVE); break;

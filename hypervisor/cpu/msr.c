@@ -4,6 +4,7 @@
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
+#include "cpu/vmx/vmx.h"
 #include "x86/msr.h"
 
 #define MC_BANKS 4u
@@ -338,12 +339,26 @@ static bool write_segment_base(struct cpu *cpu, const struct msr_rule *rule, uin
 
 /* ---- switches ---- */
 
+/* Bits of what the processor does not have are reserved: SDM 4 table 2-2. */
 static bool write_feature_control(struct cpu *cpu, const struct msr_rule *rule, uint32_t index,
 				  uint64_t value)
 {
+	bool vmx = cpu_has(cpu, FEATURE_vmx), smx = cpu_has(cpu, FEATURE_smx);
+	uint64_t valid = FEATURE_CONTROL_LOCK | (vmx ? FEATURE_CONTROL_VMX : 0) |
+			 (smx ? FEATURE_CONTROL_SENTER : 0) | (vmx && smx ? FEATURE_CONTROL_VMX_IN_SMX : 0);
+
 	if (CHECK(MSR_LOCKED, cpu->msr.feature_control & FEATURE_CONTROL_LOCK))
 		return false;
-	return store(cpu, rule, index, value);
+	if (reserved(value, valid))
+		return false;
+	*field_of(cpu, rule, index) = value;
+	return true;
+}
+
+static bool read_vmx(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
+{
+	(void)rule;
+	return vmx_capability(cpu, index, value);
 }
 
 /* IBRS, STIBP, SSBD. With IBRS, STIBP may be set whether enumerated or not: SDM 4 table 2-2. */

@@ -22,10 +22,10 @@ static const struct feature_place places[FEATURE_COUNT] = {
 #undef FEATURE
 };
 
-enum { AMD = 1 << VENDOR_AMD, INTEL = 1 << VENDOR_INTEL, BOTH = AMD | INTEL, OFF = 0, UNMODELLED = 0x80 };
+enum { AMD = 1 << VENDOR_AMD, INTEL = 1 << VENDOR_INTEL, BOTH = AMD | INTEL, OFF = 0, WITH_VMX = 0x40, UNMODELLED = 0x80 };
 
 struct feature_model {
-	uint8_t profiles; /* bits 1 << enum vendor, or UNMODELLED */
+	uint8_t profiles; /* bits 1 << enum vendor, or WITH_VMX, UNMODELLED */
 	uint8_t needs[4]; /* enum feature; FEATURE_NONE ends them */
 };
 
@@ -116,6 +116,14 @@ static void switch_leaf_off(struct profile *profile, uint32_t leaf)
 	}
 }
 
+/* VMX's capabilities come and go with it; single ones are switched behind it. */
+static void switch_with_vmx(struct profile *profile, bool on)
+{
+	for (unsigned feature = 1; feature < FEATURE_COUNT; feature++)
+		if (models[feature].profiles == WITH_VMX)
+			feature_switch(profile, feature, on);
+}
+
 static int switch_word(struct profile *profile, const char *word, size_t length, char *why, size_t size)
 {
 	if (length < 2 || (word[0] != '+' && word[0] != '-')) {
@@ -137,6 +145,8 @@ static int switch_word(struct profile *profile, const char *word, size_t length,
 	feature_switch(profile, feature, word[0] == '+');
 	if (feature == FEATURE_svm && word[0] == '-')
 		switch_leaf_off(profile, 0x8000000a);
+	if (feature == FEATURE_vmx)
+		switch_with_vmx(profile, word[0] == '+');
 	return 0;
 }
 
@@ -195,6 +205,13 @@ static struct cpuid_registers leaf_features(const struct profile *profile, uint3
 			high |= bit;
 	}
 	return (struct cpuid_registers){(uint32_t)low, (uint32_t)(low >> 32), (uint32_t)high, (uint32_t)(high >> 32)};
+}
+
+uint64_t profile_vmx_bits(const struct profile *profile, uint32_t msr)
+{
+	struct cpuid_registers r = leaf_features(profile, msr, 0);
+
+	return r.eax | (uint64_t)r.edx << 32;
 }
 
 static uint32_t text4(const char *text)

@@ -78,6 +78,9 @@ uint32_t profile_xsave_size(const struct profile *profile, uint64_t components, 
 /* Name of the profile with this index (0, 1, …), or NULL past the last. */
 const char *profile_name(unsigned index);
 
+/* The bits of a capability MSR of VT-x (480H to 491H) that are features of their own (features.def). */
+uint64_t profile_vmx_bits(const struct profile *profile, uint32_t msr);
+
 /* CPUID as the profile's processor answers without a running CPU's state (OSXSAVE, APIC id). */
 struct cpuid_registers profile_cpuid(const struct profile *profile, uint32_t leaf, uint32_t subleaf);
 

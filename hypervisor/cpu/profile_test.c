@@ -44,7 +44,9 @@ static void test_names(void **state)
 	refuse("amd,+", "neither");
 	refuse("amd,+nosuch", "no CPU feature is called 'nosuch'");
 	refuse("intel,+fma", "not modelled");
-	refuse("intel,+vmx", "not modelled");
+	refuse("intel,+smx", "not modelled");
+	refuse("intel,+vmx,-vmx_ept", "needs 'vmx_ept'");
+	refuse("intel,+vmx_ept", "needs 'vmx_secondary'");
 	refuse("amd,+svm_avic", "not modelled");
 	refuse("amd,-lm", "needs 'lm'");
 	refuse("intel,-sse", "needs 'sse'");

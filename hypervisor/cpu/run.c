@@ -12,6 +12,7 @@
 #include "cpu/smm.h"
 #include "cpu/svm/svm.h"
 #include "cpu/trace.h"
+#include "cpu/vmx/vmx.h"
 #include "cpu/simd.h"
 #include "x86/msr.h"
 
@@ -184,11 +185,17 @@ static bool redirect_init(struct cpu *cpu)
 	return true;
 }
 
+/* In VMX root operation INIT waits for VMXOFF or a VM entry (SDM 3C 23.8). */
+static bool init_blocked(const struct cpu *cpu)
+{
+	return cpu->smm || !svm_gif(cpu) || CHECK(VMX_INIT, vmx_operation(cpu) && !vmx_guest(cpu));
+}
+
 /* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM
  * 3C 31.3). */
 static bool take_init(struct cpu *cpu)
 {
-	if (!cpu->init_pending || cpu->smm || !svm_gif(cpu))
+	if (!cpu->init_pending || init_blocked(cpu))
 		return false;
 	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_INIT))
 		return true;
@@ -453,7 +460,7 @@ static bool end_wait(struct cpu *cpu)
 
 bool cpu_runnable(const struct cpu *cpu)
 {
-	if (cpu->init_pending && !cpu->smm && svm_gif(cpu))
+	if (cpu->init_pending && !init_blocked(cpu))
 		return true;
 	switch (cpu->activity) {
 	case ACTIVITY_WAIT_FOR_SIPI: return false;

@@ -199,7 +199,19 @@ void soft_chips_load(struct soft_vcpu *vcpu, const struct vcpu_state *from)
 
 /* ---- from outside ---- */
 
-void soft_firmware(struct engine *engine, uint16_t level) { chips_firmware(&soft_of(engine)->chips, level); }
+/* Firmware also decides on VT-x, and locks the decision. */
+void soft_firmware(struct engine *engine, uint16_t level)
+{
+	struct soft *soft = soft_of(engine);
+
+	for (unsigned i = 0; i < soft->count; i++) {
+		struct cpu *cpu = soft->vcpu[i].cpu;
+
+		if (cpu_has(cpu, FEATURE_vmx))
+			cpu->msr.feature_control = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX;
+	}
+	chips_firmware(&soft->chips, level);
+}
 
 void soft_interrupt_input(struct engine *engine, unsigned gsi, bool raised)
 {

@@ -68,6 +68,7 @@ void model_host_profile(struct profile *profile)
 	 * ask. */
 	for (unsigned i = 1; i < FEATURE_COUNT; i++)
 		if (i != FEATURE_cet_ss && i != FEATURE_cet_ibt && i != FEATURE_svm && i != FEATURE_vmx &&
+		    places[i].leaf - 0x480 > 0x11 && /* MSRs, which belong to VMX */
 		    host_has(places[i].leaf, places[i].subleaf, places[i].output, places[i].bit))
 			profile->features[i / 64] |= 1ull << (i % 64);
 	/* A kernel that does not save the YMM registers has them switched off. */

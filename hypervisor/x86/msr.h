@@ -52,6 +52,24 @@
 #define MSR_MC_STATUS(n)         (0x401u + 4 * (n))
 #define MSR_MC_ADDR(n)           (0x402u + 4 * (n))
 #define MSR_MC_MISC(n)           (0x403u + 4 * (n))
+#define MSR_VMX_BASIC            0x480u
+#define MSR_VMX_PIN_CTLS         0x481u
+#define MSR_VMX_PRIMARY_CTLS     0x482u
+#define MSR_VMX_EXIT_CTLS        0x483u
+#define MSR_VMX_ENTRY_CTLS       0x484u
+#define MSR_VMX_MISC             0x485u
+#define MSR_VMX_CR0_FIXED0       0x486u
+#define MSR_VMX_CR0_FIXED1       0x487u
+#define MSR_VMX_CR4_FIXED0       0x488u
+#define MSR_VMX_CR4_FIXED1       0x489u
+#define MSR_VMX_VMCS_ENUM        0x48au
+#define MSR_VMX_SECONDARY_CTLS   0x48bu
+#define MSR_VMX_EPT_VPID_CAP     0x48cu
+#define MSR_VMX_TRUE_PIN_CTLS    0x48du
+#define MSR_VMX_TRUE_PRIMARY_CTLS 0x48eu
+#define MSR_VMX_TRUE_EXIT_CTLS   0x48fu
+#define MSR_VMX_TRUE_ENTRY_CTLS  0x490u
+#define MSR_VMX_VMFUNC           0x491u
 #define MSR_TSC_DEADLINE         0x6e0u
 #define MSR_X2APIC_FIRST         0x800u
 #define MSR_X2APIC_COUNT         0x100u
@@ -91,7 +109,10 @@
 #define APIC_BASE_EXTD   (1u << 10)
 #define APIC_BASE_ENABLE (1u << 11)
 
-#define FEATURE_CONTROL_LOCK 1u
+#define FEATURE_CONTROL_LOCK        (1u << 0)
+#define FEATURE_CONTROL_VMX_IN_SMX  (1u << 1)
+#define FEATURE_CONTROL_VMX         (1u << 2) /* VMXON outside of SMX operation */
+#define FEATURE_CONTROL_SENTER      0xff00u
 
 #define PLATFORM_INFO_CPUID_FAULTING  (1ull << 31)
 #define MISC_FEATURES_CPUID_FAULTING  1u

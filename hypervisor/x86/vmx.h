@@ -22,6 +22,7 @@ enum vmcs_field {
 #undef VMCS_FIELD
 };
 
+#define VMCS_REGION_SIZE     4096u
 #define VMCS_REVISION_MASK   0x7fffffffu /* the first doubleword of a VMXON or VMCS region */
 #define VMCS_SHADOW          (1u << 31)  /* there */
 #define VMCS_ABORT_INDICATOR 4u          /* the second doubleword's offset */

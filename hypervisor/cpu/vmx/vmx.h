@@ -67,6 +67,13 @@ void vmx_resume(struct cpu *cpu);
 
 /* Whether this processor has the field (24.11.2: those of features that the profile lacks do not exist). */
 bool vmcs_exists(const struct cpu *cpu, uint64_t encoding);
+/* The highest index among the fields that exist (A.9). */
+unsigned vmcs_highest_index(const struct cpu *cpu);
+/* Whether @address can be that of a VMXON or VMCS region: aligned, and within the physical addresses. */
+bool vmcs_address_valid(const struct cpu *cpu, uint64_t address);
+/* Whether VMREAD or VMWRITE of @encoding exits: without VMCS shadowing, or where the bitmap says so (25.1.3). In
+ * a guest. */
+bool vmcs_access_exits(struct cpu *cpu, uint64_t encoding, bool write);
 /* Reads and writes in the region at @vmcs; @encoding exists. Any encoding, high halves too; values as the
  * field's width. */
 uint64_t vmcs_read_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding);
@@ -94,6 +101,11 @@ void vmx_fail_invalid(struct cpu *cpu);
 
 /* ---- capability.c ---- */
 
+#define VMX_REVISION       0x11u /* VMCS revision identifier */
+#define VMX_TIMER_SHIFT    5u    /* the preemption timer counts down whenever this bit of the TSC changes (25.5.1) */
+#define VMX_CR3_TARGETS    4u
+#define VMX_MSR_LIST_COUNT 512u  /* entries that an MSR list is recommended to have at most (A.6) */
+
 /* The capability MSR @index (480H to 491H). False: not there, #GP(0). They are read-only. */
 bool vmx_capability(const struct cpu *cpu, uint32_t index, uint64_t *value);
 /* Controls: bits that must be 1, and bits that may be 1. The true ones, where they differ. */
@@ -109,6 +121,8 @@ uint32_t vmx_may_be_1(const struct cpu *cpu, enum vmx_controls which);
 /* Whether CR0, CR4 have what VMX operation fixes (23.8); for MOV, in VMX operation: in a guest, what
  * unrestricted guest leaves. */
 bool vmx_cr0_valid(const struct cpu *cpu, uint64_t cr0);
+/* The same for a guest whose unrestricted-guest control is @unrestricted. */
+bool vmx_cr0_supported(uint64_t cr0, bool unrestricted);
 bool vmx_cr4_valid(const struct cpu *cpu, uint64_t cr4);
 
 /* ---- check.c ---- */

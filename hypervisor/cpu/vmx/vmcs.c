@@ -1,0 +1,221 @@
+/*
+ * vmcs.c: the VMCS (SDM 3C 24.2, 24.11; appendix B), and how VMX instructions answer (30.2).
+ *
+ * A region begins with the revision identifier and the abort indicator, as the manual has it. The rest is
+ * this processor's own: the launch state, and a slot of eight bytes for each field of vmcs_fields.def, in its
+ * order.
+ */
+#include "cpu/checks.h"
+#include "cpu/mem/mem.h"
+#include "cpu/vmx/vmx.h"
+
+enum {
+	LAUNCH_STATE = 8, /* offsets within the region */
+	FIELDS = 16
+};
+
+enum slot {
+#define VMCS_FIELD(encoding, name) SLOT_##name,
+#include "x86/vmcs_fields.def"
+#undef VMCS_FIELD
+	SLOT_COUNT
+};
+_Static_assert(FIELDS + 8 * SLOT_COUNT <= VMCS_REGION_SIZE, "a region has room for each field");
+
+/* The slot of a field by the encoding of its full access, or -1. */
+static int field_slot(uint64_t encoding)
+{
+	switch (encoding) {
+#define VMCS_FIELD(encoding, name)                                                                           \
+	case (encoding):                                                                                     \
+		return SLOT_##name;
+#include "x86/vmcs_fields.def"
+#undef VMCS_FIELD
+	default: return -1;
+	}
+}
+
+/* ---- which fields there are (24.4 to 24.9, appendix B) ---- */
+
+#define EITHER(a, b) (cpu_has(cpu, FEATURE_##a) || cpu_has(cpu, FEATURE_##b))
+#define HAS(a)       cpu_has(cpu, FEATURE_##a)
+
+static bool control_exists(const struct cpu *cpu, uint32_t field)
+{
+	switch (field) {
+	case VMCS_VPID: return HAS(vmx_vpid);
+	case VMCS_POSTED_INTERRUPT_VECTOR:
+	case VMCS_POSTED_INTERRUPT_DESCRIPTOR: return HAS(vmx_posted_interrupts);
+	case VMCS_EPTP_INDEX:
+	case VMCS_VE_INFORMATION: return HAS(vmx_ve);
+	case VMCS_MSR_BITMAP: return HAS(vmx_msr_bitmaps);
+	case VMCS_PML_ADDRESS: return HAS(vmx_pml);
+	case VMCS_VIRTUAL_APIC:
+	case VMCS_TPR_THRESHOLD: return HAS(vmx_tpr_shadow);
+	case VMCS_APIC_ACCESS: return HAS(vmx_apic_access);
+	case VMCS_VM_FUNCTIONS: return HAS(vmx_vmfunc);
+	case VMCS_EPTP: return HAS(vmx_ept);
+	case VMCS_EOI_EXIT_0:
+	case VMCS_EOI_EXIT_1:
+	case VMCS_EOI_EXIT_2:
+	case VMCS_EOI_EXIT_3: return HAS(vmx_virtual_interrupts);
+	case VMCS_EPTP_LIST: return HAS(vmx_eptp_switching);
+	case VMCS_VMREAD_BITMAP:
+	case VMCS_VMWRITE_BITMAP: return HAS(vmx_shadow);
+	case VMCS_XSS_EXITING_BITMAP: return HAS(vmx_xsaves);
+	case VMCS_TSC_MULTIPLIER: return HAS(vmx_tsc_scaling);
+	case VMCS_SECONDARY_CONTROLS: return HAS(vmx_secondary);
+	case VMCS_PLE_GAP:
+	case VMCS_PLE_WINDOW: return HAS(vmx_ple);
+	/* Of features that are not modelled. */
+	case VMCS_HLAT_PREFIX_SIZE:
+	case VMCS_LAST_PID_POINTER_INDEX:
+	case VMCS_ENCLS_EXITING_BITMAP:
+	case VMCS_ENCLV_EXITING_BITMAP:
+	case VMCS_SPP_TABLE:
+	case VMCS_TERTIARY_CONTROLS: return false;
+	default: return true;
+	}
+}
+
+static bool state_exists(const struct cpu *cpu, uint32_t field)
+{
+	switch (field) {
+	case VMCS_GUEST_PHYSICAL_ADDRESS:
+	case VMCS_GUEST_PDPTE0:
+	case VMCS_GUEST_PDPTE1:
+	case VMCS_GUEST_PDPTE2:
+	case VMCS_GUEST_PDPTE3: return HAS(vmx_ept);
+	case VMCS_GUEST_INTERRUPT_STATUS: return HAS(vmx_virtual_interrupts);
+	case VMCS_PML_INDEX: return HAS(vmx_pml);
+	case VMCS_GUEST_PAT: return EITHER(vmx_entry_pat, vmx_exit_save_pat);
+	case VMCS_GUEST_EFER: return EITHER(vmx_entry_efer, vmx_exit_save_efer);
+	case VMCS_PREEMPTION_TIMER: return HAS(vmx_preemption_timer);
+	case VMCS_HOST_PAT: return HAS(vmx_exit_load_pat);
+	case VMCS_HOST_EFER: return HAS(vmx_exit_load_efer);
+	case VMCS_GUEST_UINV:
+	case VMCS_GUEST_PERF_GLOBAL_CTRL:
+	case VMCS_GUEST_BNDCFGS:
+	case VMCS_GUEST_RTIT_CTL:
+	case VMCS_GUEST_LBR_CTL:
+	case VMCS_GUEST_PKRS:
+	case VMCS_GUEST_S_CET:
+	case VMCS_GUEST_SSP:
+	case VMCS_GUEST_INTERRUPT_SSP_TABLE:
+	case VMCS_HOST_PERF_GLOBAL_CTRL:
+	case VMCS_HOST_PKRS:
+	case VMCS_HOST_S_CET:
+	case VMCS_HOST_SSP:
+	case VMCS_HOST_INTERRUPT_SSP_TABLE: return false;
+	default: return true;
+	}
+}
+
+bool vmcs_exists(const struct cpu *cpu, uint64_t encoding)
+{
+	uint32_t field = (uint32_t)encoding;
+
+	if (encoding & VMCS_ENCODING_RESERVED)
+		return false;
+	if (field & 1) { /* the high half, which 64-bit fields alone have */
+		if (VMCS_WIDTH(field) != VMCS_64)
+			return false;
+		field &= ~1u;
+	}
+	if (field_slot(field) < 0)
+		return false;
+	return VMCS_TYPE(field) == VMCS_CONTROL ? control_exists(cpu, field) : state_exists(cpu, field);
+}
+
+unsigned vmcs_highest_index(const struct cpu *cpu)
+{
+	static const uint16_t fields[] = {
+#define VMCS_FIELD(encoding, name) (encoding),
+#include "x86/vmcs_fields.def"
+#undef VMCS_FIELD
+	};
+	unsigned highest = 0;
+
+	for (unsigned i = 0; i < SLOT_COUNT; i++)
+		if (vmcs_exists(cpu, fields[i]) && VMCS_INDEX(fields[i]) > highest)
+			highest = VMCS_INDEX(fields[i]);
+	return highest;
+}
+
+/* ---- values ---- */
+
+static uint64_t field_address(uint64_t vmcs, uint32_t encoding)
+{
+	bool high = encoding & 1;
+
+	return vmcs + FIELDS + 8 * (uint64_t)field_slot(encoding & ~1u) + (high ? 4 : 0);
+}
+
+/* Bytes that an access to the field takes: half of a 64-bit one where @encoding is of its high half. */
+static unsigned access_size(uint32_t encoding)
+{
+	if (encoding & 1)
+		return 4;
+	switch (VMCS_WIDTH(encoding)) {
+	case VMCS_16: return 2;
+	case VMCS_32: return 4;
+	default: return 8;
+	}
+}
+
+uint64_t vmcs_read_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding)
+{
+	return physical_read(cpu, field_address(vmcs, encoding), access_size(encoding));
+}
+
+void vmcs_write_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding, uint64_t value)
+{
+	physical_write(cpu, field_address(vmcs, encoding), value, access_size(encoding));
+}
+
+bool vmcs_launched(struct cpu *cpu, uint64_t vmcs) { return physical_read(cpu, vmcs + LAUNCH_STATE, 4); }
+
+void vmcs_set_launched(struct cpu *cpu, uint64_t vmcs, bool launched)
+{
+	physical_write(cpu, vmcs + LAUNCH_STATE, launched, 4);
+}
+
+uint32_t vmcs_revision(struct cpu *cpu, uint64_t vmcs) { return (uint32_t)physical_read(cpu, vmcs, 4); }
+
+void vmcs_set_abort(struct cpu *cpu, uint64_t vmcs, enum vmx_abort abort)
+{
+	physical_write(cpu, vmcs + VMCS_ABORT_INDICATOR, abort, 4);
+}
+
+/* The bitmaps have a bit for each value of an encoding's bits 14:0 (24.6.15). */
+bool vmcs_access_exits(struct cpu *cpu, uint64_t encoding, bool write)
+{
+	uint64_t bitmap = write ? cpu->msr.vmx_vmwrite_bitmap : cpu->msr.vmx_vmread_bitmap;
+	bool shadowing = vmx_secondary(cpu, VMX2_VMCS_SHADOWING);
+
+	if (CHECK(VMX_SHADOWING, !shadowing) || CHECK(VMX_SHADOW_ENCODING, encoding >> 15))
+		return true;
+	return CHECK(VMX_SHADOW_BITMAP,
+		     physical_read(cpu, bitmap + (encoding >> 3 & 0xfff), 1) >> (encoding & 7) & 1);
+}
+
+bool vmcs_address_valid(const struct cpu *cpu, uint64_t address)
+{
+	return !(address & (VMCS_REGION_SIZE - 1)) && !(address & ~cpu->physical_mask);
+}
+
+/* ---- how an instruction ends (30.2): the status flags, all of which it writes ---- */
+
+void vmx_succeed(struct cpu *cpu) { flags_set(&cpu->lazy, 0); }
+
+void vmx_fail_invalid(struct cpu *cpu) { flags_set(&cpu->lazy, RFLAGS_CF); }
+
+void vmx_fail(struct cpu *cpu, enum vmx_error error)
+{
+	if (cpu->msr.vmx_vmcs == VMX_NO_VMCS) {
+		vmx_fail_invalid(cpu);
+		return;
+	}
+	flags_set(&cpu->lazy, RFLAGS_ZF);
+	vmcs_write(cpu, VMCS_INSTRUCTION_ERROR, error);
+}
