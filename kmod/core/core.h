@@ -25,6 +25,7 @@
 
 #define CORE_CPUS_MAX 64u
 #define CORE_PAGE     0x1000u
+#define TABLES_LARGE  0x200000ull
 
 enum core_vendor { CORE_SVM, CORE_VMX };
 
@@ -38,6 +39,7 @@ struct core_machine {
 	uint8_t startup_page;         /* where a processor begins that is sent a SIPI: the embedder's code */
 	bool nest;                    /* offer the guest the extension */
 	unsigned depth;               /* at which the guest runs */
+	uint8_t *ones;                /* AMD-V: maps in which everything is intercepted */
 	/* By local APIC id: where the guest wants that processor to begin. Written before its SIPI is sent. */
 	volatile uint8_t startup_vector[256];
 };
@@ -115,8 +117,8 @@ void core_exit_stepped(struct core_vcpu *vcpu, bool completed);
  * The caller flushes where rights were taken.
  */
 void tables_set(struct core_vcpu *vcpu, uint64_t guest, uint64_t host, unsigned access);
-/* Maps the 2 MiB block of @guest to itself, where nothing is mapped yet. */
-void tables_fill(struct core_vcpu *vcpu, uint64_t guest);
+/* Maps the 2 MiB block of @guest to itself; false: there was a mapping. */
+bool tables_fill(struct core_vcpu *vcpu, uint64_t guest);
 /* Whether [@address, @address + @size) is clear of the hypervisor's memory. */
 bool tables_guests(const struct core_machine *machine, uint64_t address, uint64_t size);
 /* A root without entries; NULL where there is no page left. */

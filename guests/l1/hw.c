@@ -1,0 +1,179 @@
+/* hw.c: kmod/core/hw.h on bare metal. Memory is mapped to itself; the image is where boot.S and memory.c put it. */
+#include "l1/l1.h"
+#include "x86/control_device.h"
+
+static volatile uint32_t pool_lock, print_lock;
+uint64_t pool_next, pool_end; /* memory.c */
+
+static void lock(volatile uint32_t *word)
+{
+	while (__atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE))
+		hw_pause();
+}
+
+static void unlock(volatile uint32_t *word) { __atomic_store_n(word, 0, __ATOMIC_RELEASE); }
+
+/* ---- memory ---- */
+
+void *hw_pages(unsigned count)
+{
+	uint64_t size = (uint64_t)count * CORE_PAGE;
+	void *pages = NULL;
+
+	lock(&pool_lock);
+	if (size <= pool_end - pool_next) {
+		pages = (void *)pool_next;
+		pool_next += size;
+	}
+	unlock(&pool_lock);
+	if (pages)
+		clear(pages, size);
+	return pages;
+}
+
+uint64_t hw_physical(const void *page) { return (uint64_t)page; }
+
+void *hw_map(uint64_t physical) { return (void *)physical; }
+
+/* ---- registers ---- */
+
+void hw_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+	__asm__ volatile("cpuid"
+			 : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
+			 : "a"(leaf), "c"(subleaf));
+}
+
+uint64_t hw_read_msr(uint32_t index)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(index));
+	return (uint64_t)high << 32 | low;
+}
+
+void hw_write_msr(uint32_t index, uint64_t value)
+{
+	__asm__ volatile("wrmsr"
+			 :
+			 : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+			 : "memory");
+}
+
+uint64_t hw_read_cr(unsigned number)
+{
+	uint64_t value = 0;
+
+	switch (number) {
+	case 0: __asm__ volatile("mov %%cr0, %0" : "=r"(value)); break;
+	case 2: __asm__ volatile("mov %%cr2, %0" : "=r"(value)); break;
+	case 3: __asm__ volatile("mov %%cr3, %0" : "=r"(value)); break;
+	case 4: __asm__ volatile("mov %%cr4, %0" : "=r"(value)); break;
+	case 8: __asm__ volatile("mov %%cr8, %0" : "=r"(value)); break;
+	default: hw_stop("no such control register", number);
+	}
+	return value;
+}
+
+void hw_write_cr(unsigned number, uint64_t value)
+{
+	switch (number) {
+	case 0: __asm__ volatile("mov %0, %%cr0" : : "r"(value) : "memory"); break;
+	case 2: __asm__ volatile("mov %0, %%cr2" : : "r"(value) : "memory"); break;
+	case 3: __asm__ volatile("mov %0, %%cr3" : : "r"(value) : "memory"); break;
+	case 4: __asm__ volatile("mov %0, %%cr4" : : "r"(value) : "memory"); break;
+	case 8: __asm__ volatile("mov %0, %%cr8" : : "r"(value) : "memory"); break;
+	default: hw_stop("no such control register", number);
+	}
+}
+
+void hw_svm_load(uint64_t vmcb) { __asm__ volatile("vmload %0" : : "a"(vmcb) : "memory"); }
+void hw_svm_save(uint64_t vmcb) { __asm__ volatile("vmsave %0" : : "a"(vmcb) : "memory"); }
+void hw_svm_clgi(void) { __asm__ volatile("clgi" : : : "memory"); }
+
+/* ---- the report ---- */
+
+void hw_pause(void) { __asm__ volatile("pause"); }
+
+static uint8_t in8(uint16_t port)
+{
+	uint8_t value;
+
+	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
+static void out8(uint16_t port, uint8_t value)
+{
+	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static uint32_t in32(uint16_t port)
+{
+	uint32_t value;
+
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
+/* As guests/lib/report.c: the debug console where there is one, and the serial port where visor is not. */
+static void send(const char *text)
+{
+	bool console = in8(DEBUG_CONSOLE_PORT) == DEBUG_CONSOLE_PORT;
+	bool serial = in32(CONTROL_PORT_SIGNATURE) != CONTROL_SIGNATURE;
+
+	out8(SERIAL1_PORT + 7, 0x5a);
+	serial &= in8(SERIAL1_PORT + 7) == 0x5a;
+	for (; *text; text++) {
+		if (console)
+			out8(DEBUG_CONSOLE_PORT, (uint8_t)*text);
+		while (serial && !(in8(SERIAL1_PORT + 5) & 0x20))
+			hw_pause();
+		if (serial)
+			out8(SERIAL1_PORT, (uint8_t)*text);
+	}
+}
+
+void hw_print(const char *line)
+{
+	lock(&print_lock);
+	send(line);
+	send("\n");
+	unlock(&print_lock);
+}
+
+#define EXIT_STOPPED 0x12
+
+static _Noreturn void finish(void)
+{
+	const char *text = "Shutdown";
+
+	__asm__ volatile("outl %0, %1" : : "a"(EXIT_STOPPED), "Nd"((uint16_t)DEBUG_EXIT_PORT));
+	while (*text)
+		out8(0x8900, (uint8_t)*text++);
+	for (;;)
+		__asm__ volatile("cli; hlt");
+}
+
+void l1_refuse(const char *why)
+{
+	send("l1 cannot run: ");
+	send(why);
+	send("\n");
+	finish();
+}
+
+void hw_stop(const char *why, uint64_t value)
+{
+	char digits[17];
+
+	for (unsigned i = 0; i < 16; i++)
+		digits[i] = "0123456789abcdef"[value >> (60 - 4 * i) & 15];
+	digits[16] = 0;
+	send("l1 stopped: ");
+	send(why);
+	send(" 0x");
+	send(digits);
+	send("\n");
+	finish();
+}

@@ -1,0 +1,110 @@
+/*
+ * svm.h: what the files of AMD-V share.
+ *
+ * svm.c         control block, start, entry, the vendor's answers to core.h
+ * svm_exits.c   exits
+ * svm_step.c    one instruction by itself
+ * svm_fetch.c   the bytes of an instruction
+ * svm_nested.c  a guest that is a hypervisor: VMRUN and its kin, exits that are its own
+ * svm_shadow.c  its nested tables joined with ours
+ */
+#ifndef TRAPLINE_KMOD_CORE_SVM_H
+#define TRAPLINE_KMOD_CORE_SVM_H
+
+#include "kmod/core/core.h"
+#include "x86/svm.h"
+
+#define SVM_ASID        1u
+#define SVM_ASID_NESTED 2u
+
+struct svm_shadow {
+	uint64_t *root;
+	uint64_t *page[128]; /* of tables; the first is the root */
+	unsigned pages, used;
+};
+
+/* A guest that is a hypervisor. */
+struct svm_nested {
+	bool svme; /* its EFER.SVME */
+	bool gif;
+	bool running;      /* its guest runs: svm->vmcb is @merged */
+	bool nmi;          /* an NMI waits for its GIF */
+	bool host_if;      /* its RFLAGS.IF at VMRUN */
+	uint64_t hsave;    /* VM_HSAVE_PA */
+	uint64_t vm_cr;
+	uint64_t vmcb;     /* physical address of what it runs */
+	uint8_t *merged;   /* the control block that runs for it */
+	uint8_t *msrpm;    /* both permission maps in one */
+	uint64_t ncr3;     /* of its nested tables, as last shadowed */
+	uint32_t asid;
+	bool npt;
+	struct svm_shadow shadow;
+};
+
+struct svm_vcpu {
+	uint8_t *vmcb; /* that is entered next: @own, or that of the guest's guest */
+	uint8_t *own;
+	uint8_t *host; /* the processor's save area */
+	uint8_t *msrpm;
+	uint64_t efer_valid, efer_kept; /* bits that may be written, and that stay */
+	bool nrips, decode;
+	bool flush; /* at the next entry */
+	struct {
+		uint64_t rflags, dr6, interrupt;
+		uint32_t exceptions, events;
+	} step; /* what svm_step() has changed */
+	struct svm_nested nested;
+};
+
+static inline uint64_t *vmcb64(uint8_t *vmcb, unsigned offset) { return (uint64_t *)(void *)(vmcb + offset); }
+static inline uint32_t *vmcb32(uint8_t *vmcb, unsigned offset) { return (uint32_t *)(void *)(vmcb + offset); }
+static inline uint16_t *vmcb16(uint8_t *vmcb, unsigned offset) { return (uint16_t *)(void *)(vmcb + offset); }
+
+/* Whether the intercept of the exit code @code is on in @vmcb. */
+bool svm_intercepted(uint8_t *vmcb, unsigned code);
+void svm_intercept(uint8_t *vmcb, unsigned code, bool on);
+/* Whether @map has an access to the MSR. */
+bool svm_msr_intercepted(const uint8_t *map, uint32_t index, bool write);
+
+/* What the hypervisor itself wants to intercept, by what the guest is now. */
+void svm_own_intercepts(struct core_vcpu *vcpu);
+
+/* svm_exits.c: the exit that has just come. */
+void svm_exit(struct core_vcpu *vcpu);
+/* An exception at the next entry, on top of the event whose delivery it has interrupted (SDM 3A table 6-5). */
+void svm_raise_upon(struct core_vcpu *vcpu, unsigned vector, bool has_error, uint32_t error);
+/* The event that was being delivered when the exit came is delivered again. */
+void svm_redeliver(struct core_vcpu *vcpu);
+
+/* svm_step.c: true: the exit was the step's own. */
+bool svm_stepped(struct core_vcpu *vcpu);
+
+/* svm_fetch.c: up to @size bytes at CS:RIP; how many. */
+unsigned svm_fetch(struct core_vcpu *vcpu, uint8_t *bytes, unsigned size);
+
+/* ---- svm_nested.c ---- */
+
+/* Its pages. NULL, or what went wrong. */
+const char *svm_nested_create(struct core_vcpu *vcpu);
+void svm_nested_start(struct core_vcpu *vcpu);
+/* An exit while the guest's guest runs. True: done; false: it is the hypervisor's own, as at depth 1. */
+bool svm_nested_exit(struct core_vcpu *vcpu);
+/* VMRUN, VMLOAD, VMSAVE, VMMCALL, STGI, CLGI, SKINIT, INVLPGA of the guest. */
+void svm_nested_instruction(struct core_vcpu *vcpu, unsigned code);
+enum core_msr svm_nested_read_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t *value);
+enum core_msr svm_nested_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value);
+void svm_nested_cpuid(struct core_vcpu *vcpu, uint32_t leaf, uint32_t out[4]);
+/* EFER.SVME as the guest wants it. */
+void svm_nested_enable(struct core_vcpu *vcpu, bool on);
+
+/* ---- svm_shadow.c ---- */
+
+/* Forgets all that was joined. */
+void shadow_drop(struct core_vcpu *vcpu);
+/*
+ * The guest's guest was refused @access to @address. True: the tables now have it; false: the refusal is that of
+ * the guest's tables, with *@error as EXITINFO1 tells it.
+ */
+bool shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error);
+
+#endif

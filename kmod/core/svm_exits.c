@@ -1,0 +1,175 @@
+/* svm_exits.c: exits of the guest (APM 2 15.6 to 15.14, appendix C). */
+#include "kmod/core/svm.h"
+#include "x86/vectors.h"
+
+#define CONTRIBUTORY \
+	(1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP)
+
+/* ---- events that an exit has interrupted ---- */
+
+static unsigned event_type(uint64_t event) { return (unsigned)(event >> SVM_EVENT_TYPE_SHIFT) & 7; }
+
+/* INT n, INT3 and INTO are executed again instead: RIP is still at them. */
+static bool by_instruction(uint64_t event)
+{
+	unsigned vector = event & SVM_EVENT_VECTOR;
+
+	return event_type(event) == SVM_EVENT_SOFTWARE ||
+	       (event_type(event) == SVM_EVENT_EXCEPTION && (vector == VECTOR_BP || vector == VECTOR_OF));
+}
+
+void svm_redeliver(struct core_vcpu *vcpu)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	uint64_t event = *vmcb64(vmcb, VMCB_EXITINTINFO);
+
+	if (event & SVM_EVENT_VALID && !by_instruction(event))
+		*vmcb64(vmcb, VMCB_EVENTINJ) = event;
+}
+
+/* Whether @second on top of @first is a double fault. */
+static bool doubles(unsigned first, unsigned second)
+{
+	if (first == VECTOR_PF)
+		return second == VECTOR_PF || CONTRIBUTORY >> second & 1;
+	return CONTRIBUTORY >> first & 1 && CONTRIBUTORY >> second & 1;
+}
+
+void svm_raise_upon(struct core_vcpu *vcpu, unsigned vector, bool has_error, uint32_t error)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	uint64_t event = *vmcb64(vmcb, VMCB_EXITINTINFO);
+	unsigned first = event & SVM_EVENT_VECTOR;
+
+	(void)has_error;
+	if (!(event & SVM_EVENT_VALID) || event_type(event) != SVM_EVENT_EXCEPTION) {
+		svm_raise(vcpu, vector, error);
+	} else if (first == VECTOR_DF) {
+		/* The processor shuts down by itself. */
+		svm_intercept(vmcb, SVM_EXIT_EXCEPTION + vector, false);
+		svm_redeliver(vcpu);
+	} else if (doubles(first, vector)) {
+		svm_raise(vcpu, VECTOR_DF, 0);
+	} else {
+		svm_raise(vcpu, vector, error);
+	}
+}
+
+/* ---- #GP ---- */
+
+static bool is_prefix(uint8_t byte, bool wide)
+{
+	switch (byte) {
+	case 0x26:
+	case 0x2e:
+	case 0x36:
+	case 0x3e:
+	case 0x64:
+	case 0x65:
+	case 0x66:
+	case 0x67:
+	case 0xf2:
+	case 0xf3: return true;
+	default: return wide && (byte & 0xf0) == 0x40;
+	}
+}
+
+/* Whether the guest is at an instruction of AMD-V: 0F 01 D8 to DF. */
+static bool at_extension(struct core_vcpu *vcpu)
+{
+	uint8_t bytes[15];
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	bool wide = *vmcb64(vmcb, VMCB_EFER) & EFER_LMA && *vmcb16(vmcb, VMCB_CS + 2) >> 9 & 1;
+	unsigned size = svm_fetch(vcpu, bytes, sizeof(bytes)), at = 0;
+
+	while (at < size && is_prefix(bytes[at], wide))
+		at++;
+	return at + 3 <= size && bytes[at] == 0x0f && bytes[at + 1] == 0x01 && bytes[at + 2] >> 3 == 0x1b;
+}
+
+/* For a guest without AMD-V its instructions are undefined before they are anything else. */
+static void exit_gp(struct core_vcpu *vcpu)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	uint32_t error = (uint32_t)*vmcb64(vmcb, VMCB_EXITINFO1);
+	bool delivering = *vmcb64(vmcb, VMCB_EXITINTINFO) & SVM_EVENT_VALID;
+
+	if (!delivering && error == 0 && !vcpu->svm->nested.svme && at_extension(vcpu))
+		svm_raise(vcpu, VECTOR_UD, 0);
+	else
+		svm_raise_upon(vcpu, VECTOR_GP, true, error);
+}
+
+/* ---- memory ---- */
+
+static void exit_memory(struct core_vcpu *vcpu)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	uint64_t error = *vmcb64(vmcb, VMCB_EXITINFO1);
+	unsigned access = CORE_READ | (error & PF_W ? CORE_WRITE : 0u) | (error & PF_I ? CORE_EXECUTE : 0u);
+
+	svm_redeliver(vcpu);
+	core_exit_memory(vcpu, *vmcb64(vmcb, VMCB_EXITINFO2), access);
+}
+
+/* ---- all ---- */
+
+/* Whether the exit @code is the hypervisor's business, not the record's alone. */
+static bool needed(struct core_vcpu *vcpu, unsigned code)
+{
+	bool write = *vmcb64(vcpu->svm->vmcb, VMCB_EXITINFO1) & 1;
+
+	switch (code) {
+	case SVM_EXIT_MSR: return svm_msr_intercepted(vcpu->svm->msrpm, (uint32_t)vcpu->gpr[RCX], write);
+	case SVM_EXIT_CPUID:
+	case SVM_EXIT_VMRUN:
+	case SVM_EXIT_VMLOAD:
+	case SVM_EXIT_VMSAVE:
+	case SVM_EXIT_STGI:
+	case SVM_EXIT_CLGI:
+	case SVM_EXIT_SKINIT:
+	case SVM_EXIT_INVLPGA: return true;
+	default: return false;
+	}
+}
+
+static void exit_instruction(struct core_vcpu *vcpu, unsigned code)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	uint64_t info1 = *vmcb64(vmcb, VMCB_EXITINFO1), info2 = *vmcb64(vmcb, VMCB_EXITINFO2);
+
+	if (record_exit(vcpu, code, info1, info2, needed(vcpu, code))) {
+		svm_redeliver(vcpu); /* a task switch that an event has asked for */
+		return;
+	}
+	switch (code) {
+	case SVM_EXIT_CPUID: core_exit_cpuid(vcpu); break;
+	case SVM_EXIT_MSR: info1 & 1 ? core_exit_wrmsr(vcpu) : core_exit_rdmsr(vcpu); break;
+	case SVM_EXIT_VMRUN:
+	case SVM_EXIT_VMLOAD:
+	case SVM_EXIT_VMSAVE:
+	case SVM_EXIT_VMMCALL:
+	case SVM_EXIT_STGI:
+	case SVM_EXIT_CLGI:
+	case SVM_EXIT_SKINIT:
+	case SVM_EXIT_INVLPGA: svm_nested_instruction(vcpu, code); break;
+	default: hw_stop("an exit that nobody asked for", code);
+	}
+}
+
+void svm_exit(struct core_vcpu *vcpu)
+{
+	uint64_t code = *vmcb64(vcpu->svm->vmcb, VMCB_EXITCODE);
+
+	if (vcpu->step.on && svm_stepped(vcpu))
+		return;
+	if (vcpu->svm->nested.running && svm_nested_exit(vcpu))
+		return;
+	switch (code) {
+	case SVM_EXIT_NPF: exit_memory(vcpu); break;
+	case SVM_EXIT_EXCEPTION + VECTOR_GP: exit_gp(vcpu); break;
+	case SVM_EXIT_NMI: vcpu->svm->nested.nmi |= hw_svm_take_nmi(); break;
+	case (uint64_t)SVM_EXIT_INVALID: hw_stop("the processor refuses the guest's state", vcpu->rip); break;
+	default: exit_instruction(vcpu, (unsigned)code);
+	}
+}
