@@ -1,11 +1,10 @@
 /* control.c: writes of control and debug registers, EFER, XCR0 and RFLAGS, with what they check. */
 #include "cpu/checks.h"
 #include "cpu/control.h"
+#include "cpu/guest.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
-#include "cpu/svm/svm.h"
-#include "cpu/vmx/vmx.h"
 #include "x86/msr.h"
 
 _Noreturn static void raise_gp0(struct cpu *cpu) { cpu_raise(cpu, VECTOR_GP, 0); }
@@ -315,7 +314,7 @@ uint64_t control_tsc_read(const struct cpu *cpu)
 {
 	uint64_t tsc = control_tsc(cpu);
 
-	return svm_guest(cpu) ? svm_tsc(cpu, tsc) : tsc;
+	return guest_tsc(cpu, tsc);
 }
 
 /* ---- RFLAGS ---- */

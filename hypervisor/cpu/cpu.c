@@ -83,7 +83,7 @@ static uint32_t current_code_mode(const struct cpu *cpu)
 		mode |= CODE_CPL3;
 	if (!(cpu->cr0 & (CR0_EM | CR0_TS)) && cpu->cr4 & CR4_OSFXSR)
 		mode |= CODE_FP;
-	if (unlikely(cpu->msr.svm_guest))
+	if (unlikely(cpu->msr.svm_guest | cpu->msr.vmx_guest))
 		mode |= CODE_GUEST;
 	return mode;
 }

@@ -69,7 +69,7 @@ enum code_mode {
 	CODE_STACK32 = 32,    /* SS.B = 1 (ignored in 64-bit mode) */
 	CODE_CPL3 = 64,       /* CPL = 3: so that user and kernel code do not share traces */
 	CODE_FP = 128,        /* x87, MMX and SSE are open: CR0.EM = 0, CR0.TS = 0, CR4.OSFXSR = 1 */
-	CODE_GUEST = 256,     /* in a guest of AMD-V: intercepts stand in front of handlers */
+	CODE_GUEST = 256,     /* in a guest of AMD-V or VT-x: what it may not do stands in front of handlers */
 	CODE_MODES = 512
 };
 
@@ -102,6 +102,7 @@ struct event {
 	bool has_error_code;
 	uint32_t error_code;
 	uint64_t return_rip; /* RIP to push */
+	bool injected;       /* by VM entry: DR6 and DR7 are as they shall be (SDM 3C 26.6.1.1) */
 };
 
 /* Why cpu_run() came back. */
@@ -153,7 +154,7 @@ enum {
 	PENDING_STEP = 64,     /* RFLAGS.TF, an enabled code breakpoint, or tracing: one instruction at a time */
 	PENDING_DEBUG = 128,   /* cpu->dr6_pending holds a data or I/O breakpoint to report after this instruction */
 	PENDING_YIELD = 256,   /* PAUSE, where cpu->shares */
-	PENDING_VIRTUAL = 512  /* a virtual interrupt or NMI of AMD-V that is not masked */
+	PENDING_VIRTUAL = 512  /* something that only a guest has: a virtual interrupt that is not masked, a window, a timer */
 };
 
 /* An answer of profile_cpuid() that is kept. */
@@ -254,10 +255,11 @@ struct cpu {
 	enum shadow shadow_was;    /* run.c: the shadow that the running instruction, stepped alone, is in */
 	uint32_t resume_was;       /* and RFLAGS.RF as it found it */
 	uint64_t left_next_rip;    /* run.c: RIP behind the instruction that was left by an event */
-	/* svm/: between VMRUN or a fault and what run.c makes of it. */
-	uint64_t svm_fault_address; /* of a #PF that is intercepted: CR2 is not written */
-	bool svm_injecting;
-	struct event svm_injected;
+	/* svm/, vmx/: between an entry or a fault and what run.c makes of it. */
+	uint64_t fault_address;    /* of a #PF that a hypervisor takes: CR2 is not written */
+	bool injecting;            /* deliver @injected, then go on */
+	struct event injected;
+	bool nmi_unblocked;        /* vmx/: the running instruction is an IRET that has unblocked (virtual) NMIs */
 	char unmodelled[160];      /* for CPU_STOP_UNMODELLED: what, with bytes and address */
 	jmp_buf unwind;            /* run.c: where cpu_raise() goes */
 	struct event raised;       /* what it carries */
@@ -330,7 +332,7 @@ _Noreturn void cpu_raise(struct cpu *cpu, enum vector vector, uint32_t error_cod
 _Noreturn void cpu_raise_event(struct cpu *cpu, const struct event *event);
 /*
  * The handler has changed everything, cpu->rip and cpu->retired too: goes on there, after the event of
- * cpu->svm_injected where there is one.
+ * cpu->injected where there is one.
  */
 _Noreturn void cpu_switch(struct cpu *cpu);
 /* The running instruction does not complete: cpu->rip and cpu->retired become those in front of it. Returns. */

@@ -412,6 +412,14 @@ static bool take_operands(struct decoder *d, const struct pattern *p, uint8_t op
 	return memory;
 }
 
+/* Whether a hypervisor is asked before the row's handler; a profile has AMD-V or VT-x. */
+static bool concerns_hypervisor(const struct profile *profile, const struct opcode *o)
+{
+	if (profile && profile->vendor == VENDOR_INTEL)
+		return o->vmx || o->vmx_enable;
+	return o->svm;
+}
+
 static enum decode_result decode_pattern(struct decoder *d, const struct pattern *p, uint8_t opcode)
 {
 	struct insn *insn = d->insn;
@@ -441,7 +449,7 @@ static enum decode_result decode_pattern(struct decoder *d, const struct pattern
 		return p->reserved ? DECODE_UNDEFINED : DECODE_UNMODELLED;
 	insn->opcode = p->row;
 	/* Gates that are open wherever this decoded form runs need no check each time. */
-	if (unlikely(d->mode & CODE_GUEST && opcode_table[p->row].svm)) {
+	if (unlikely(d->mode & CODE_GUEST && concerns_hypervisor(d->profile, &opcode_table[p->row]))) {
 		insn->run = gate_run_guest;
 		return DECODE_OK;
 	}

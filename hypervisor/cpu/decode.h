@@ -35,7 +35,8 @@
  *   .feature  FEATURE_…: without this CPUID bit the bytes are #UD
  *   .gates    GATE_… below
  *   .svm .vmx SVM(name), VMX(name): the intercept that concerns it; without one, none
- *             exists. .svm_order and .vmx_order say what the manuals check before it.
+ *             exists. .svm_order and .vmx_order say what the manuals check before it. .vmx_enable is the
+ *             control without which a guest of VT-x does not have it.
  *
  * Several rows may share an opcode and differ in prefix, ModRM, mode or feature; the
  * first that fits in the order of the table is taken, so narrow rows stand first. An
@@ -133,8 +134,8 @@ enum svm_order {
 
 /* When VT-x takes an exit (SDM 3C 25.1.1, and the operation sections of chapter 30). */
 enum vmx_order {
-	VMX_AFTER_EXCEPTIONS,  /* after #UD, and what depends on the privilege level */
-	VMX_BEFORE_EXCEPTIONS, /* VMCALL: whatever the mode */
+	VMX_AFTER_EXCEPTIONS,  /* after #UD, and what depends on the privilege level, but no other fault */
+	VMX_BEFORE_EXCEPTIONS, /* VMCALL: whatever the mode; MOV DR */
 	VMX_BEFORE_CPL,        /* VMX's other instructions: after #UD, before #GP(0) at CPL > 0 */
 	VMX_IN_HANDLER         /* behind checks of operands: the handler asks (vmx/vmx.h) */
 };
@@ -148,6 +149,7 @@ struct opcode {
 	uint8_t svm_order, vmx_order;
 	uint16_t feature; /* enum feature; 0: always there */
 	int16_t svm, vmx; /* enum svm_exit, enum vmx_exit, plus one; 0: none */
+	uint32_t vmx_enable; /* VMX2_…: #UD in a guest of VT-x where this secondary control is 0; 0: none */
 };
 #define SVM(name) (SVM_EXIT_##name + 1)
 #define VMX(name) (VMX_EXIT_##name + 1)

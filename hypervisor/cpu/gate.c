@@ -1,7 +1,7 @@
 /* gate.c: the checks of a row's gates, made in front of its handler. */
 #include "cpu/checks.h"
 #include "cpu/pattern.h"
-#include "cpu/svm/svm.h"
+#include "cpu/guest.h"
 
 /* What the gate raises, or -1: the conditions of OPCODE_GATES, in its order. */
 static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate_index gate)
@@ -79,10 +79,8 @@ static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate
 #define GATES_OF_USERS                                                                                       \
 	((uint32_t)(GATE_CPL0_UD | GATE_CPL0 | GATE_IOPL | GATE_UMIP | GATE_TSD | GATE_TSD_UD | GATE_PCE))
 
-void gate_check(struct cpu *cpu, const struct insn *insn)
+static void check_gates(struct cpu *cpu, const struct insn *insn, uint32_t gates)
 {
-	uint32_t gates = pattern_of(insn->opcode)->gates;
-
 	if (cpu->cpl == 0)
 		gates &= ~GATES_OF_USERS;
 	for (; gates; gates &= gates - 1) {
@@ -95,6 +93,8 @@ void gate_check(struct cpu *cpu, const struct insn *insn)
 		}
 	}
 }
+
+void gate_check(struct cpu *cpu, const struct insn *insn) { check_gates(cpu, insn, pattern_of(insn->opcode)->gates); }
 
 static const struct insn *handler_run(struct cpu *cpu, const struct insn *insn)
 {
@@ -111,17 +111,50 @@ const struct insn *gate_run(struct cpu *cpu, const struct insn *insn)
 	return handler_run(cpu, insn);
 }
 
+/* Faults by privilege level, which are #GP(0), and those that CR0 asks for, which are #NM. */
+#define GATES_OF_PRIVILEGE ((uint32_t)(GATE_CPL0 | GATE_IOPL | GATE_UMIP | GATE_TSD | GATE_PCE))
+#define GATES_OF_CR0       ((uint32_t)(GATE_EM_NM | GATE_TS | GATE_MP_TS))
+
+/*
+ * SDM 3C 25.1.1: invalid opcodes and faults by privilege level come before an exit, others behind it. MOV DR exits
+ * before both; VMX's own instructions between the two.
+ */
+static void check_vmx(struct cpu *cpu, const struct insn *insn)
+{
+	enum vmx_order order = (enum vmx_order)opcode_table[insn->opcode].vmx_order;
+	uint32_t gates = pattern_of(insn->opcode)->gates;
+
+	vmx_check_enabled(cpu, insn);
+	if (CHECK(VMX_BEFORE_EXCEPTIONS, order == VMX_BEFORE_EXCEPTIONS))
+		vmx_check_insn(cpu, insn);
+	check_gates(cpu, insn, gates & ~(GATES_OF_PRIVILEGE | GATES_OF_CR0));
+	if (CHECK(VMX_BEFORE_CPL, order == VMX_BEFORE_CPL))
+		vmx_check_insn(cpu, insn);
+	check_gates(cpu, insn, gates & GATES_OF_PRIVILEGE);
+	if (CHECK(VMX_AFTER_EXCEPTIONS, order == VMX_AFTER_EXCEPTIONS))
+		vmx_check_insn(cpu, insn);
+	check_gates(cpu, insn, gates & GATES_OF_CR0);
+}
+
 /* APM 2 15.9, table 15-7: before or after the exceptions that are checked here. */
-const struct insn *gate_run_guest(struct cpu *cpu, const struct insn *insn)
+static void check_svm(struct cpu *cpu, const struct insn *insn)
 {
 	enum svm_order order = (enum svm_order)opcode_table[insn->opcode].svm_order;
 
-	cpu->insn = insn;
 	if (CHECK(SVM_BEFORE_EXCEPTIONS, order == SVM_BEFORE_EXCEPTIONS))
 		svm_check_insn(cpu, insn);
 	gate_check(cpu, insn);
 	if (CHECK(SVM_AFTER_EXCEPTIONS, order == SVM_AFTER_EXCEPTIONS))
 		svm_check_insn(cpu, insn);
+}
+
+const struct insn *gate_run_guest(struct cpu *cpu, const struct insn *insn)
+{
+	cpu->insn = insn;
+	if (cpu->msr.vmx_guest)
+		check_vmx(cpu, insn);
+	else
+		check_svm(cpu, insn);
 	return handler_run(cpu, insn);
 }
 

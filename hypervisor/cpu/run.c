@@ -5,14 +5,13 @@
 #include "cpu/checks.h"
 #include "cpu/decode.h"
 #include "cpu/events.h"
+#include "cpu/guest.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/mem/phys.h"
 #include "cpu/segment.h"
 #include "cpu/smm.h"
-#include "cpu/svm/svm.h"
 #include "cpu/trace.h"
-#include "cpu/vmx/vmx.h"
 #include "cpu/simd.h"
 #include "x86/msr.h"
 
@@ -124,20 +123,12 @@ static void pending_clear(struct cpu *cpu, uint32_t bits)
 	__atomic_fetch_and(&cpu->pending, ~bits, __ATOMIC_RELAXED);
 }
 
-/* Maskable interrupts from outside: IF, and what AMD-V makes of it. */
-static bool interrupts_open(const struct cpu *cpu)
-{
-	if (unlikely(cpu->msr.svm_guest | cpu->msr.svm_gif_clear))
-		return svm_interrupts_open(cpu);
-	return cpu->rflags & RFLAGS_IF;
-}
-
 void cpu_request_stop(struct cpu *cpu) { pending_set(cpu, PENDING_STOP); }
 
 void cpu_set_interrupt_line(struct cpu *cpu, bool raised)
 {
 	cpu->interrupt_line = raised;
-	if (raised && interrupts_open(cpu))
+	if (raised && guest_interrupts_open(cpu))
 		pending_set(cpu, PENDING_INTERRUPT);
 	else
 		pending_clear(cpu, PENDING_INTERRUPT);
@@ -180,16 +171,12 @@ static bool redirect_init(struct cpu *cpu)
 
 	cpu->init_pending = false;
 	pending_clear(cpu, PENDING_INIT);
-	if (!svm_guest(cpu) || !svm_take_exception(cpu, &event))
+	if (!guest_take_exception(cpu, &event))
 		deliver(cpu, &event);
 	return true;
 }
 
-/* In VMX root operation INIT waits for VMXOFF or a VM entry (SDM 3C 23.8). */
-static bool init_blocked(const struct cpu *cpu)
-{
-	return cpu->smm || !svm_gif(cpu) || CHECK(VMX_INIT, vmx_operation(cpu) && !vmx_guest(cpu));
-}
+static bool init_blocked(const struct cpu *cpu) { return cpu->smm || guest_blocks_init(cpu); }
 
 /* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM
  * 3C 31.3). */
@@ -197,7 +184,7 @@ static bool take_init(struct cpu *cpu)
 {
 	if (!cpu->init_pending || init_blocked(cpu))
 		return false;
-	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_INIT))
+	if (guest_take_init(cpu))
 		return true;
 	if (CHECK(INIT_REDIRECT, cpu->msr.vm_cr & VM_CR_R_INIT && cpu->activity != ACTIVITY_WAIT_FOR_SIPI))
 		return redirect_init(cpu);
@@ -213,7 +200,7 @@ void cpu_raise_init(struct cpu *cpu, bool running)
 {
 	cpu->init_pending = true;
 	/* Outside of cpu_run() there is nothing to deliver to: what is intercepted or redirected waits. */
-	if (running || svm_guest(cpu) || cpu->msr.vm_cr & VM_CR_R_INIT || !take_init(cpu))
+	if (running || guest_runs(cpu) || cpu->msr.vm_cr & VM_CR_R_INIT || !take_init(cpu))
 		pending_set(cpu, PENDING_INIT);
 }
 
@@ -242,6 +229,7 @@ static void instruction_over(struct cpu *cpu)
 {
 	cpu->shadow_was = SHADOW_NONE;
 	cpu->resume_was = 0;
+	cpu->nmi_unblocked = false;
 }
 
 /* ---- delivering ---- */
@@ -262,6 +250,7 @@ static void deliver(struct cpu *cpu, const struct event *event)
 		cpu->bus.trace_event(cpu->bus.owner, cpu, &copy);
 	event_deliver(cpu, &copy);
 	cpu->delivering_depth = 0;
+	guest_boundary(cpu);
 }
 
 /*
@@ -278,19 +267,19 @@ static bool deliver_raised(struct cpu *cpu)
 {
 	struct event event = cpu->raised;
 
-	if (svm_guest(cpu) && svm_take_exception(cpu, &event))
+	if (guest_take_exception(cpu, &event))
 		return true;
 	if (cpu->delivering_depth) {
 		struct event first = cpu->delivering;
 
 		if (!event_combine(&first, &cpu->raised, &event)) {
-			if (svm_guest(cpu) && svm_take_shutdown(cpu))
+			if (guest_take_shutdown(cpu))
 				return true;
 			cpu->activity = ACTIVITY_SHUTDOWN;
 			cpu->delivering_depth = 0;
 			return false;
 		}
-		if (svm_guest(cpu) && event.vector != cpu->raised.vector && svm_take_exception(cpu, &event))
+		if (event.vector != cpu->raised.vector && guest_take_exception(cpu, &event))
 			return true;
 	}
 	deliver(cpu, &event);
@@ -310,7 +299,7 @@ static void deliver_traps(struct cpu *cpu)
 	/* MOV SS and POP SS hold #DB off until the instruction behind them is done (SDM 3A 6.8.3). */
 	if (!cpu->dr6_pending || debug_shadow(cpu))
 		return;
-	if (svm_guest(cpu) && svm_take_exception(cpu, &event))
+	if (guest_take_exception(cpu, &event))
 		return;
 	deliver(cpu, &event);
 }
@@ -324,11 +313,11 @@ static void pending_refresh(struct cpu *cpu)
 
 	if (cpu->nmi_pending && !CHECK(NMI_BLOCKING, cpu->nmi_blocked))
 		bits |= PENDING_NMI;
-	if (cpu->interrupt_line && interrupts_open(cpu))
+	if (cpu->interrupt_line && guest_interrupts_open(cpu))
 		bits |= PENDING_INTERRUPT;
 	if (CHECK(SVM_GIF_NMI, bits & PENDING_NMI && !svm_gif(cpu)))
 		bits &= ~(uint32_t)PENDING_NMI;
-	if (svm_guest(cpu) && svm_virtual_pending(cpu))
+	if (guest_pending(cpu))
 		bits |= PENDING_VIRTUAL;
 	if (unlikely((cpu->pending ^ bits) & (PENDING_NMI | PENDING_INTERRUPT | PENDING_VIRTUAL))) {
 		pending_clear(cpu, PENDING_NMI | PENDING_INTERRUPT | PENDING_VIRTUAL);
@@ -342,10 +331,11 @@ static bool take_nmi(struct cpu *cpu)
 
 	if (!(cpu->pending & PENDING_NMI) || cpu->shadow == SHADOW_MOV_SS)
 		return false;
-	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_NMI))
+	if (guest_take_nmi(cpu))
 		return true;
 	cpu->nmi_pending = false;
 	pending_clear(cpu, PENDING_NMI);
+	cpu->nmi_blocked = vmx_guest(cpu); /* so that an exit while it is delivered says so */
 	deliver(cpu, &event);
 	return true;
 }
@@ -357,7 +347,7 @@ static bool take_interrupt(struct cpu *cpu)
 
 	if (!(cpu->pending & PENDING_INTERRUPT) || CHECK(INTERRUPT_SHADOW, cpu->shadow != SHADOW_NONE))
 		return false;
-	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_INTR))
+	if (guest_take_interrupt(cpu))
 		return true;
 	vector = cpu->bus.interrupt_acknowledge ? cpu->bus.interrupt_acknowledge(cpu->bus.owner) : -1;
 	if (vector < 0) {
@@ -370,7 +360,10 @@ static bool take_interrupt(struct cpu *cpu)
 	return true;
 }
 
-/* A virtual or injected event; NMIs that are not physical do not block those that are (APM 2 15.20, 15.21.10). */
+/*
+ * A virtual or injected event; NMIs that are not physical do not block those that are (APM 2 15.20, 15.21.10), but for
+ * those that VM entry injects without virtual NMIs, which have come from outside (SDM 3C 26.6.1).
+ */
 static void deliver_virtual(struct cpu *cpu, const struct event *event)
 {
 	bool blocked = cpu->nmi_blocked;
@@ -379,17 +372,20 @@ static void deliver_virtual(struct cpu *cpu, const struct event *event)
 	cpu->nmi_blocked = blocked;
 }
 
-/* Physical ones come first. */
-static bool take_virtual(struct cpu *cpu)
+/* What only guests have, at the place among others that @take stands for. */
+static bool take_virtual(struct cpu *cpu, bool (*take)(struct cpu *cpu, struct event *event))
 {
 	struct event event;
 
-	if (likely(!(cpu->pending & PENDING_VIRTUAL)) || !svm_take_virtual(cpu, &event))
+	if (likely(!(cpu->pending & PENDING_VIRTUAL)) || !take(cpu, &event))
 		return false;
 	if (event.kind != EVENT_NONE)
 		deliver_virtual(cpu, &event);
 	return true;
 }
+
+static bool take_before_interrupt(struct cpu *cpu) { return take_virtual(cpu, guest_take_before_interrupt); }
+static bool take_last(struct cpu *cpu) { return take_virtual(cpu, guest_take_last); }
 
 /* Instruction breakpoints at cpu->rip, as bits of DR6 (SDM 3B 18.3.1.1). */
 static uint32_t code_breakpoints(const struct cpu *cpu)
@@ -431,13 +427,15 @@ static void step(struct cpu *cpu)
 		insn = insn->run(cpu, insn);
 	trace_unpark(cpu);
 	instruction_over(cpu);
-	deliver_traps(cpu);
+	/* Where exits come before the traps, look() sees to both. */
+	if (!guest_boundary(cpu))
+		deliver_traps(cpu);
 }
 
 static bool unmasked_event(const struct cpu *cpu)
 {
 	return (cpu->nmi_pending && svm_gif(cpu) && !CHECK(NMI_BLOCKING, cpu->nmi_blocked)) ||
-	       (cpu->interrupt_line && interrupts_open(cpu)) || (svm_guest(cpu) && svm_virtual_pending(cpu));
+	       (cpu->interrupt_line && guest_interrupts_open(cpu)) || guest_pending(cpu);
 }
 
 static bool wait_is_over(const struct cpu *cpu)
@@ -478,7 +476,7 @@ static bool take_smi(struct cpu *cpu)
 		return false;
 	if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI || cpu->activity == ACTIVITY_SHUTDOWN)
 		return false;
-	if (svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_SMI))
+	if (guest_take_smi(cpu))
 		return true;
 	cpu->smi_pending = false;
 	pending_clear(cpu, PENDING_SMI);
@@ -507,6 +505,8 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 		*stop = CPU_STOP_SHUTDOWN;
 		return true;
 	}
+	if (guest_take_before_traps(cpu))
+		return false;
 	deliver_traps(cpu);
 	if (cpu->pending & PENDING_STOP) {
 		pending_clear(cpu, PENDING_STOP);
@@ -523,7 +523,10 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 		*stop = cpu->retired >= cpu->stop_at ? CPU_STOP_BUDGET : CPU_STOP_REQUESTED;
 		return true;
 	}
-	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI && (take_nmi(cpu) || take_interrupt(cpu) || take_virtual(cpu)))
+	if (guest_take_before_nmi(cpu))
+		return false;
+	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI &&
+	    (take_nmi(cpu) || take_before_interrupt(cpu) || take_interrupt(cpu) || take_last(cpu)))
 		return false;
 	if (cpu->activity != ACTIVITY_ACTIVE && !end_wait(cpu)) {
 		*stop = CPU_STOP_HALT;
@@ -533,13 +536,13 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 }
 
 /* RF of a guest is saved by an exit that its instruction has: that runs alone. */
-static bool resumes_guest(const struct cpu *cpu) { return svm_guest(cpu) && cpu->rflags & RFLAGS_RF; }
+static bool resumes_guest(const struct cpu *cpu) { return guest_runs(cpu) && cpu->rflags & RFLAGS_RF; }
 
 static bool must_look(const struct cpu *cpu)
 {
 	return cpu->pending || cpu->shadow != SHADOW_NONE || cpu->activity != ACTIVITY_ACTIVE ||
 	       cpu->nmi_pending || cpu->interrupt_line || cpu->dr6_pending ||
-	       cpu->msr.svm_interrupt & (SVM_V_IRQ | SVM_V_NMI) || resumes_guest(cpu) ||
+	       guest_must_look(cpu) || resumes_guest(cpu) ||
 	       cpu->retired + TRACE_INSNS > cpu->event_at;
 }
 
@@ -605,17 +608,18 @@ static enum cpu_stop run(struct cpu *cpu)
 		trace_unpark(cpu);
 		instruction_over(cpu);
 		cpu->delivering_depth = 0;
-		if (cpu->svm_injecting) {
-			struct event event = cpu->svm_injected;
+		if (cpu->injecting) {
+			struct event event = cpu->injected;
 
-			cpu->svm_injecting = false;
+			cpu->injecting = false;
 			deliver_virtual(cpu, &event);
 		}
 		break;
 	case UNWIND_PAUSE:
 		trace_unpark(cpu);
 		instruction_over(cpu);
-		deliver_traps(cpu);
+		if (!guest_boundary(cpu))
+			deliver_traps(cpu);
 		break;
 	default: break;
 	}

@@ -1,18 +1,18 @@
 /* control_registers.c: MOV to and from control and debug registers (SDM 2B MOV; APM 3 MOV CRn, MOV DRn). */
 #include "cpu/checks.h"
 #include "cpu/control.h"
+#include "cpu/guest.h"
 #include "cpu/insn/operand.h"
-#include "cpu/svm/svm.h"
 
 static inline void mov_rd_cd(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t value = 0;
 
 	switch (insn->reg) {
-	case 0: value = cpu->cr0; break;
+	case 0: value = guest_cr_read(cpu, 0); break;
 	case 2: value = cpu->cr2; break;
 	case 3: value = cpu->cr3; break;
-	case 4: value = cpu->cr4; break;
+	case 4: value = guest_cr_read(cpu, 4); break;
 	default: value = svm_guest(cpu) ? svm_read_cr8(cpu) : cpu->cr8; break; /* the decoder lets no other through */
 	}
 	reg_write(cpu, insn->rm, value, cpu_64bit(cpu) ? 8 : 4);
@@ -24,14 +24,14 @@ static inline void mov_cd_rd(struct cpu *cpu, const struct insn *insn)
 	uint64_t value = reg_read(cpu, insn->rm, cpu_64bit(cpu) ? 8 : 4);
 
 	switch (insn->reg) {
-	case 0: control_write_cr0(cpu, value); break;
+	case 0: control_write_cr0(cpu, guest_cr_merge(cpu, 0, value)); break;
 	case 2:
 		if (svm_guest(cpu))
 			svm_check_cr_write(cpu, 2, value);
 		cpu->cr2 = value;
 		break;
 	case 3: control_write_cr3(cpu, value); break;
-	case 4: control_write_cr4(cpu, value); break;
+	case 4: control_write_cr4(cpu, guest_cr_merge(cpu, 4, value)); break;
 	default: control_write_cr8(cpu, value); break;
 	}
 }

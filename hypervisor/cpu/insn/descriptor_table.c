@@ -6,6 +6,7 @@
 
 #include "cpu/checks.h"
 #include "cpu/control.h"
+#include "cpu/guest.h"
 #include "cpu/insn/operand.h"
 #include "cpu/segment.h"
 
@@ -152,7 +153,7 @@ DEFINE_INSN_RM(ltr)
 
 static inline void smsw(struct cpu *cpu, const struct insn *insn, unsigned width, bool memory)
 {
-	store_word(cpu, insn, cpu->cr0, width, memory);
+	store_word(cpu, insn, guest_cr_read(cpu, 0), width, memory);
 }
 DEFINE_INSN_RM(smsw)
 
@@ -163,13 +164,14 @@ static inline void lmsw(struct cpu *cpu, const struct insn *insn, unsigned width
 	uint64_t mask = CR0_PE | CR0_MP | CR0_EM | CR0_TS;
 
 	(void)width;
-	control_write_cr0(cpu, (cpu->cr0 & ~(mask & ~(uint64_t)CR0_PE)) | (word & mask));
+	guest_check_lmsw(cpu, insn, (uint16_t)word, memory);
+	control_write_cr0(cpu, guest_cr_merge(cpu, 0, (cpu->cr0 & ~(mask & ~(uint64_t)CR0_PE)) | (word & mask)));
 }
 DEFINE_INSN_RM(lmsw)
 
 static inline void clts(struct cpu *cpu, const struct insn *insn)
 {
 	(void)insn;
-	control_write_cr0(cpu, cpu->cr0 & ~(uint64_t)CR0_TS);
+	control_write_cr0(cpu, guest_cr_merge(cpu, 0, cpu->cr0 & ~(uint64_t)CR0_TS));
 }
 DEFINE_INSN(clts)

@@ -3,8 +3,8 @@
  * first; then INS checks that it can write before it reads the port, and OUTS reads before it writes it.
  */
 #include "cpu/checks.h"
+#include "cpu/guest.h"
 #include "cpu/insn/operand.h"
-#include "cpu/svm/svm.h"
 #include "cpu/tss.h"
 #include "x86/paging.h"
 
@@ -22,8 +22,7 @@ static void check_permission(struct cpu *cpu, uint16_t port, unsigned size)
 static void check_port(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in, bool string)
 {
 	check_permission(cpu, port, size);
-	if (svm_guest(cpu))
-		svm_check_io(cpu, insn, port, size, in, string);
+	guest_check_io(cpu, insn, port, size, in, string);
 }
 
 /* I/O breakpoints trap behind the instruction, with CR4.DE = 1 (SDM 3B 18.2.4, 18.3.1.2). */

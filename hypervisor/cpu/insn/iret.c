@@ -5,7 +5,7 @@
 #include "cpu/mem/mem.h"
 #include "cpu/return.h"
 #include "cpu/tss.h"
-#include "cpu/svm/svm.h"
+#include "cpu/guest.h"
 
 /* What any IRET loads; what one of 32 or 64 bits loads besides. */
 #define IRET_FLAGS      (RFLAGS_STATUS | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT)
@@ -157,7 +157,7 @@ static void iret_protected(struct cpu *cpu, const struct iret_frame *frame, unsi
 /* IRET ends the blocking of NMIs even where it faults (SDM 3A 6.7.1, SDM 3C 25.3). */
 static void iret_any(struct cpu *cpu, unsigned width)
 {
-	cpu->nmi_blocked = false;
+	guest_iret_begins(cpu);
 	if (!cpu_protected(cpu)) {
 		iret_real(cpu, width);
 		return;
@@ -182,7 +182,6 @@ static inline void iret(struct cpu *cpu, const struct insn *insn, unsigned width
 {
 	(void)insn;
 	iret_any(cpu, width);
-	if (svm_guest(cpu))
-		svm_iret_done(cpu);
+	guest_iret_done(cpu);
 }
 DEFINE_BRANCH_W(iret)

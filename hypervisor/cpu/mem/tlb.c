@@ -10,7 +10,7 @@
 #include "cpu/mem/phys_internal.h"
 #include "cpu/mem/translate.h"
 #include "cpu/mem/walk.h"
-#include "cpu/svm/svm.h"
+#include "cpu/guest.h"
 #include "cpu/trace.h"
 
 #define CR4_INPUTS (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE)
@@ -322,14 +322,13 @@ void tlb_select(struct cpu *cpu)
 
 /* ---- translation ---- */
 
-/* An intercepted #PF leaves CR2 alone (APM 2 15.12.15). */
+/* An intercepted #PF leaves CR2 alone (APM 2 15.12.15, SDM 3C 27.1). */
 static _Noreturn void raise_page_fault(struct cpu *cpu, uint64_t linear, const struct walk *walked)
 {
 	if (unlikely(walked->nested))
 		svm_nested_fault(cpu, walked->nested, walked->physical);
-	if (svm_guest(cpu) && svm_intercepts(cpu, SVM_EXIT_EXCEPTION + VECTOR_PF))
-		cpu->svm_fault_address = linear;
-	else if (CHECK(PAGE_FAULT_CR2, true))
+	cpu->fault_address = linear;
+	if (!guest_takes_page_fault(cpu, walked->error) && CHECK(PAGE_FAULT_CR2, true))
 		cpu->cr2 = linear;
 	cpu_raise(cpu, VECTOR_PF, walked->error);
 }

@@ -119,7 +119,7 @@ bool svm_take_exception(struct cpu *cpu, struct event *event)
 	if (event->has_error_code)
 		info.info1 = event->error_code;
 	if (event->vector == VECTOR_PF)
-		info.info2 = cpu->svm_fault_address;
+		info.info2 = cpu->fault_address;
 	info.next_rip = exception_next_rip(cpu, event);
 	if (is_data_page_fault(event))
 		svm_fetch_bytes(cpu, info.fetched);

@@ -406,8 +406,8 @@ void svm_enter(struct cpu *cpu, uint64_t address)
 		cpu_switch(cpu);
 	}
 	cpu->msr.svm_gif_clear = false;
-	cpu->svm_injecting = event.kind != EVENT_NONE;
-	cpu->svm_injected = event;
+	cpu->injecting = event.kind != EVENT_NONE;
+	cpu->injected = event;
 	cpu_switch(cpu);
 }
 
@@ -489,7 +489,7 @@ static void load_host(struct cpu *cpu)
 	cpu->msr.svm_gif_clear = true;
 	cpu->shadow = cpu->shadow_was = SHADOW_NONE;
 	cpu->resume_was = 0;
-	cpu->svm_injecting = false;
+	cpu->injecting = false;
 	world_changed(cpu);
 	cpu->step_tf = cpu->rflags & RFLAGS_TF;
 	valid = host_pdptes(cpu) && valid;
@@ -531,7 +531,7 @@ void svm_reset(struct cpu *cpu)
 {
 	clear_controls(cpu);
 	cpu->msr.svm_gif_clear = false;
-	cpu->svm_injecting = false;
+	cpu->injecting = false;
 	cpu->shadow_was = SHADOW_NONE;
 	cpu->resume_was = 0;
 }

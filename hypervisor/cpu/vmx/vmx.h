@@ -143,13 +143,14 @@ struct vmx_exit_info {
 	uint32_t interruption, interruption_error;
 	uint64_t linear, physical;   /* guest-linear and guest-physical address */
 	uint64_t rcx, rsi, rdi, rip; /* of string I/O before an SMI only */
-	bool trap; /* trap-like: RIP and pending debug exceptions are those behind the instruction (29.1.2,
-		      MTF) */
+	bool trap; /* behind an instruction, whose pending debug exceptions are saved (27.3.4): RIP is as it is */
 };
 
-/* VMLAUNCH, VMRESUME whose own checks are done: checks, loads and goes on in the guest, or fails (VMfail, or
- * a VM-entry failure's exit). */
-_Noreturn void vmx_enter(struct cpu *cpu, bool launch);
+/*
+ * VMLAUNCH, VMRESUME whose own checks are done: checks, loads and goes on in the guest, or by a VM-entry failure's
+ * exit in the host; does not return then. It returns where it has VMfailed: the instruction is complete.
+ */
+void vmx_enter(struct cpu *cpu, bool launch);
 /*
  * A VM exit between two instructions or after cpu_leave_insn(): saves the guest's state, with the event being
  * delivered as IDT-vectoring information (27.2.4), and loads the host's. Returns. A VMX abort leaves
@@ -163,11 +164,13 @@ _Noreturn void vmx_exit_insn(struct cpu *cpu, const struct vmx_exit_info *info);
 
 /* The exit of the instruction's row, where its control is on; comes back where there is none. In a guest. */
 void vmx_check_insn(struct cpu *cpu, const struct insn *insn);
-/* MOV to CR0, CR3, CR4, CR8, CLTS, LMSW: exits, or returns what is to be written, with the bits that the host
- * owns as they are (25.3). */
-uint64_t vmx_check_cr_write(struct cpu *cpu, unsigned number, uint64_t value);
-/* CR0 or CR4 as the guest reads them: the read shadow in the bits that the host owns. Outside of a guest, as
- * they are. */
+/* #UD where the secondary control that the row names is 0 (25.3). In a guest. */
+void vmx_check_enabled(struct cpu *cpu, const struct insn *insn);
+/* LMSW of @word, which was read: its exit. In a guest. */
+void vmx_check_lmsw(struct cpu *cpu, const struct insn *insn, uint16_t word, bool memory);
+/* CR0 or CR4 that MOV, LMSW or CLTS makes of @value: the bits that the host owns stay as they are (25.3). In a guest. */
+uint64_t vmx_merge_cr(const struct cpu *cpu, unsigned number, uint64_t value);
+/* CR0 or CR4 as the guest reads them: the read shadow in the bits that the host owns. In a guest. */
 uint64_t vmx_read_cr(const struct cpu *cpu, unsigned number);
 /* IN, OUT, INS, OUTS; RDMSR, WRMSR of @index; a task switch that is checked. In a guest. */
 void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in,
@@ -185,21 +188,34 @@ uint64_t vmx_tsc(const struct cpu *cpu, uint64_t tsc);
 /* An exception before it is combined or delivered, a triple fault, INTR, NMI, INIT, SIPI. True: the host is
  * next. In a guest. */
 bool vmx_take_exception(struct cpu *cpu, struct event *event);
+/* Whether an exception is the hypervisor's: the bitmap, and for #PF mask and match (24.6.3). */
+bool vmx_takes_exception(const struct cpu *cpu, enum vector vector, uint32_t error_code);
 bool vmx_take_triple_fault(struct cpu *cpu);
 bool vmx_take_interrupt(struct cpu *cpu);
 bool vmx_take_nmi(struct cpu *cpu);
 bool vmx_take_init(struct cpu *cpu);
-bool vmx_take_sipi(struct cpu *cpu, uint8_t vector);
-/* Whether a window, the preemption timer, MTF or a virtual interrupt wants run.c to look before the next
- * instruction, or to step. */
+/* A start-up IPI, in a guest that waits for one: latched until run.c looks. */
+void vmx_note_sipi(struct cpu *cpu, uint8_t vector);
+/* Physical interrupts, NMIs apart, are open in the guest, shadows apart; INIT is held off. */
+bool vmx_interrupts_open(const struct cpu *cpu);
+bool vmx_blocks_init(const struct cpu *cpu);
+/* Something is due between two instructions, shadows apart; run.c must look; instructions run one by one. */
+bool vmx_pending(const struct cpu *cpu);
 bool vmx_must_look(const struct cpu *cpu);
 bool vmx_must_step(const struct cpu *cpu);
-/* Takes what is due, in the order of 25.2 and 26.7 and table 6-2. True: the host is next, or an event was
- * delivered. In a guest. */
-bool vmx_take_due(struct cpu *cpu);
-/* IRET: NMI unblocking, virtual-NMI blocking. In a guest. */
-void vmx_iret_done(struct cpu *cpu);
-/* When the preemption timer runs out, in retired instructions as cpu->event_at; UINT64_MAX: it does not. */
+/* An instruction, an iteration of REP or a delivery is done: MTF (25.5.2). True: an exit comes before its traps. */
+bool vmx_boundary(struct cpu *cpu);
+/*
+ * What is due, in the order of 25.2, 26.7 and SDM 3A table 6-2: SIPI, trap-like exits of the virtual APIC and MTF;
+ * preemption timer and NMI window; interrupt window and virtual interrupts. True: the host is next; of the last,
+ * @event is to be delivered where its kind is not EVENT_NONE.
+ */
+bool vmx_take_before_traps(struct cpu *cpu);
+bool vmx_take_before_nmi(struct cpu *cpu);
+bool vmx_take_before_interrupt(struct cpu *cpu, struct event *event);
+/* IRET, before it can fault: NMI unblocking, virtual-NMI blocking (25.3). */
+void vmx_iret_begins(struct cpu *cpu);
+/* When the preemption timer runs out, in cpu_ticks(); UINT64_MAX: it does not run. */
 uint64_t vmx_timer_due(const struct cpu *cpu);
 /* ENTRY_INTERRUPTION_INFO, which was checked, as an event to be delivered. kind is EVENT_NONE where there is
  * none. */
