@@ -1,6 +1,7 @@
 /* visor run: boots a guest. */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -21,6 +22,56 @@ static void catch_signals(void)
 	sigaction(SIGHUP, &action, NULL);
 }
 
+/* The hypervisor that was built or installed beside this program. */
+static const char *find_l1(const struct run_options *options)
+{
+	static const char *const places[] = {"/../l1/l1.elf", "/../share/trapline/guests/l1.elf"};
+	static char path[PATH_MAX];
+	char self[PATH_MAX - 64];
+	ssize_t size = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (options->l1 || size < 0)
+		return options->l1;
+	self[size] = 0;
+	*strrchr(self, '/') = 0;
+	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		snprintf(path, sizeof(path), "%s%s", self, places[i]);
+		if (access(path, R_OK) == 0)
+			break;
+	}
+	return path;
+}
+
+/* The hypervisor, and the guest as its module. */
+static int load_nested(struct machine *machine, const struct run_options *options,
+		       const struct cli_image *opened)
+{
+	struct boot_options boot = {.initrd = opened->image.data,
+				    .initrd_size = opened->image.size,
+				    .initrd_name = options->image,
+				    .seed = options->seed};
+	const char *path = find_l1(options);
+	struct line append = {0};
+	struct image l1;
+	char why[256];
+	int error;
+
+	if (!path)
+		return cli_fail(EXIT_USAGE, "--depth: no hypervisor was built with visor; --l1 names one");
+	error = image_open(&l1, path, why, sizeof(why));
+	if (error)
+		return cli_fail(EXIT_USAGE, "%s: %s", path, why);
+	line_format(&append, "l1.depth=%u %s", options->depth, options->append ? options->append : "");
+	line_add(&append, (struct span){"", 1});
+	boot.append = append.at;
+	error = boot_image(machine, &l1, &boot, why, sizeof(why));
+	line_free(&append);
+	image_close(&l1);
+	if (error)
+		return cli_fail(error == -EINVAL ? EXIT_USAGE : EXIT_HARNESS, "%s: %s", path, why);
+	return 0;
+}
+
 int run_load(struct machine *machine, const struct run_options *options, const struct cli_image *opened)
 {
 	struct boot_options boot = {.append = options->append, .seed = options->seed};
@@ -28,6 +79,8 @@ int run_load(struct machine *machine, const struct run_options *options, const s
 	char why[256];
 	int error;
 
+	if (options->depth)
+		return load_nested(machine, options, opened);
 	if (options->initrd) {
 		error = image_read_file(options->initrd, MEMORY_LOW_MAX, &initrd, &boot.initrd_size, why,
 					sizeof(why));

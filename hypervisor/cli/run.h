@@ -12,6 +12,8 @@
 #include "vm/boot.h"
 #include "vm/machine.h"
 
+#define DEPTH_MAX 9u /* a digit of the hypervisor's command line */
+
 struct run_options {
 	const struct engine_ops *engine;
 	const char *engine_text; /* as given */
@@ -21,6 +23,8 @@ struct run_options {
 	bool no_hpet;
 	uint64_t memory;
 	unsigned vcpus;
+	unsigned depth; /* hypervisors of ours between the machine and the guest */
+	const char *l1; /* that hypervisor; NULL: the one that belongs to visor */
 	uint64_t seed;  /* of the vCPUs' turns, and of random numbers for the guest */
 	uint64_t slice; /* longest turn; 0: not given */
 	struct {

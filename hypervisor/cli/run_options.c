@@ -29,6 +29,9 @@ static const char help[] =
 	"this\n"
 	"                        machine's time (UTC; default 2026-01-01T00:00:00)\n"
 	"  --no-hpet             a machine without HPET\n"
+	"  --depth N             run IMAGE, a multiboot or PVH guest, under N of our own hypervisors, each a guest\n"
+	"                        of the one below it (default 0)\n"
+	"  --l1 FILE             that hypervisor (default: as it was built or installed with visor)\n"
 	"  --initrd FILE         Linux's initrd, or the first module of multiboot and PVH\n"
 	"  --disk FILE           virtio disk, raw or qcow2 by its first bytes, or raw:FILE, qcow2:FILE;\n"
 	"                        the guest writes to it. Repeatable. qcow2 needs qemu-nbd\n"
@@ -65,6 +68,8 @@ enum {
 	APPEND,
 	RTC,
 	NO_HPET,
+	DEPTH,
+	L1,
 	INITRD,
 	SMP,
 	SEED,
@@ -97,6 +102,8 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"append", required_argument, NULL, APPEND},
 				      {"rtc", required_argument, NULL, RTC},
 				      {"no-hpet", no_argument, NULL, NO_HPET},
+				      {"depth", required_argument, NULL, DEPTH},
+				      {"l1", required_argument, NULL, L1},
 				      {"initrd", required_argument, NULL, INITRD},
 				      {"smp", required_argument, NULL, SMP},
 				      {"seed", required_argument, NULL, SEED},
@@ -232,6 +239,16 @@ static int parse_timeout(struct run_options *options, const char *text)
 	return 0;
 }
 
+static int parse_depth(struct run_options *options, const char *text)
+{
+	uint64_t depth;
+
+	if (!span_number(span_of(text), &depth) || depth > DEPTH_MAX)
+		return cli_fail(EXIT_USAGE, "--depth %s: not a number from 0 to %u", text, DEPTH_MAX);
+	options->depth = (unsigned)depth;
+	return 0;
+}
+
 static int parse_break(struct run_options *options, const char *text)
 {
 	options->break_check = text;
@@ -250,6 +267,8 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case APPEND: options->append = value; return 0;
 	case RTC: return parse_rtc(options, value);
 	case NO_HPET: options->no_hpet = true; return 0;
+	case DEPTH: return parse_depth(options, value);
+	case L1: options->l1 = value; return 0;
 	case INITRD: options->initrd = value; return 0;
 	case SMP: return parse_vcpus(options, value);
 	case SEED: return parse_seed(options, value);
@@ -304,6 +323,8 @@ int run_parse(int argc, char **argv, struct run_options *options)
 				options->engine->name);
 	if (options->slice && !options->engine->counts)
 		return cli_fail(EXIT_USAGE, "--slice: %s does not count instructions", options->engine->name);
+	if (options->depth && options->initrd)
+		return cli_fail(EXIT_USAGE, "--initrd: not with --depth, where the guest is the first module");
 	if (optind + 1 != argc)
 		return cli_fail(EXIT_USAGE, "run takes one IMAGE; see `visor run --help`");
 	options->image = argv[optind];
@@ -346,6 +367,9 @@ char *run_again(const struct run_options *options)
 	quoted(&line, "rtc", options->rtc_text);
 	line_text(&line, options->no_hpet ? " --no-hpet" : "");
 	quoted(&line, "initrd", options->initrd);
+	if (options->depth)
+		line_format(&line, " --depth %u", options->depth);
+	quoted(&line, "l1", options->l1);
 	quoted(&line, "break", options->break_check);
 	if (options->max_insns)
 		line_format(&line, " --max-insns %" PRIu64, options->max_insns);

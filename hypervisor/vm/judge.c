@@ -336,7 +336,9 @@ void judge_line(struct judge *judge, struct span line)
 		header_line(judge, rest);
 		return;
 	}
-	/* What a firmware prints before our guest begins is none of our business. */
+	/* What a firmware prints before our guest begins is none of our business, but for a hypervisor of ours. */
+	if (!judge->header && span_equals(word, "l1") && !judge->fatal[0] && span_printable(rest))
+		snprintf(judge->fatal, sizeof(judge->fatal), "the hypervisor %.*s", SPAN_ARGS(rest));
 	if (!judge->header || judge->fatal[0])
 		return;
 	if (span_equals(word, "start"))

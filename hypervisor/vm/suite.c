@@ -14,11 +14,12 @@
 
 static void on_line(struct suite *suite, int source, struct span line)
 {
-	static const char first[] = "trapline ";
+	static const char first[] = "trapline ", l1[] = "l1 ";
 
 	if (suite->source < 0 && line.size > sizeof(first) && memcmp(line.at, first, sizeof(first) - 1) == 0)
 		suite->source = source;
-	if (suite->source == source)
+	if (suite->source == source || (suite->source < 0 && line.size > sizeof(l1) &&
+					memcmp(line.at, l1, sizeof(l1) - 1) == 0))
 		judge_line(&suite->judge, line);
 }
 

@@ -1,5 +1,6 @@
 /* svm_exits.c: exits of the guest (APM 2 15.6 to 15.14, appendix C). */
 #include "kmod/core/svm.h"
+#include "x86/msr.h"
 #include "x86/vectors.h"
 
 #define CONTRIBUTORY \
@@ -133,6 +134,28 @@ static bool needed(struct core_vcpu *vcpu, unsigned code)
 	}
 }
 
+/* CPUID above CPL 0 where the guest has asked for it to fault (CpuidUserDis, APM 3 CPUID Fn8000_0021_EAX). */
+static bool cpuid_faults(struct core_vcpu *vcpu)
+{
+	uint32_t r[4];
+
+	if (vcpu->svm->vmcb[VMCB_CPL] == 0)
+		return false;
+	hw_cpuid(0x80000000u, 0, r);
+	if (r[0] < 0x80000021u)
+		return false;
+	hw_cpuid(0x80000021u, 0, r);
+	return r[0] >> 17 & 1 && hw_read_msr(MSR_HWCR) & HWCR_CPUID_USER_DISABLE;
+}
+
+static void exit_cpuid(struct core_vcpu *vcpu)
+{
+	if (cpuid_faults(vcpu))
+		svm_raise(vcpu, VECTOR_GP, 0);
+	else
+		core_exit_cpuid(vcpu);
+}
+
 static void exit_instruction(struct core_vcpu *vcpu, unsigned code)
 {
 	uint8_t *vmcb = vcpu->svm->vmcb;
@@ -143,7 +166,7 @@ static void exit_instruction(struct core_vcpu *vcpu, unsigned code)
 		return;
 	}
 	switch (code) {
-	case SVM_EXIT_CPUID: core_exit_cpuid(vcpu); break;
+	case SVM_EXIT_CPUID: exit_cpuid(vcpu); break;
 	case SVM_EXIT_MSR: info1 & 1 ? core_exit_wrmsr(vcpu) : core_exit_rdmsr(vcpu); break;
 	case SVM_EXIT_VMRUN:
 	case SVM_EXIT_VMLOAD:

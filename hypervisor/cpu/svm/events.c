@@ -121,6 +121,9 @@ bool svm_take_exception(struct cpu *cpu, struct event *event)
 	if (event->vector == VECTOR_PF)
 		info.info2 = cpu->fault_address;
 	info.next_rip = exception_next_rip(cpu, event);
+	/* Where a fault was found behind the change of code that its instruction made, the guest is there. */
+	if (event->kind == EVENT_FAULT)
+		cpu->rip = event->return_rip;
 	if (is_data_page_fault(event))
 		svm_fetch_bytes(cpu, info.fetched);
 	svm_exit(cpu, &info);
