@@ -5,6 +5,7 @@
 #include "lib/exchange.h"
 #include "lib/machine.h"
 #include "lib/report.h"
+#include "lib/vmx_world.h"
 #include "x86/descriptors.h"
 
 #define ORDER_MAX  256u
@@ -260,6 +261,7 @@ void story_run(const struct case_spec *spec)
 	story_forget();
 	story_begin_interrupts();
 	spec->story();
+	vmx_end();
 	__asm__ volatile("cli");
 	cpus_stop();
 	handler = NULL;

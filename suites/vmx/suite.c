@@ -1,0 +1,19 @@
+/* suite.c: the rows of the suite for VT-x, family by family. */
+#include "../notation.h"
+
+const char suite_name[] = "vmx";
+
+#define FAMILY(name) static void name(struct cell *x)
+
+FAMILY(entry)
+{
+#include "entry.def"
+}
+
+void suite_rows(struct suite *suite)
+{
+	static struct cell cell;
+
+	cell.suite = suite;
+	entry(&cell);
+}
