@@ -11,11 +11,11 @@
 #include "x86/case_layout.h"
 #include "x86/vectors.h"
 
-#define FEATURE_CONTROL       0x3au
-#define FEATURE_LOCK          1u
-#define FEATURE_VMX           4u /* outside SMX operation */
-#define MSR_DEBUGCTL_INDEX    0x1d9u
-#define MSR_PAT_INDEX         0x277u
+#define FEATURE_CONTROL    0x3au
+#define FEATURE_LOCK       1u
+#define FEATURE_VMX        4u /* outside SMX operation */
+#define MSR_DEBUGCTL_INDEX 0x1d9u
+#define MSR_PAT_INDEX      0x277u
 
 uint8_t vmx_pages[VMX_PAGES][4096] __attribute__((aligned(4096)));
 uint64_t vmx_registers[GPR_COUNT];
@@ -56,7 +56,10 @@ static unsigned by_flags(uint64_t flags)
 	case 0: return 0;
 	case RFLAGS_CF: return VMX_FAIL_INVALID;
 	case RFLAGS_ZF:
-		__asm__ volatile("vmread %1, %0" : "=rm"(error) : "r"((uint64_t)VMCS_INSTRUCTION_ERROR) : "cc");
+		__asm__ volatile("vmread %1, %0"
+				 : "=rm"(error)
+				 : "r"((uint64_t)VMCS_INSTRUCTION_ERROR)
+				 : "cc");
 		return VMX_FAIL((unsigned)error);
 	default: return VMX_ODD_FLAGS | (unsigned)(flags & RFLAGS_STATUS);
 	}
@@ -120,8 +123,8 @@ static bool there(enum vmx_msr which)
 	switch (which) {
 	case VMX_MSR_SECONDARY: return machine_read_msr(MSR_VMX(VMX_MSR_PRIMARY)) >> 63;
 	case VMX_MSR_EPT_VPID:
-		return there(VMX_MSR_SECONDARY) && machine_read_msr(MSR_VMX(VMX_MSR_SECONDARY)) >> 32 &
-							   (VMX2_EPT | VMX2_VPID);
+		return there(VMX_MSR_SECONDARY) &&
+		       machine_read_msr(MSR_VMX(VMX_MSR_SECONDARY)) >> 32 & (VMX2_EPT | VMX2_VPID);
 	case VMX_MSR_VMFUNC:
 		return there(VMX_MSR_SECONDARY) &&
 		       machine_read_msr(MSR_VMX(VMX_MSR_SECONDARY)) >> 32 & VMX2_VM_FUNCTIONS;
@@ -233,7 +236,8 @@ static bool enable_feature(void)
 
 bool vmx_prepare(void)
 {
-	static const enum vmx_page regions[] = {VMX_PAGE_VMXON, VMX_PAGE_VMCS, VMX_PAGE_VMCS2, VMX_PAGE_SHADOW};
+	static const enum vmx_page regions[] = {VMX_PAGE_VMXON, VMX_PAGE_VMCS, VMX_PAGE_VMCS2,
+						VMX_PAGE_SHADOW};
 
 	if (!story_needs(vmx_has_cpuid(1, 2, 5), "cpuid.1.0.ecx[5]=0") || !enable_feature())
 		return false;
@@ -337,12 +341,20 @@ static uint32_t if_can(uint32_t field, uint32_t bits) { return vmx_can(field, bi
 
 void vmx_load_controls(unsigned mode, unsigned with)
 {
-	static const uint32_t zero[] = {
-		VMCS_PF_ERROR_MASK,    VMCS_PF_ERROR_MATCH,         VMCS_CR3_TARGET_COUNT,
-		VMCS_EXIT_MSR_STORE_COUNT, VMCS_EXIT_MSR_LOAD_COUNT, VMCS_ENTRY_MSR_LOAD_COUNT,
-		VMCS_ENTRY_INTERRUPTION_INFO, VMCS_ENTRY_EXCEPTION_ERROR, VMCS_ENTRY_INSTRUCTION_LENGTH,
-		VMCS_CR0_MASK, VMCS_CR0_SHADOW, VMCS_TSC_OFFSET};
-	uint32_t secondary = (with & VMX_EPT ? VMX2_EPT : 0) | (with & VMX_UNRESTRICTED ? VMX2_UNRESTRICTED_GUEST : 0);
+	static const uint32_t zero[] = {VMCS_PF_ERROR_MASK,
+					VMCS_PF_ERROR_MATCH,
+					VMCS_CR3_TARGET_COUNT,
+					VMCS_EXIT_MSR_STORE_COUNT,
+					VMCS_EXIT_MSR_LOAD_COUNT,
+					VMCS_ENTRY_MSR_LOAD_COUNT,
+					VMCS_ENTRY_INTERRUPTION_INFO,
+					VMCS_ENTRY_EXCEPTION_ERROR,
+					VMCS_ENTRY_INSTRUCTION_LENGTH,
+					VMCS_CR0_MASK,
+					VMCS_CR0_SHADOW,
+					VMCS_TSC_OFFSET};
+	uint32_t secondary =
+		(with & VMX_EPT ? VMX2_EPT : 0) | (with & VMX_UNRESTRICTED ? VMX2_UNRESTRICTED_GUEST : 0);
 
 	for (unsigned i = 0; i < sizeof(zero) / sizeof(zero[0]); i++)
 		vmx_write(zero[i], 0);
@@ -394,14 +406,17 @@ enum { LDTR = SEGMENT_COUNT, TR };
 
 static void load_segments(unsigned mode, uint64_t *in)
 {
-	static const uint8_t fields[SEGMENT_COUNT] = {STATE_es, STATE_cs, STATE_ss, STATE_ds, STATE_fs, STATE_gs};
+	static const uint8_t fields[SEGMENT_COUNT] = {STATE_es, STATE_cs, STATE_ss,
+						      STATE_ds, STATE_fs, STATE_gs};
 
 	for (unsigned n = 0; n < SEGMENT_COUNT; n++) {
 		uint64_t selector = in[fields[n]];
 
 		if (mode == MODE_REAL || mode == MODE_VM86)
 			put_segment(n, selector, (selector & 0xffff) << 4, 0xffff,
-				    mode == MODE_VM86 ? 0xf3 : n == CS ? 0x9b : 0x93);
+				    mode == MODE_VM86 ? 0xf3
+				    : n == CS         ? 0x9b
+						      : 0x93);
 		else
 			put_descriptor(n, selector, 0);
 	}
@@ -419,20 +434,27 @@ static const struct field {
 	uint32_t vmcs;
 	unsigned state;
 } fields[] = {
-	{VMCS_GUEST_GDTR_BASE, STATE_gdtr_base},       {VMCS_GUEST_GDTR_LIMIT, STATE_gdtr_limit},
-	{VMCS_GUEST_IDTR_BASE, STATE_idtr_base},       {VMCS_GUEST_IDTR_LIMIT, STATE_idtr_limit},
-	{VMCS_GUEST_CR0, STATE_cr0},                   {VMCS_GUEST_CR3, STATE_cr3},
-	{VMCS_GUEST_CR4, STATE_cr4},                   {VMCS_GUEST_DR7, STATE_dr7},
-	{VMCS_GUEST_RSP, STATE_rsp},                   {VMCS_GUEST_RIP, STATE_rip},
-	{VMCS_GUEST_RFLAGS, STATE_rflags},             {VMCS_GUEST_SYSENTER_CS, STATE_sysenter_cs},
-	{VMCS_GUEST_SYSENTER_ESP, STATE_sysenter_esp}, {VMCS_GUEST_SYSENTER_EIP, STATE_sysenter_eip},
+	{VMCS_GUEST_GDTR_BASE, STATE_gdtr_base},
+	{VMCS_GUEST_GDTR_LIMIT, STATE_gdtr_limit},
+	{VMCS_GUEST_IDTR_BASE, STATE_idtr_base},
+	{VMCS_GUEST_IDTR_LIMIT, STATE_idtr_limit},
+	{VMCS_GUEST_CR0, STATE_cr0},
+	{VMCS_GUEST_CR3, STATE_cr3},
+	{VMCS_GUEST_CR4, STATE_cr4},
+	{VMCS_GUEST_DR7, STATE_dr7},
+	{VMCS_GUEST_RSP, STATE_rsp},
+	{VMCS_GUEST_RIP, STATE_rip},
+	{VMCS_GUEST_RFLAGS, STATE_rflags},
+	{VMCS_GUEST_SYSENTER_CS, STATE_sysenter_cs},
+	{VMCS_GUEST_SYSENTER_ESP, STATE_sysenter_esp},
+	{VMCS_GUEST_SYSENTER_EIP, STATE_sysenter_eip},
 };
 #define FIELDS (sizeof(fields) / sizeof(fields[0]))
 
 /* Registers 0 to 7 in the order of their numbers. */
-static const uint8_t registers[GPR_COUNT] = {
-	STATE_rax, STATE_rcx, STATE_rdx, STATE_rbx, STATE_rsp, STATE_rbp, STATE_rsi, STATE_rdi,
-	STATE_r8,  STATE_r9,  STATE_r10, STATE_r11, STATE_r12, STATE_r13, STATE_r14, STATE_r15};
+static const uint8_t registers[GPR_COUNT] = {STATE_rax, STATE_rcx, STATE_rdx, STATE_rbx, STATE_rsp, STATE_rbp,
+					     STATE_rsi, STATE_rdi, STATE_r8,  STATE_r9,  STATE_r10, STATE_r11,
+					     STATE_r12, STATE_r13, STATE_r14, STATE_r15};
 
 void vmx_load_guest(unsigned mode)
 {
@@ -460,7 +482,7 @@ void vmx_load_guest(unsigned mode)
 	exchange.out = exchange.in;
 }
 
-#define HANDLERS (CASE_LAND_SUPERVISOR + 0x800u)
+#define HANDLERS    (CASE_LAND_SUPERVISOR + 0x800u)
 #define VMCALL_SIZE 3u
 
 uint64_t vmx_handler(unsigned n) { return HANDLERS + VMCALL_SIZE * n; }
@@ -520,7 +542,8 @@ void vmx_code(const uint8_t *bytes, unsigned length)
 
 bool vmx_needs_mode(unsigned mode, unsigned with)
 {
-	uint32_t secondary = (with & VMX_EPT ? VMX2_EPT : 0) | (with & VMX_UNRESTRICTED ? VMX2_UNRESTRICTED_GUEST : 0);
+	uint32_t secondary =
+		(with & VMX_EPT ? VMX2_EPT : 0) | (with & VMX_UNRESTRICTED ? VMX2_UNRESTRICTED_GUEST : 0);
 
 	(void)mode;
 	return !secondary || vmx_needs(VMCS_SECONDARY_CONTROLS, secondary);
@@ -557,8 +580,8 @@ uint32_t vmx_reason(void) { return (uint32_t)vmx_read(VMCS_EXIT_REASON); }
 
 void vmx_capture(unsigned mode)
 {
-	static const uint8_t selectors[] = {STATE_es, STATE_cs, STATE_ss, STATE_ds, STATE_fs, STATE_gs, STATE_ldtr,
-					    STATE_tr};
+	static const uint8_t selectors[] = {STATE_es, STATE_cs, STATE_ss,   STATE_ds,
+					    STATE_fs, STATE_gs, STATE_ldtr, STATE_tr};
 	struct exchange *x = &exchange;
 	uint64_t *out = x->out.field, cr4 = vmx_read(VMCS_CR4_MASK);
 
@@ -599,7 +622,10 @@ unsigned vmx_handler_vector(void)
 #define PT    (VMX_PAGE_EPT + 6)
 #define TABLE (EPT_READ | EPT_WRITE | EPT_EXECUTE)
 
-static void put_entry(unsigned page, unsigned index, uint64_t value) { ((uint64_t *)vmx_at(page, 0))[index] = value; }
+static void put_entry(unsigned page, unsigned index, uint64_t value)
+{
+	((uint64_t *)vmx_at(page, 0))[index] = value;
+}
 
 void vmx_ept_build(void)
 {

@@ -1,6 +1,6 @@
 /*
- * entry.c: the checks of VM entry (SDM 3C chapter 27): a valid VMCS, one mutation, the failure that the manual says, and
- * the valid VMCS again. The rows are entry_checks.def.
+ * entry.c: the checks of VM entry (SDM 3C chapter 27): a valid VMCS, one mutation, the failure that the
+ * manual says, and the valid VMCS again. The rows are entry_checks.def.
  */
 #include "lib/exchange.h"
 #include "lib/machine.h"
@@ -44,15 +44,16 @@ static const uint8_t base_of[CHECKS] = {
 /* What comes. */
 enum kind { COMES_RUNS, COMES_FAIL, COMES_EITHER, COMES_EXIT, COMES_HANDLER, COMES_ZERO_LENGTH };
 /* As one number, so that macros of the rows can hand it on. */
-#define RESULT(kind, number, qualification) ((uint64_t)(kind) << 48 | (uint64_t)(number) << 32 | (qualification))
-#define RUNS            RESULT(COMES_RUNS, 0, 0)
-#define CONTROLS        RESULT(COMES_FAIL, VMX_ERROR_ENTRY_CONTROLS, 0)
-#define HOST            RESULT(COMES_FAIL, VMX_ERROR_ENTRY_HOST_STATE, 0)
-#define EITHER          RESULT(COMES_EITHER, 0, 0)
-#define GUEST(n)        RESULT(COMES_EXIT, VMX_EXIT_ENTRY_GUEST_STATE, n)
-#define LOADING(n)      RESULT(COMES_EXIT, VMX_EXIT_ENTRY_MSR_LOADING, n)
-#define HANDLER         RESULT(COMES_HANDLER, 0, 0)
-#define ZERO_LENGTH     RESULT(COMES_ZERO_LENGTH, 0, 0)
+#define RESULT(kind, number, qualification)                                                                  \
+	((uint64_t)(kind) << 48 | (uint64_t)(number) << 32 | (qualification))
+#define RUNS        RESULT(COMES_RUNS, 0, 0)
+#define CONTROLS    RESULT(COMES_FAIL, VMX_ERROR_ENTRY_CONTROLS, 0)
+#define HOST        RESULT(COMES_FAIL, VMX_ERROR_ENTRY_HOST_STATE, 0)
+#define EITHER      RESULT(COMES_EITHER, 0, 0)
+#define GUEST(n)    RESULT(COMES_EXIT, VMX_EXIT_ENTRY_GUEST_STATE, n)
+#define LOADING(n)  RESULT(COMES_EXIT, VMX_EXIT_ENTRY_MSR_LOADING, n)
+#define HANDLER     RESULT(COMES_HANDLER, 0, 0)
+#define ZERO_LENGTH RESULT(COMES_ZERO_LENGTH, 0, 0)
 
 static const uint64_t results[CHECKS] = {
 #define ENTRY_CHECK(name, base, needs, change, result, key) [CHECK_##name] = result,
@@ -182,7 +183,9 @@ static void check_result(uint64_t result, unsigned got, uint32_t info, uint32_t 
 		vmx_check_field(VMCS_EXIT_REASON, reason);
 		break;
 	case COMES_EITHER:
-		story_check("vmfail", 1, got == VMX_FAIL(VMX_ERROR_ENTRY_CONTROLS) || got == VMX_FAIL(VMX_ERROR_ENTRY_HOST_STATE));
+		story_check("vmfail", 1,
+			    got == VMX_FAIL(VMX_ERROR_ENTRY_CONTROLS) ||
+				    got == VMX_FAIL(VMX_ERROR_ENTRY_HOST_STATE));
 		break;
 	case COMES_EXIT:
 		story_check("entry", 0, got);
