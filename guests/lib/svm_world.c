@@ -63,15 +63,24 @@ void svm_end(void)
 
 /* ---- fields ---- */
 
+static uint8_t *control_at(unsigned offset)
+{
+	if (offset >= CASE_CONTROL_MSRPM)
+		return svm_msrpm + (offset - CASE_CONTROL_MSRPM);
+	if (offset >= CASE_CONTROL_IOPM)
+		return svm_iopm + (offset - CASE_CONTROL_IOPM);
+	return svm_vmcb + offset;
+}
+
 uint64_t svm_read(unsigned offset, unsigned size)
 {
 	uint64_t value = 0;
 
-	machine_copy(&value, svm_vmcb + offset, size);
+	machine_copy(&value, control_at(offset), size);
 	return value;
 }
 
-void svm_write(unsigned offset, unsigned size, uint64_t value) { machine_copy(svm_vmcb + offset, &value, size); }
+void svm_write(unsigned offset, unsigned size, uint64_t value) { machine_copy(control_at(offset), &value, size); }
 
 void svm_intercept(unsigned code, bool on)
 {

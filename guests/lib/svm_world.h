@@ -56,7 +56,7 @@ enum {
 	SVM_HAS_VNMI = 25
 };
 
-/* The field of @size bytes at @offset of the VMCB. */
+/* The field of @size bytes at @offset of the VMCB; from CASE_CONTROL_IOPM and CASE_CONTROL_MSRPM on, of the maps. */
 uint64_t svm_read(unsigned offset, unsigned size);
 void svm_write(unsigned offset, unsigned size, uint64_t value);
 static inline uint64_t svm_get(unsigned offset) { return svm_read(offset, 8); }

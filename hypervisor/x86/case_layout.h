@@ -216,6 +216,12 @@
  * belong to long alone. FS and GS bases outside long follow from the selectors.
  */
 
+/*
+ * What SETTING_CONTROL names besides fields of a VMCB: bytes of the permission maps of a guest of the case's own.
+ */
+#define CASE_CONTROL_IOPM  0x10000u
+#define CASE_CONTROL_MSRPM 0x20000u
+
 /* ---- I/O ports ---- */
 
 #define CASE_PORT 0x80u /* byte, word and doubleword reads and writes are harmless; value undefined */

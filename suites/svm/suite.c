@@ -1,6 +1,8 @@
 /* suite.c: the rows of the suite of AMD-V, family by family: the guest is the hypervisor. */
 #include "words.h"
 
+#include "../interrupts/ways.h"
+
 const char suite_name[] = "svm";
 
 #define FAMILY(name) static void name(struct cell *x)
@@ -10,10 +12,28 @@ FAMILY(intercepts)
 #include "intercepts.def"
 }
 
+FAMILY(registers)
+{
+#include "registers.def"
+}
+
+FAMILY(maps)
+{
+#include "maps.def"
+}
+
+FAMILY(exceptions)
+{
+#include "exceptions.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
 
 	cell.suite = suite;
 	intercepts(&cell);
+	registers(&cell);
+	maps(&cell);
+	exceptions(&cell);
 }
