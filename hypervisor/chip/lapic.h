@@ -146,6 +146,8 @@ bool lapic_msr_read(struct lapic *lapic, uint32_t index, uint64_t *value);
 bool lapic_msr_write(struct lapic *lapic, uint32_t index, uint64_t value);
 /* The TSC has been written: the deadline comes earlier or later. */
 void lapic_tsc_changed(struct lapic *lapic);
+/* As a write to the EOI register. */
+void lapic_eoi(struct lapic *lapic);
 /* MOV to CR8; tpr_written() is not called. */
 void lapic_write_cr8(struct lapic *lapic, uint64_t cr8);
 /* INTA: takes what the 8259As give where they ask by way of this APIC, or the highest vector that the

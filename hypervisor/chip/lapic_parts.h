@@ -66,7 +66,6 @@ void lapic_set_lint(struct lapic *lapic, unsigned pin, bool level);
 void lapic_write_lint(struct lapic *lapic, unsigned pin, uint32_t entry);
 /* IA32_APIC_BASE. False: #GP(0). */
 bool lapic_write_base(struct lapic *lapic, uint64_t value);
-void lapic_eoi(struct lapic *lapic);
 /* AMD: EOI of a given vector (APM 2 16.4.9). */
 void lapic_specific_eoi(struct lapic *lapic, uint8_t vector);
 

@@ -128,6 +128,8 @@ struct cpu_bus {
 	void (*mmio_write)(void *owner, uint64_t address, const void *from, unsigned size);
 	/* The local APIC: takes the highest-priority vector, or returns -1. */
 	int (*interrupt_acknowledge)(void *owner);
+	/* The local APIC: EOI, as if its register were written (posted interrupts). May be NULL. */
+	void (*interrupt_end)(void *owner);
 	void (*cr8_written)(void *owner, uint64_t cr8);
 	/* INIT was taken, after cpu_reset(): the local APIC's part of it, and what the CPU does next. */
 	void (*init_taken)(void *owner);

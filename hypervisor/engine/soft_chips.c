@@ -75,6 +75,7 @@ static bool apic_write(void *owner, uint32_t index, uint64_t value)
 }
 
 static int interrupt_acknowledge(void *owner) { return lapic_acknowledge(lapic_of(owner)); }
+static void interrupt_end(void *owner) { lapic_eoi(lapic_of(owner)); }
 static void cr8_written(void *owner, uint64_t cr8) { lapic_write_cr8(lapic_of(owner), cr8); }
 static void tsc_moved(void *owner)
 {
@@ -104,6 +105,7 @@ struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu)
 		.mmio_read = mmio_read,
 		.mmio_write = mmio_write,
 		.interrupt_acknowledge = interrupt_acknowledge,
+		.interrupt_end = interrupt_end,
 		.cr8_written = cr8_written,
 		.init_taken = init_taken,
 		.tsc_moved = tsc_moved,

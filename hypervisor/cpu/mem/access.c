@@ -8,6 +8,7 @@
 #include "cpu/mem/mem.h"
 #include "cpu/mem/phys_internal.h"
 #include "cpu/mem/translate.h"
+#include "cpu/vmx/vmx.h"
 
 #define MMIO_MAX 16u /* bytes that the bus takes at once */
 
@@ -93,11 +94,13 @@ static void read_page(struct cpu *cpu, uint64_t linear, void *to, size_t size, u
 		watch_access(cpu, linear, size, false);
 	if (likely(page->host))
 		copy_operand(to, page->host + (linear & PAGE_MASK), size);
+	else if (unlikely(page->apic))
+		vmx_apic_read(cpu, page->physical | (linear & PAGE_MASK), to, size, access);
 	else
 		bus_read(cpu, page->physical | (linear & PAGE_MASK), to, size);
 }
 
-/* Stores into the page that @page, translated for writing, says; nothing here faults. */
+/* Stores into the page that @page, translated for writing, says; nothing here faults, but the APIC-access page may exit. */
 static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t linear, const void *from,
 		       size_t size, unsigned access)
 {
@@ -106,7 +109,10 @@ static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t li
 	if (unlikely(page->watched))
 		watch_access(cpu, linear, size, true);
 	if (unlikely(!page->flags)) {
-		bus_write(cpu, physical, from, size);
+		if (unlikely(page->apic))
+			vmx_apic_write(cpu, physical, from, size);
+		else
+			bus_write(cpu, physical, from, size);
 		return;
 	}
 	phys_page_written(cpu->memory, page->flags, physical, size);
@@ -115,6 +121,13 @@ static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t li
 }
 
 /* ---- any number of pages: canonical addresses only ---- */
+
+/* An access that crosses into or out of the APIC-access page always exits, before its first byte (SDM 3C 29.4.2). */
+static void check_apic(struct cpu *cpu, const struct tlb_slow *page, uint64_t linear, unsigned access)
+{
+	if (unlikely(page->apic))
+		vmx_apic_exit(cpu, page->physical | (linear & PAGE_MASK), access);
+}
 
 static void read_pages(struct cpu *cpu, uint64_t linear, void *to, size_t size, unsigned access)
 {
@@ -127,8 +140,8 @@ static void read_pages(struct cpu *cpu, uint64_t linear, void *to, size_t size, 
 	}
 	/* Both pages before the first byte: reading device memory has effects. */
 	second = linear_after(cpu, linear, part, access);
-	tlb_translate(cpu, linear, access);
-	tlb_translate(cpu, second, access);
+	check_apic(cpu, tlb_translate(cpu, linear, access), linear, access);
+	check_apic(cpu, tlb_translate(cpu, second, access), second, access);
 	read_page(cpu, linear, to, part, access);
 	read_page(cpu, second, (uint8_t *)to + part, size - part, access);
 }
@@ -149,6 +162,8 @@ static void write_pages(struct cpu *cpu, uint64_t linear, const void *from, size
 	tlb_probe(cpu, linear, access);
 	pages[1] = *tlb_translate(cpu, second, access);
 	pages[0] = *tlb_translate(cpu, linear, access);
+	check_apic(cpu, &pages[0], linear, access);
+	check_apic(cpu, &pages[1], second, access);
 	write_page(cpu, &pages[0], linear, from, part, access);
 	write_page(cpu, &pages[1], second, (const uint8_t *)from + part, size - part, access);
 }
@@ -255,7 +270,7 @@ uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uns
 {
 	uint64_t linear = checked_linear(cpu, segment, offset, width, ACCESS_WRITE);
 	unsigned access = current_access(cpu) | ACCESS_WRITE;
-	const struct tlb_slow *page;
+	const struct tlb_slow *page = NULL;
 	uint64_t old = 0;
 
 	modify->host = NULL;
@@ -272,6 +287,8 @@ uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uns
 	}
 	/* For writing first: what is missing shows as a write, and mem_modify_end() cannot fault. */
 	check_pages(cpu, linear, width, access);
+	if (unlikely(page && page->apic))
+		vmx_apic_check_write(cpu, page->physical | (linear & PAGE_MASK), width);
 	read_pages(cpu, linear, &old, width, current_access(cpu));
 	return old;
 }
@@ -406,9 +423,11 @@ uint64_t fetch_translate(struct cpu *cpu, uint64_t linear)
 	const struct tlb_slow *page = &tlb->slow[tlb_index(linear)];
 
 	if (likely(page->tag == ((linear & ~PAGE_MASK) | tlb->generation) &&
-		   page->rights & 1u << ACCESS_EXECUTE))
+		   page->rights & 1u << ACCESS_EXECUTE && !page->apic))
 		return page->physical | (linear & PAGE_MASK);
 	if (cpu_ia32e(cpu) && CHECK(CANONICAL_FETCH, !linear_is_canonical(cpu, linear)))
 		cpu_raise(cpu, VECTOR_GP, 0);
-	return tlb_translate(cpu, linear, access)->physical | (linear & PAGE_MASK);
+	page = tlb_translate(cpu, linear, access);
+	check_apic(cpu, page, linear, access);
+	return page->physical | (linear & PAGE_MASK);
 }

@@ -12,6 +12,7 @@
 #include "cpu/mem/walk.h"
 #include "cpu/guest.h"
 #include "cpu/trace.h"
+#include "cpu/vmx/vmx.h"
 
 #define CR4_INPUTS (CR4_PSE | CR4_PAE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE)
 
@@ -362,13 +363,15 @@ static void fill(struct cpu *cpu, struct tlb *tlb, uint64_t linear, const struct
 {
 	struct tlb_slow *slow = &tlb->slow[tlb_index(linear)];
 	struct tlb_hot *hot = &tlb->hot[tlb_index(linear)];
-	struct memory_slot *memory = phys_slot(cpu->memory, walked->physical);
+	bool apic = vmx_apic_page(cpu, walked->physical);
+	struct memory_slot *memory = apic ? NULL : phys_slot(cpu->memory, walked->physical);
 	uint64_t page = linear & ~PAGE_MASK;
 
 	*slow = (struct tlb_slow){.tag = page | tlb->generation,
 				  .physical = walked->physical,
 				  .rights = walked->rights,
-				  .watched = page_is_watched(cpu, linear)};
+				  .watched = page_is_watched(cpu, linear),
+				  .apic = apic};
 	if (CHECK(TLB_CLEAN, !walked->dirty))
 		slow->rights &= ~(1u << ACCESS_WRITE);
 	if (memory) {

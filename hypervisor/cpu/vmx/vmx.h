@@ -225,20 +225,37 @@ uint32_t vmx_event_info(const struct event *event);
 
 /* ---- apic.c ---- */
 
-/* MOV to and from CR8 with the TPR shadow. False: there is no TPR shadow. May exit (TPR below threshold)
- * behind the instruction. */
+/* At VM entry, behind all that it loads: PPR virtualization and evaluation, or the look at the TPR threshold
+ * (26.3.2.5, 26.6.7). */
+void vmx_apic_entered(struct cpu *cpu);
+/*
+ * What a virtualized write leaves to do behind the operation that it was part of, in front of SMIs and traps:
+ * while cpu->msr.vmx_apic_write is not 0. True: it led to an exit.
+ */
+bool vmx_apic_write_due(struct cpu *cpu);
+/* MOV from and to CR8, whose exits were looked at. False: there is no TPR shadow. */
 bool vmx_read_cr8(struct cpu *cpu, uint64_t *value);
 bool vmx_write_cr8(struct cpu *cpu, uint64_t value);
-/* An MSR of the x2APIC's range. False: it is not virtualized. */
+/* RDMSR and WRMSR, whose exits were looked at: an MSR of the x2APIC's range. False: it is not virtualized.
+ * Raises #GP. */
 bool vmx_read_x2apic(struct cpu *cpu, uint32_t index, uint64_t *value);
 bool vmx_write_x2apic(struct cpu *cpu, uint32_t index, uint64_t value);
-/* An access to the APIC-access page: virtualized (true; the value is read from or written to the virtual-APIC
- * page), or exits. */
-bool vmx_apic_access(struct cpu *cpu, uint64_t physical, void *data, unsigned size, unsigned access);
-/* Evaluation of pending virtual interrupts (29.2.1), and delivery (29.2.2). */
+/* Whether the physical @page is the APIC-access page. Anywhere. */
+bool vmx_apic_page(const struct cpu *cpu, uint64_t page);
+/* Linear accesses of @size bytes to it: from or to the virtual-APIC page, or an exit (29.4.2, 29.4.3). */
+void vmx_apic_read(struct cpu *cpu, uint64_t physical, void *to, size_t size, unsigned access);
+void vmx_apic_write(struct cpu *cpu, uint64_t physical, const void *from, size_t size);
+/* The exit of such a write, before the instruction has done anything. */
+void vmx_apic_check_write(struct cpu *cpu, uint64_t physical, size_t size);
+/* The exit of one that is never virtualized; of a guest-physical one (29.4.6.1). */
+_Noreturn void vmx_apic_exit(struct cpu *cpu, uint64_t physical, unsigned access);
+_Noreturn void vmx_apic_guest_physical(struct cpu *cpu);
+/* A recognized virtual interrupt that nothing blocks; its vector, which is in service then (29.2.2). In a
+ * guest. */
 bool vmx_virtual_interrupt_pending(const struct cpu *cpu);
 int vmx_virtual_interrupt_acknowledge(struct cpu *cpu);
-/* A posted-interrupt notification (29.6). True: processed, no exit. */
+/* An external interrupt's @vector, acknowledged. True: it was the notification, and the interrupts that it
+ * tells of are virtual ones (29.6). */
 bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector);
 
 /* ---- ept.c ---- */
