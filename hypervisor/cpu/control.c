@@ -201,11 +201,8 @@ void control_write_cr8(struct cpu *cpu, uint64_t value)
 {
 	if (CHECK(CR8_RESERVED, value & ~(uint64_t)CR8_TPR))
 		raise_gp0(cpu);
-	if (svm_guest(cpu)) {
-		svm_check_cr_write(cpu, 8, value);
-		if (svm_write_cr8(cpu, value))
-			return;
-	}
+	if (guest_cr8_write(cpu, value))
+		return;
 	cpu->cr8 = value;
 	if (cpu->bus.cr8_written)
 		cpu->bus.cr8_written(cpu->bus.owner, value);

@@ -69,6 +69,39 @@ static inline uint64_t guest_cr_read(const struct cpu *cpu, unsigned number)
 	return number == 0 ? cpu->cr0 : cpu->cr4;
 }
 
+/* CR8 as the guest reads it. */
+static inline uint64_t guest_cr8_read(struct cpu *cpu)
+{
+	uint64_t value;
+
+	if (!guest_runs(cpu))
+		return cpu->cr8;
+	if (svm_guest(cpu))
+		return svm_read_cr8(cpu);
+	return vmx_read_cr8(cpu, &value) ? value : cpu->cr8;
+}
+
+/* A write to it that is checked. True: it went to the virtual TPR alone. */
+static inline bool guest_cr8_write(struct cpu *cpu, uint64_t value)
+{
+	if (!guest_runs(cpu))
+		return false;
+	if (cpu->msr.vmx_guest)
+		return vmx_write_cr8(cpu, value);
+	svm_check_cr_write(cpu, 8, value);
+	return svm_write_cr8(cpu, value);
+}
+
+/* RDMSR and WRMSR behind their exits. True: they went to the virtual APIC. */
+static inline bool guest_read_x2apic(struct cpu *cpu, uint32_t index, uint64_t *value)
+{
+	return vmx_guest(cpu) && vmx_read_x2apic(cpu, index, value);
+}
+static inline bool guest_write_x2apic(struct cpu *cpu, uint32_t index, uint64_t value)
+{
+	return vmx_guest(cpu) && vmx_write_x2apic(cpu, index, value);
+}
+
 /* The TSC that the instructions of a guest read, from that of the processor. */
 static inline uint64_t guest_tsc(const struct cpu *cpu, uint64_t tsc)
 {

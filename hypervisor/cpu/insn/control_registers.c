@@ -13,7 +13,7 @@ static inline void mov_rd_cd(struct cpu *cpu, const struct insn *insn)
 	case 2: value = cpu->cr2; break;
 	case 3: value = cpu->cr3; break;
 	case 4: value = guest_cr_read(cpu, 4); break;
-	default: value = svm_guest(cpu) ? svm_read_cr8(cpu) : cpu->cr8; break; /* the decoder lets no other through */
+	default: value = guest_cr8_read(cpu); break; /* the decoder lets no other through */
 	}
 	reg_write(cpu, insn->rm, value, cpu_64bit(cpu) ? 8 : 4);
 }

@@ -2,6 +2,7 @@
  */
 #include "cpu/checks.h"
 #include "cpu/control.h"
+#include "cpu/guest.h"
 #include "cpu/insn/operand.h"
 #include "cpu/segment.h"
 
@@ -10,7 +11,8 @@ static inline void rdmsr(struct cpu *cpu, const struct insn *insn)
 	uint64_t value;
 
 	(void)insn;
-	if (!msr_read(cpu, (uint32_t)cpu->reg[RCX], &value))
+	if (!guest_read_x2apic(cpu, (uint32_t)cpu->reg[RCX], &value) &&
+	    !msr_read(cpu, (uint32_t)cpu->reg[RCX], &value))
 		cpu_raise(cpu, VECTOR_GP, 0);
 	cpu->reg[RAX] = (uint32_t)value;
 	cpu->reg[RDX] = value >> 32;
@@ -22,7 +24,8 @@ static inline void wrmsr(struct cpu *cpu, const struct insn *insn)
 	uint64_t value = cpu->reg[RDX] << 32 | (uint32_t)cpu->reg[RAX];
 
 	(void)insn;
-	if (!msr_write(cpu, (uint32_t)cpu->reg[RCX], value))
+	if (!guest_write_x2apic(cpu, (uint32_t)cpu->reg[RCX], value) &&
+	    !msr_write(cpu, (uint32_t)cpu->reg[RCX], value))
 		cpu_raise(cpu, VECTOR_GP, 0);
 }
 DEFINE_INSN(wrmsr)
