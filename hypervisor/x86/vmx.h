@@ -39,6 +39,7 @@ enum vmcs_width { VMCS_16, VMCS_64, VMCS_32, VMCS_NATURAL };
 /* ---- VM-instruction errors (30.4) ---- */
 
 enum vmx_error {
+	VMX_ERROR_NONE = 0,
 	VMX_ERROR_VMCALL_IN_ROOT = 1,
 	VMX_ERROR_VMCLEAR_ADDRESS = 2,
 	VMX_ERROR_VMCLEAR_VMXON_POINTER = 3,
@@ -209,6 +210,9 @@ enum vmx_activity { VMX_ACTIVE, VMX_HALTED, VMX_SHUTDOWN, VMX_WAIT_FOR_SIPI };
 /* Access rights as in descriptors.h, and */
 #define VMX_RIGHTS_UNUSABLE (1u << 16)
 
+/* Offsets in the virtual-APIC page (29.1.1). */
+#define VMX_VTPR 0x80u
+
 /* ---- EPT and VPID (24.6.11, 28; A.10) ---- */
 
 #define EPTP_TYPE           7ull
@@ -235,6 +239,9 @@ enum vmx_activity { VMX_ACTIVE, VMX_HALTED, VMX_SHUTDOWN, VMX_WAIT_FOR_SIPI };
 #define EPT_VIOLATION_LINEAR_VALID  (1ull << 7)
 #define EPT_VIOLATION_FINAL         (1ull << 8) /* the access itself, not the walk to it */
 #define EPT_VIOLATION_NMI_UNBLOCKED (1ull << 12)
+
+/* VMCS_VM_FUNCTIONS, IA32_VMX_VMFUNC (24.6.14, A.11) */
+#define VMX_FUNCTION_EPTP_SWITCHING (1ull << 0)
 
 /* INVEPT's and INVVPID's types. */
 enum vmx_invept { INVEPT_CONTEXT = 1, INVEPT_ALL = 2 };

@@ -134,6 +134,7 @@ void physical_write(struct cpu *cpu, uint64_t address, uint64_t value, unsigned 
 
 /* PAE: loads the four PDPTE registers from CR3. False where a reserved bit is set: #GP(0) (SDM 3A 4.4.1). */
 bool pdptes_load(struct cpu *cpu, uint64_t cr3);
+bool pdpte_valid(const struct cpu *cpu, uint64_t pdpte); /* what that checks of each */
 
 #include "cpu/mem/fast.h"
 

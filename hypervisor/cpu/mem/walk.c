@@ -315,6 +315,11 @@ static uint64_t pdpte_mbz(const struct cpu *cpu)
 	return BITS(2, 1) | BITS(8, 5) | (BITS(63, 12) & ~cpu->physical_mask);
 }
 
+bool pdpte_valid(const struct cpu *cpu, uint64_t pdpte)
+{
+	return !CHECK(PDPTE_RESERVED, pdpte & PTE_P && pdpte & pdpte_mbz(cpu));
+}
+
 /* With nested paging the four entries are read on demand, and reserved bits in them are a #PF (APM 2 15.25.10). */
 static bool read_pdpte(struct trail *trail, uint64_t *pdpte)
 {
@@ -366,14 +371,13 @@ bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result
 
 bool pdptes_load(struct cpu *cpu, uint64_t cr3)
 {
-	uint64_t reserved = pdpte_mbz(cpu);
 	uint64_t pdpte[4];
 
 	if (svm_nested_paging(cpu))
 		return true;
 	for (unsigned i = 0; i < 4; i++) {
 		pdpte[i] = physical_read(cpu, (cr3 & BITS(31, 5)) + 8 * i, 8);
-		if (CHECK(PDPTE_RESERVED, pdpte[i] & PTE_P && pdpte[i] & reserved))
+		if (!pdpte_valid(cpu, pdpte[i]))
 			return false;
 	}
 	for (unsigned i = 0; i < 4; i++)
