@@ -10,6 +10,10 @@
 #include "lib/story.h"
 #include "x86/paging.h"
 
+/* Time for the others to come to something: where processors are threads of a host, they may wait for a turn.
+ */
+static void let_run(unsigned count) { story_pause(machine.control_device ? count : 50 * count); }
+
 static volatile unsigned came[CPUS_MAX], nmis[CPUS_MAX];
 
 static void note_cpu(struct story_frame *frame)
@@ -46,12 +50,12 @@ static void open_all(unsigned cpus)
 	leave = false;
 	for (unsigned n = 1; n < cpus; n++)
 		cpus_tell(n, open_and_wait, NULL);
-	story_pause(500);
+	let_run(500);
 }
 
 static void close_all(unsigned cpus)
 {
-	story_pause(3000);
+	let_run(3000);
 	story_open();
 	leave = true;
 	for (unsigned n = 1; n < cpus; n++)
@@ -160,21 +164,21 @@ STORY(init_stops)
 		return;
 	turns = 0;
 	cpus_tell(1, count_turns, NULL);
-	story_pause(2000);
+	let_run(2000);
 	story_check("runs", 1, turns > 0);
 	apic_send(cpus_apic_id(1), ICR_STARTUP | ICR_ASSERT | CPUS_PAGE);
-	story_pause(1000);
+	let_run(1000);
 	before = turns;
-	story_pause(2000);
+	let_run(2000);
 	story_check("sipi_ignored", 1, turns > before);
 	apic_send(cpus_apic_id(1), ICR_INIT | ICR_ASSERT | ICR_LEVEL);
-	story_pause(1000);
+	let_run(1000);
 	before = turns;
-	story_pause(2000);
+	let_run(2000);
 	story_check("stopped", before, turns);
 	/* Waiting for SIPI it takes no interrupt and no NMI. */
 	apic_send(cpus_apic_id(1), ICR_NMI | ICR_ASSERT);
-	story_pause(1000);
+	let_run(1000);
 	story_check("nmi_ignored", before, turns);
 }
 
@@ -187,11 +191,11 @@ STORY(init_deassert)
 		return;
 	turns = 0;
 	cpus_tell(1, count_turns, NULL);
-	story_pause(1000);
+	let_run(1000);
 	apic_send(0, ICR_OTHERS | ICR_INIT | ICR_LEVEL);
-	story_pause(500);
+	let_run(500);
 	before = turns;
-	story_pause(2000);
+	let_run(2000);
 	story_check("goes_on", 1, turns > before);
 	story_check("here", 1, before > 0);
 }
@@ -218,9 +222,9 @@ STORY(ipi_to_disabled)
 	story_spoils();
 	cpus_tell(1, hear_nothing, NULL);
 	cpus_tell(2, open_and_wait, NULL);
-	story_pause(500);
+	let_run(500);
 	apic_send(0, ICR_OTHERS | ICR_ASSERT | (nmi ? ICR_NMI : 0x5b));
-	story_pause(2000);
+	let_run(2000);
 	leave = true;
 	story_check("back1", 1, cpus_wait(1));
 	story_check("back2", 1, cpus_wait(2));
@@ -253,10 +257,10 @@ STORY(halt_ends)
 	woken = 0;
 	story_handle(note_cpu);
 	cpus_tell(1, halt_once, (void *)(uintptr_t)open);
-	story_pause(2000);
+	let_run(2000);
 	story_check("halts", 0, woken);
 	apic_send(cpus_apic_id(1), ICR_ASSERT | (nmi ? ICR_NMI : 0x58));
-	story_pause(3000);
+	let_run(3000);
 	story_check("ends", open || nmi, woken);
 	if (!open && !nmi) {
 		story_check("pending_alone", 0, came[1]);
@@ -293,7 +297,7 @@ STORY(mwait_ends)
 	monitored[0] = 0;
 	story_handle(note_cpu);
 	cpus_tell(1, wait_for_write, (void *)(uintptr_t)(GIVEN(mode) == 2));
-	story_pause(2000);
+	let_run(2000);
 	switch (GIVEN(mode)) {
 	case 0: monitored[0] = 1; break;
 	case 1: apic_send(cpus_apic_id(1), ICR_NMI | ICR_ASSERT); break;

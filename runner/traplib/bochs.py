@@ -28,6 +28,8 @@ romimage: file={rom}, address=0xffff0000
 optramimage1: file=ram.img, address=0
 clock: sync=none
 port_e9_hack: enabled=1
+com1: enabled=1, mode=null
+com2: enabled=1, mode=null
 log: {log}
 panic: action=fatal
 error: action=ignore

@@ -113,7 +113,7 @@ class Qemu(Machine):
         return [self.program, "-machine", "microvm,x-option-roms=off", "-nodefaults", "-no-user-config", "-display",
                 "none", "-no-reboot", "-accel", self.accelerator, "-cpu", cpu, "-m", str(MEMORY), "-smp",
                 str(self.smp), "-device",
-                "isa-debug-exit,iobase=0xf4,iosize=4", "-debugcon", "stdio", "-kernel", str(image), "-append", words]
+                "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "pc-testdev", "-debugcon", "stdio", "-kernel", str(image), "-append", words]
 
     def shell(self, image, case_id):
         return shlex.join(self.command(image, "cases=", "")) + case_id
