@@ -103,7 +103,7 @@ static bool posted_interrupts_valid(struct cpu *cpu, const struct vmx_entry_cont
 		return false;
 	if (CHECK(VMX_POSTED_ACKNOWLEDGE, !(c->exit & VMX_EXIT_ACKNOWLEDGE)))
 		return false;
-	if (CHECK(VMX_POSTED_VECTOR, vmcs_read(cpu, VMCS_POSTED_INTERRUPT_VECTOR) >> 8))
+	if (CHECK(VMX_POSTED_VECTOR_UPPER, vmcs_read(cpu, VMCS_POSTED_INTERRUPT_VECTOR) >> 8))
 		return false;
 	descriptor = vmcs_read(cpu, VMCS_POSTED_INTERRUPT_DESCRIPTOR);
 	if (CHECK(VMX_POSTED_DESCRIPTOR_ALIGNED, descriptor & 0x3f))
