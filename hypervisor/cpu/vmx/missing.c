@@ -6,6 +6,7 @@
 #define MISSING(cpu) cpu_unmodelled((struct cpu *)(uintptr_t)(cpu), "VT-x: not there yet")
 
 WEAK void vmx_enter(struct cpu *cpu, bool launch) { (void)launch; MISSING(cpu); }
+WEAK void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info) { (void)info; MISSING(cpu); }
 WEAK void vmx_exit_insn(struct cpu *cpu, const struct vmx_exit_info *info) { (void)info; MISSING(cpu); }
 WEAK void vmx_check_insn(struct cpu *cpu, const struct insn *insn) { (void)insn; MISSING(cpu); }
 WEAK void vmx_check_enabled(struct cpu *cpu, const struct insn *insn) { (void)insn; MISSING(cpu); }
