@@ -43,7 +43,7 @@ static void test_names(void **state)
 	refuse("amd,umip", "neither");
 	refuse("amd,+", "neither");
 	refuse("amd,+nosuch", "no CPU feature is called 'nosuch'");
-	refuse("intel,+fma", "not modelled");
+	refuse("intel,+sgx", "not modelled");
 	refuse("intel,+smx", "not modelled");
 	refuse("intel,+vmx,-vmx_ept", "needs 'vmx_ept'");
 	refuse("intel,+vmx_ept", "needs 'vmx_secondary'");
@@ -113,13 +113,16 @@ static void test_bits(void **state)
 	assert_true(i.ecx >> 5 & 1 && !(a.ecx >> 5 & 1)); /* WAITPKG */
 	assert_true(i.ecx >> 16 & 1 && i.ebx >> 20 & 1 && i.ebx >> 7 & 1 && i.ebx >> 10 & 1);
 	assert_true(i.ebx >> 5 & 1 && a.ebx >> 5 & 1);    /* AVX2 */
+	assert_true(i.ebx >> 29 & 1 && a.ebx >> 29 & 1);  /* SHA */
 	assert_true(i.ebx >> 3 & 1 && i.ebx >> 8 & 1);    /* BMI1, BMI2 */
 	i = profile_cpuid(&intel, 1, 0);
 	assert_true(i.ecx >> 28 & 1); /* AVX */
-	assert_false(i.ecx >> 12 & 1 || i.ecx >> 5 & 1 || i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
+	assert_true(i.ecx >> 1 & 1 && i.ecx >> 12 & 1 && i.ecx >> 25 & 1 && i.ecx >> 29 & 1); /* PCLMULQDQ, FMA, AES, F16C */
+	assert_false(i.ecx >> 5 & 1 || i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
 	assert_true(i.ecx >> 26 & 1 && i.ecx >> 20 & 1 && i.ecx >> 17 & 1);
 	a = profile_cpuid(&amd, 0x80000001, 0);
 	assert_true(a.ecx >> 2 & 1); /* SVM */
+	assert_true(a.ecx >> 6 & 1);  /* SSE4A */
 	assert_true(a.ecx >> 29 & 1 && a.edx >> 11 & 1 && a.edx >> 29 & 1 && a.edx & 1);
 	assert_false(profile_cpuid(&intel, 0x80000001, 0).edx & 1);
 	a = profile_cpuid(&amd, 0x80000008, 0);
@@ -136,7 +139,7 @@ static void test_bits(void **state)
 
 static void test_sizes(void **state)
 {
-	struct profile amd = parse("amd"), intel = parse("intel"), none = parse("intel,-pku,-avx2,-avx");
+	struct profile amd = parse("amd"), intel = parse("intel"), none = parse("intel,-pku,-avx2,-fma,-f16c,-avx");
 	struct cpuid_registers r = profile_cpuid(&intel, 0xd, 0);
 
 	(void)state;

@@ -287,6 +287,8 @@ enum simd_result { RESULT_OTHER, RESULT_SS, RESULT_PS, RESULT_SD, RESULT_PD };
  * and raises #XM or #UD.
  */
 void simd_begin(struct cpu *cpu);
+/* Flags that own code has raised, in between: as if the host's unit had. */
+SIMD_INLINE void simd_note(uint32_t flags) { _mm_setcsr(_mm_getcsr() | flags); }
 void simd_end(struct cpu *cpu, const xmm_t *results, unsigned count, enum simd_result kind);
 
 /*

@@ -35,9 +35,10 @@ END = b'{"t":"end"'
 # CPUID bit shows.
 # AVX goes with XSAVE, and a lack of AVX2 shows only where AVX is there.
 WITHOUT = ("pku", "fma", "f16c", "xsavec", "xsaves", "xsaveopt", "xgetbv1", "invpcid", "rdtscp", "rdpid", "fsgsbase",
-           "syscall", "sep", "smap", "monitor", "rdrand", "rdseed", "umip", "avx2", "bmi1", "bmi2")
+           "syscall", "sep", "smap", "monitor", "rdrand", "rdseed", "umip", "avx2", "bmi1", "bmi2",
+           "aes", "pclmulqdq", "sha")
 BARE = ",-".join(WITHOUT)
-DEFAULT_TARGETS = ("soft", f"soft:amd,-{BARE},-avx,-xsave,-wbnoinvd,-monitorx,-rdpru,-xsaveerptr", f"soft:intel,-{BARE}")
+DEFAULT_TARGETS = ("soft", f"soft:amd,-{BARE},-avx,-sse4a,-xsave,-wbnoinvd,-monitorx,-rdpru,-xsaveerptr", f"soft:intel,-{BARE}")
 
 # What becomes of a mutant: the verdict of its record, and whether that is as it should be.
 STATES = {"killed": ("PASS", True), "survived": ("FAIL", False), "equivalent": ("SKIP", True),
