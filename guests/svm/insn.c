@@ -18,13 +18,15 @@
 #include "x86/case_layout.h"
 #include "x86/vectors.h"
 
+#include "svm/svm.h"
+
 static const char *const field_names[STATE_COUNT] = {
 #define STATE_FIELD(name) #name,
 #include "x86/machine_state.def"
 #undef STATE_FIELD
 };
 
-static void apply_controls(const struct case_spec *spec)
+void svm_apply_controls(const struct case_spec *spec)
 {
 	for (unsigned i = 0; i < spec->setting_count; i++) {
 		const struct case_setting *s = &spec->settings[i];
@@ -132,7 +134,9 @@ STORY(svm_insn)
 	svm_prepare(spec->mode, spec->cpl);
 	if (baseline_apply(spec, &exchange.in)) {
 		svm_load(spec->mode, spec->cpl);
-		apply_controls(spec);
+		if (GIVEN(nested))
+			svm_nested_build();
+		svm_apply_controls(spec);
 		svm_code(spec->bytes, spec->length);
 		code = svm_run();
 		if (code == SVM_EXIT_VMMCALL && svm_handler_vector() != SVM_VECTOR_NONE) {

@@ -66,7 +66,7 @@ static bool is_argument(enum outcome_kind kind, struct span name)
 	case OUTCOME_ENTRY_FAILS: return span_equals(name, "reason");
 	case OUTCOME_EXIT:
 		return span_equals(name, "code") || span_equals(name, "info1") || span_equals(name, "info2") ||
-		       span_equals(name, "intinfo") || span_equals(name, "nrip");
+		       span_equals(name, "intinfo") || span_equals(name, "nrip") || is_check(name);
 	default: return false;
 	}
 }

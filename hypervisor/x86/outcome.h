@@ -22,6 +22,7 @@
  *   EXIT code=N info1=N info2=N NAME=VALUE…   the instruction ran in a guest of the case's own and left it for
  *                                 the hypervisor; as AMD-V names it, EXITCODE and EXITINFO; intinfo=N
  *                                 (EXITINTINFO) where it is valid, nrip=N where it is not as 15.7.1 has it
+ *                                 (a story's checks, as below, may stand behind)
  *   NOTSUP PROBE                  a precondition that this machine cannot set up,
  *                                 and the CPUID or MSR probe that says so
  *                                 (cpuid.7.0.ebx[2]=0)

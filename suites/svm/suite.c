@@ -27,6 +27,11 @@ FAMILY(exceptions)
 #include "exceptions.def"
 }
 
+FAMILY(entry)
+{
+#include "entry.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -36,4 +41,5 @@ void suite_rows(struct suite *suite)
 	registers(&cell);
 	maps(&cell);
 	exceptions(&cell);
+	entry(&cell);
 }
