@@ -17,7 +17,10 @@ svm_switch:
 	push %rdx
 	push %rsi
 	clgi
-	mov %rsi, %rax
+	cmpb $0, svm_host_if
+	je 1f
+	sti
+1:	mov %rsi, %rax
 	vmsave %rax
 	mov %rdi, %rax
 	vmload %rax
@@ -36,6 +39,7 @@ svm_switch:
 	mov 0x68(%rdx), %r15
 	mov 0x08(%rdx), %rdx
 	vmrun %rax
+	cli
 	vmsave %rax
 	mov (%rsp), %rax
 	vmload %rax

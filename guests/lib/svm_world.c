@@ -18,6 +18,7 @@ uint8_t svm_vmcb[0x1000] PAGE, svm_vmcb2[0x1000] PAGE;
 uint8_t svm_iopm[SVM_IOPM_SIZE] PAGE, svm_msrpm[SVM_MSRPM_SIZE] PAGE;
 uint8_t svm_hsave[0x1000] PAGE;
 struct svm_registers svm_registers;
+uint8_t svm_host_if;
 
 static uint8_t host_area[0x1000] PAGE;
 static uint64_t nested[8][512] PAGE; /* PML4, PDPT, four PDs, PT */
@@ -48,6 +49,7 @@ bool svm_begin(void)
 		return false;
 	machine_write_msr(MSR_EFER, exchange.monitor_efer | EFER_SVME);
 	machine_write_msr(MSR_VM_HSAVE_PA, (uintptr_t)svm_hsave);
+	svm_host_if = 0;
 	machine_fill(svm_vmcb, 0, sizeof(svm_vmcb));
 	machine_fill(svm_iopm, 0, sizeof(svm_iopm));
 	machine_fill(svm_msrpm, 0, sizeof(svm_msrpm));
@@ -267,11 +269,19 @@ void svm_code(const uint8_t *bytes, unsigned length)
 
 /* ---- in and out ---- */
 
+static void (*prelude)(void);
+
+void svm_prelude(void (*function)(void)) { prelude = function; }
+
 uint64_t svm_run_keep(void)
 {
 	struct exchange *x = &exchange;
 
 	quiet_load(x);
+	__asm__ volatile("clgi" : : : "memory");
+	if (prelude)
+		prelude();
+	prelude = NULL;
 	svm_switch((uintptr_t)svm_vmcb, (uintptr_t)host_area, &svm_registers);
 	return svm_get(VMCB_EXITCODE);
 }

@@ -26,6 +26,7 @@ extern uint8_t svm_vmcb[0x1000], svm_vmcb2[0x1000];
 extern uint8_t svm_iopm[SVM_IOPM_SIZE], svm_msrpm[SVM_MSRPM_SIZE];
 extern uint8_t svm_hsave[0x1000]; /* VM_HSAVE_PA */
 extern struct svm_registers svm_registers;
+extern uint8_t svm_host_if; /* not 0: the host has RFLAGS.IF = 1 at VMRUN */
 
 #define SVM_VECTOR_NONE 256u
 
@@ -74,6 +75,9 @@ void svm_prepare(unsigned mode, unsigned cpl);
 void svm_load(unsigned mode, unsigned cpl);
 /* @length bytes at CASE_STUB, CASE_END behind them. */
 void svm_code(const uint8_t *bytes, unsigned length);
+
+/* What is done with GIF = 0 in front of the next VMRUN, once: for events that the guest is to meet. */
+void svm_prelude(void (*function)(void));
 
 /* VMRUN until the guest exits; GIF is 1 before and behind it. EXITCODE. */
 uint64_t svm_run(void);

@@ -6,6 +6,7 @@
  * what would have been (APM 2 15.12), and CASE_END's #UD ends the case. What is not intercepted is delivered through
  * the guest's IDT, and told from its frame as a case's own exceptions are.
  */
+#include "lib/apic.h"
 #include "lib/baseline.h"
 #include "lib/effects.h"
 #include "lib/ending.h"
@@ -122,6 +123,19 @@ static void report_effects(const struct case_spec *spec, bool runs)
 	world_report_changes(spec->mode, in[STATE_cr0] & out[STATE_cr0] & CR0_PG);
 }
 
+void apic_send_nmi(void); /* apic.c; enter.S calls it too */
+
+/* What is pending when the guest begins: an interrupt waits for its IF, an NMI for GIF. */
+static void pend_events(const struct case_spec *spec)
+{
+	for (unsigned i = 0; i < spec->setting_count; i++) {
+		if (spec->settings[i].kind == SETTING_INTERRUPT)
+			apic_pend_interrupt((uint8_t)spec->settings[i].value);
+		else if (spec->settings[i].kind == SETTING_NMI)
+			svm_prelude(apic_send_nmi);
+	}
+}
+
 STORY(svm_insn)
 {
 	const struct case_spec *spec = run_current();
@@ -137,7 +151,9 @@ STORY(svm_insn)
 		if (GIVEN(nested))
 			svm_nested_build();
 		svm_apply_controls(spec);
+		svm_host_if = GIVEN(host_if) != 0;
 		svm_code(spec->bytes, spec->length);
+		pend_events(spec);
 		code = svm_run();
 		if (code == SVM_EXIT_VMMCALL && svm_handler_vector() != SVM_VECTOR_NONE) {
 			struct ending end = {0};

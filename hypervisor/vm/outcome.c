@@ -61,7 +61,8 @@ static bool is_argument(enum outcome_kind kind, struct span name)
 	switch (kind) {
 	case OUTCOME_RUNS: return span_equals(name, "event") || is_check(name);
 	case OUTCOME_FAULT:
-		return span_equals(name, "vector") || span_equals(name, "error") || span_equals(name, "rf");
+		return span_equals(name, "vector") || span_equals(name, "error") || span_equals(name, "rf") ||
+		       span_equals(name, "intinfo");
 	case OUTCOME_VMFAIL: return span_equals(name, "n");
 	case OUTCOME_ENTRY_FAILS: return span_equals(name, "reason");
 	case OUTCOME_EXIT:

@@ -27,6 +27,11 @@ FAMILY(exceptions)
 #include "exceptions.def"
 }
 
+FAMILY(events)
+{
+#include "events.def"
+}
+
 FAMILY(entry)
 {
 #include "entry.def"
@@ -42,4 +47,5 @@ void suite_rows(struct suite *suite)
 	maps(&cell);
 	exceptions(&cell);
 	entry(&cell);
+	events(&cell);
 }
