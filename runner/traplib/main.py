@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 
-from . import (boots, catalog, compare, deviations, html, junit, ktap, lint, listing, mutants, paths, policy, results,
-               summary, targets, untested)
+from . import (boots, catalog, compare, deviations, html, junit, ktap, lint, listing, mutants, paths, policy, published,
+               results, summary, targets, untested)
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
 from .execute import Executor, Job
@@ -128,6 +128,14 @@ def parser():
                           help="processes at once (default: the number of processors)")
     outputs(mutants_)
 
+    published_ = commands.add_parser("published", help="published bugs of hypervisors: planted in the software CPU, each must "
+                                     "fail its case", epilog="exit status: 0 all are caught, 1 not, 2 a wrong command line "
+                                     "or file")
+    published_.add_argument("bug", nargs="*", metavar="BUG", help="references, names of checks or ids, or patterns; default: all")
+    published_.add_argument("--list", action="store_true", help="only tell them, and what is untested; runs nothing")
+    published_.add_argument("-j", type=count, default=os.cpu_count() or 1, metavar="N", dest="jobs",
+                            help="processes at once (default: the number of processors)")
+
     commands.add_parser("targets", help="what cases can run on, here")
 
     boot = commands.add_parser("boot", help="run cases on one foreign machine, records on standard output: what `run` "
@@ -191,6 +199,24 @@ def command_lint(options):
         print(error, file=sys.stderr)
     print(f"lint: {len(errors)} errors" if errors else "lint: every row and cell is in order")
     return EXIT_UNEXPECTED if errors else EXIT_EXPECTED
+
+
+def command_published(options):
+    """trapline published"""
+    bugs, untested = published.table()
+    chosen = published.select(bugs, options.bug)
+    if not options.list:
+        published.run(chosen, options.jobs)
+    for bug in chosen:
+        print(f"{bug.verdict or 'listed':8} {bug.reference}: {bug.what}\n{'':9}{bug.case} --break {bug.name}")
+    if not options.bug:
+        for reference, why in untested:
+            print(f"untested {reference}: {why}")
+    caught = sum(bug.verdict == "caught" for bug in chosen)
+    print(f"{len(chosen)} cases of {len({bug.reference for bug in chosen})} published bugs"
+          + ("" if options.list else f": {caught} caught, {len(chosen) - caught} missed")
+          + ("" if options.bug else f"; {len(untested)} untested"))
+    return 0 if options.list or caught == len(chosen) else 1
 
 
 def command_targets(_options):
@@ -523,7 +549,7 @@ def command_run(options):
 
 
 COMMANDS = {"run": command_run, "list": command_list, "report": command_report, "lint": command_lint,
-            "targets": command_targets, "boot": boots.command_boot,
+            "published": command_published, "targets": command_targets, "boot": boots.command_boot,
             "compare": command_compare, "merge": command_merge, "bisect-run": command_bisect_run, "mutants": command_mutants}
 
 
