@@ -6,7 +6,7 @@
 #include "cpu/mem/mem.h"
 #include "cpu/mem/phys.h"
 #include "cpu/segment.h"
-#include "cpu/svm/svm.h"
+#include "cpu/guest.h"
 #include "cpu/trace.h"
 
 struct cpu *cpu_new(const struct profile *profile, const struct cpu_bus *bus, struct phys_memory *memory)
@@ -46,7 +46,7 @@ void cpu_free(struct cpu *cpu)
 void cpu_step_changed(struct cpu *cpu)
 {
 	bool breakpoints = cpu->dr7 & 0xff;
-	bool step = breakpoints || cpu->tracing || cpu->rflags & RFLAGS_TF;
+	bool step = breakpoints || cpu->tracing || cpu->rflags & RFLAGS_TF || guest_must_step(cpu);
 
 	/* A locked instruction costs as much as several guest instructions; mostly nothing changes. */
 	if (likely(step == !!(cpu->pending & PENDING_STEP)))
@@ -174,6 +174,7 @@ void cpu_reset(struct cpu *cpu, bool init)
 	cpu->delivering_depth = 0;
 	cpu->step_tf = false;
 	svm_reset(cpu);
+	vmx_reset(cpu);
 	segment_derive_all(cpu);
 	tlb_flush_spaces(cpu, 0, 0);
 	cpu_mode_changed(cpu);

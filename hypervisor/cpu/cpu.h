@@ -143,6 +143,8 @@ struct cpu_bus {
 	/* Every instruction before it runs, when cpu->tracing. */
 	void (*trace_insn)(void *owner, struct cpu *cpu, const struct insn *insn);
 	void (*trace_event)(void *owner, struct cpu *cpu, const struct event *event);
+	/* A guest of AMD-V or VT-x that ends: exit code and EXITINFO1, reason and qualification. May be NULL. */
+	void (*trace_exit)(void *owner, struct cpu *cpu, uint64_t reason, uint64_t qualification);
 };
 
 /* Reasons to leave the fast path between two instructions: bits of cpu->pending. */

@@ -8,6 +8,7 @@
 #ifndef TRAPLINE_CPU_GUEST_H
 #define TRAPLINE_CPU_GUEST_H
 
+#include "cpu/segment.h"
 #include "cpu/svm/svm.h"
 #include "cpu/vmx/vmx.h"
 
@@ -46,6 +47,20 @@ static inline void guest_check_io(struct cpu *cpu, const struct insn *insn, uint
 		vmx_check_io(cpu, insn, port, size, in, string);
 	else
 		svm_check_io(cpu, insn, port, size, in, string);
+}
+
+/* A task switch whose TSS was checked; @resume_flag: RF, as the old TSS will have it. */
+static inline void guest_check_task_switch(struct cpu *cpu, uint16_t selector, enum task_switch_source source,
+					   bool has_error_code, uint32_t error_code, bool resume_flag)
+{
+	static const uint8_t sources[] = {
+		[TASK_SWITCH_CALL] = 0, [TASK_SWITCH_IRET] = 1, [TASK_SWITCH_JMP] = 2, [TASK_SWITCH_GATE] = 3};
+
+	if (vmx_guest(cpu))
+		vmx_check_task_switch(cpu, selector, sources[source], resume_flag);
+	else if (svm_guest(cpu))
+		svm_check_task_switch(cpu, selector, source == TASK_SWITCH_IRET, source == TASK_SWITCH_JMP,
+				      has_error_code, error_code, resume_flag);
 }
 
 /* LMSW, which has read its operand; AMD-V asks before that. */
@@ -223,6 +238,15 @@ static inline bool guest_boundary(struct cpu *cpu) { return vmx_guest(cpu) && vm
 static inline bool guest_take_before_traps(struct cpu *cpu)
 {
 	return vmx_guest(cpu) && vmx_take_before_traps(cpu);
+}
+
+/* Instructions run one by one. */
+static inline bool guest_must_step(const struct cpu *cpu) { return vmx_guest(cpu) && vmx_must_step(cpu); }
+
+/* When something that a guest has counts down to is due, in cpu_ticks(); UINT64_MAX: never. */
+static inline uint64_t guest_timer_due(const struct cpu *cpu)
+{
+	return vmx_guest(cpu) ? vmx_timer_due(cpu) : UINT64_MAX;
 }
 
 /* Those that come before NMIs: the preemption timer, an NMI window. */

@@ -208,6 +208,10 @@ void cpu_start(struct cpu *cpu, uint8_t vector)
 {
 	if (cpu->activity != ACTIVITY_WAIT_FOR_SIPI)
 		return;
+	if (vmx_guest(cpu)) {
+		vmx_note_sipi(cpu, vector);
+		return;
+	}
 	cpu->activity = ACTIVITY_ACTIVE;
 	cpu->segment[CS].s.selector = (uint16_t)(vector << 8);
 	cpu->segment[CS].s.base = (uint64_t)vector << 12;
@@ -218,9 +222,19 @@ void cpu_start(struct cpu *cpu, uint8_t vector)
 
 void cpu_yield(struct cpu *cpu) { pending_set(cpu, PENDING_YIELD); }
 
+/* A guest's own timer ends the fast path as well. */
+static void clamp_event_at(struct cpu *cpu)
+{
+	uint64_t due = guest_timer_due(cpu);
+
+	if (unlikely(due != UINT64_MAX) && due - cpu->clock_offset < cpu->event_at)
+		cpu->event_at = due - cpu->clock_offset;
+}
+
 void cpu_set_event_at(struct cpu *cpu, uint64_t retired)
 {
 	cpu->event_at = retired < cpu->stop_at ? retired : cpu->stop_at;
+	clamp_event_at(cpu);
 	trace_leave_after(cpu);
 }
 
@@ -461,7 +475,11 @@ bool cpu_runnable(const struct cpu *cpu)
 	if (cpu->init_pending && !init_blocked(cpu))
 		return true;
 	switch (cpu->activity) {
-	case ACTIVITY_WAIT_FOR_SIPI: return false;
+	case ACTIVITY_WAIT_FOR_SIPI: return guest_pending(cpu);
+	case ACTIVITY_SHUTDOWN:
+		if (!vmx_guest(cpu))
+			return true;
+		/* fall through */
 	case ACTIVITY_HLT:
 	case ACTIVITY_MWAIT:
 		return (cpu->smi_pending && !cpu->smm && svm_gif(cpu)) || unmasked_event(cpu) || wait_is_over(cpu);
@@ -501,7 +519,7 @@ static bool look(struct cpu *cpu, enum cpu_stop *stop)
 	pending_refresh(cpu);
 	if (cpu->pending & (PENDING_SMI | PENDING_INIT) && take_intervention(cpu))
 		return false;
-	if (cpu->activity == ACTIVITY_SHUTDOWN) {
+	if (cpu->activity == ACTIVITY_SHUTDOWN && !vmx_guest(cpu)) {
 		*stop = CPU_STOP_SHUTDOWN;
 		return true;
 	}
@@ -585,6 +603,7 @@ static enum cpu_stop run(struct cpu *cpu)
 {
 	if (cpu->event_at > cpu->stop_at || cpu->event_at <= cpu->retired)
 		cpu->event_at = cpu->stop_at;
+	clamp_event_at(cpu);
 	switch (setjmp(cpu->unwind)) {
 	case UNWIND_UNMODELLED:
 		cpu->delivering_depth = 0;

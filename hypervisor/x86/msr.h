@@ -18,6 +18,7 @@
 #define MSR_SPEC_CTRL            0x48u
 #define MSR_PRED_CMD             0x49u
 #define MSR_BIOS_UPDT_TRIG       0x79u
+#define MSR_SMM_MONITOR_CTL      0x9bu
 #define MSR_BIOS_SIGN_ID         0x8bu /* AMD: PATCH_LEVEL */
 #define MSR_PMC(n)               (0xc1u + (n))
 #define MSR_PLATFORM_INFO        0xceu

@@ -2,12 +2,12 @@
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/events.h"
+#include "cpu/guest.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/stack.h"
 #include "cpu/trace.h"
 #include "cpu/tss.h"
-#include "cpu/svm/svm.h"
 
 #define TASK_ACCESS         (ACCESS_IMPLICIT)
 #define TSS16_REGISTERS_END (TSS16_SEG + 4 * 2)
@@ -335,9 +335,9 @@ void task_switch(struct cpu *cpu, uint16_t selector, enum task_switch_source sou
 	struct task_switch s = {.source = source, .selector = selector};
 
 	check_new_tss(cpu, &s);
-	if (svm_guest(cpu))
-		svm_check_task_switch(cpu, selector, source == TASK_SWITCH_IRET, source == TASK_SWITCH_JMP,
-				      has_error_code, error_code, saved_flags(cpu, source) & RFLAGS_RF);
+	if (guest_runs(cpu))
+		guest_check_task_switch(cpu, selector, source, has_error_code, error_code,
+					saved_flags(cpu, source) & RFLAGS_RF);
 	check_memory(cpu, &s);
 	task_save(cpu, next_rip, saved_flags(cpu, source));
 	link_tasks(cpu, &s);

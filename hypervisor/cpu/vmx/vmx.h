@@ -135,6 +135,9 @@ bool vmx_check_guest(struct cpu *cpu, uint64_t *qualification);
 
 /* ---- world.c ---- */
 
+/* RF as an exit saves it (27.3.3); the last: 1, or what the event being delivered pushes (EPT violations, APIC accesses). */
+enum vmx_rf { VMX_RF_KEPT, VMX_RF_CLEAR, VMX_RF_SET, VMX_RF_RETRY };
+
 /* What an exit tells. Fields that the reason leaves undefined or clear are 0. */
 struct vmx_exit_info {
 	uint32_t reason; /* enum vmx_exit, with VMX_EXIT_… bits */
@@ -143,6 +146,7 @@ struct vmx_exit_info {
 	uint32_t interruption, interruption_error;
 	uint64_t linear, physical;   /* guest-linear and guest-physical address */
 	uint64_t rcx, rsi, rdi, rip; /* of string I/O before an SMI only */
+	enum vmx_rf rf;
 	bool trap; /* behind an instruction, whose pending debug exceptions are saved (27.3.4): RIP is as it is */
 };
 
@@ -160,6 +164,9 @@ void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info);
 /* The same out of a handler; does not return. Fault-like: the instruction has changed nothing. */
 _Noreturn void vmx_exit_insn(struct cpu *cpu, const struct vmx_exit_info *info);
 
+/* Tells who traces that an exit happens. */
+void vmx_trace_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification);
+
 /* ---- intercept.c ---- */
 
 /* The exit of the instruction's row, where its control is on; comes back where there is none. In a guest. */
@@ -176,7 +183,8 @@ uint64_t vmx_read_cr(const struct cpu *cpu, unsigned number);
 void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in,
 		  bool string);
 void vmx_check_msr(struct cpu *cpu, uint32_t index, bool write);
-void vmx_check_task_switch(struct cpu *cpu, uint16_t selector, unsigned source);
+/* @source as the exit qualification has it; @resume_flag: RF, as the old TSS would get it. */
+void vmx_check_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, bool resume_flag);
 /* Instruction information for a memory operand (table 27-8 and its like), with its displacement as
  * qualification. */
 uint32_t vmx_instruction_info(struct cpu *cpu, const struct insn *insn, uint64_t *displacement);
@@ -215,6 +223,9 @@ bool vmx_take_before_nmi(struct cpu *cpu);
 bool vmx_take_before_interrupt(struct cpu *cpu, struct event *event);
 /* IRET, before it can fault: NMI unblocking, virtual-NMI blocking (25.3). */
 void vmx_iret_begins(struct cpu *cpu);
+/* The preemption timer: started by VM entry; its value, as an exit saves it. */
+void vmx_timer_start(struct cpu *cpu);
+uint32_t vmx_timer_value(const struct cpu *cpu);
 /* When the preemption timer runs out, in cpu_ticks(); UINT64_MAX: it does not run. */
 uint64_t vmx_timer_due(const struct cpu *cpu);
 /* ENTRY_INTERRUPTION_INFO, which was checked, as an event to be delivered. kind is EVENT_NONE where there is
@@ -224,6 +235,9 @@ void vmx_parse_injection(struct cpu *cpu, struct event *event);
 uint32_t vmx_event_info(const struct event *event);
 
 /* ---- apic.c ---- */
+
+/* Whether a virtualized write has left something to do behind the instruction. */
+static inline bool vmx_apic_due(const struct cpu *cpu) { return cpu->msr.vmx_apic_write; }
 
 /* At VM entry, behind all that it loads: PPR virtualization and evaluation, or the look at the TPR threshold
  * (26.3.2.5, 26.6.7). */

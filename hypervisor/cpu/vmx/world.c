@@ -1,0 +1,813 @@
+/* world.c: VM entries and VM exits: what is loaded, saved and left alone (SDM 3C 26.3.2 to 26.8, chapter 27). */
+#include "cpu/checks.h"
+#include "cpu/control.h"
+#include "cpu/events.h"
+#include "cpu/insn.h"
+#include "cpu/mem/mem.h"
+#include "cpu/mem/walk.h"
+#include "cpu/segment.h"
+#include "cpu/trace.h"
+#include "cpu/vmx/vmx.h"
+#include "x86/msr.h"
+
+/* Bits of CR0 that neither an entry nor an exit changes (26.3.2.1, 27.5.1): ET, NW, CD and the reserved ones. */
+#define CR0_KEPT (~(uint64_t)(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_PG))
+
+static bool entry_control(const struct cpu *cpu, uint32_t bit) { return cpu->msr.vmx_entry_controls & bit; }
+static bool exit_control(const struct cpu *cpu, uint32_t bit) { return cpu->msr.vmx_exit_controls & bit; }
+
+/* ---- segments: selectors, limits, rights and bases in the order of the registers ---- */
+
+#define SEGMENTS (SEGMENT_COUNT + 2)
+
+static struct segment *segment_at(struct cpu *cpu, unsigned index)
+{
+	if (index < SEGMENT_COUNT)
+		return &cpu->segment[index].s;
+	return index == SEGMENT_COUNT ? &cpu->ldtr.s : &cpu->tr.s;
+}
+
+static enum vmcs_field indexed(enum vmcs_field first, unsigned index)
+{
+	return (enum vmcs_field)((unsigned)first + 2 * index);
+}
+
+#define RIGHTS (SEG_TYPE | SEG_S | SEG_DPL | SEG_P | SEG_AVL | SEG_L | SEG_DB | SEG_G | SEG_UNUSABLE)
+
+static void load_segments(struct cpu *cpu)
+{
+	for (unsigned i = 0; i < SEGMENTS; i++)
+		*segment_at(cpu, i) = (struct segment){
+			.selector = (uint16_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES, i)),
+			.limit = (uint32_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES_LIMIT, i)),
+			.attributes = (uint32_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES_RIGHTS, i)) & RIGHTS,
+			.base = vmcs_read(cpu, indexed(VMCS_GUEST_ES_BASE, i))};
+}
+
+static void save_segments(struct cpu *cpu)
+{
+	for (unsigned i = 0; i < SEGMENTS; i++) {
+		const struct segment *s = segment_at(cpu, i);
+
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES, i), s->selector);
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES_LIMIT, i), s->limit);
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES_RIGHTS, i), s->attributes & RIGHTS);
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES_BASE, i), s->base);
+	}
+}
+
+/* ---- what both worlds have ---- */
+
+static void set_flags(struct cpu *cpu, uint64_t flags)
+{
+	flags = (flags & RFLAGS_DEFINED) | RFLAGS_FIXED;
+	flags_set(&cpu->lazy, flags);
+	cpu->rflags = flags;
+}
+
+static void set_long_mode(struct cpu *cpu, bool on)
+{
+	uint64_t bits = EFER_LME | EFER_LMA;
+
+	cpu->efer = on ? cpu->efer | bits : cpu->efer & ~bits;
+}
+
+static bool pae_paging(const struct cpu *cpu)
+{
+	return cpu->cr0 & CR0_PG && cpu->cr4 & CR4_PAE && !(cpu->efer & EFER_LMA);
+}
+
+/* Nothing that was derived or cached of the other world holds. */
+static void world_changed(struct cpu *cpu)
+{
+	cpu->wait.armed = false; /* 27.5.6 */
+	cpu->step_tf = false;
+	cpu->delivering_depth = 0;
+	cpu->smi_io.valid = false;
+	cpu_mode_changed(cpu);
+	segment_derive_all(cpu);
+	trace_mapping_changed(cpu);
+}
+
+/* Translations of either world go, but where a VPID keeps them apart (28.3.3.1). */
+static void drop_translations(struct cpu *cpu)
+{
+	if (!vmx_secondary(cpu, VMX2_VPID))
+		tlb_flush_all(cpu);
+}
+
+/* ---- MSR lists (24.7.2, 24.8.2, 26.4, 27.4, 27.6): entries of index, reserved doubleword and value ---- */
+
+#define MSR_ENTRY_SIZE 16u
+
+struct msr_entry {
+	uint32_t index, reserved;
+	uint64_t value;
+};
+
+static struct msr_entry msr_entry(struct cpu *cpu, uint64_t list, uint32_t i)
+{
+	uint64_t at = list + (uint64_t)i * MSR_ENTRY_SIZE, low = physical_read(cpu, at, 8);
+
+	return (struct msr_entry){
+		.index = (uint32_t)low, .reserved = (uint32_t)(low >> 32), .value = physical_read(cpu, at + 8, 8)};
+}
+
+/* x2APIC registers, and what only SMM may have. */
+static bool msr_never_listed(uint32_t index) { return index >> 8 == 8 || index == MSR_SMM_MONITOR_CTL; }
+
+static bool load_msr(struct cpu *cpu, const struct msr_entry *entry)
+{
+	bool base = entry->index == MSR_FS_BASE || entry->index == MSR_GS_BASE;
+
+	if (CHECK(VMX_LOAD_BASE, base))
+		return false;
+	if (CHECK(VMX_LOAD_NEVER, msr_never_listed(entry->index)))
+		return false;
+	if (CHECK(VMX_LOAD_UPDATE, entry->index == MSR_BIOS_UPDT_TRIG))
+		return false;
+	if (CHECK(VMX_LOAD_RESERVED, entry->reserved))
+		return false;
+	bool written = msr_write(cpu, entry->index, entry->value);
+	return !CHECK(VMX_LOAD_WRMSR, !written);
+}
+
+/* The number of the entry that cannot be loaded, from 1; 0: all were. */
+static uint32_t load_msrs(struct cpu *cpu, uint64_t list, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		struct msr_entry entry = msr_entry(cpu, list, i);
+
+		if (!load_msr(cpu, &entry))
+			return i + 1;
+	}
+	return 0;
+}
+
+static bool store_msr(struct cpu *cpu, uint64_t list, uint32_t i)
+{
+	struct msr_entry entry = msr_entry(cpu, list, i);
+	uint64_t value = 0;
+
+	if (CHECK(VMX_STORE_NEVER, msr_never_listed(entry.index)))
+		return false;
+	if (CHECK(VMX_STORE_RESERVED, entry.reserved))
+		return false;
+	bool there = msr_read(cpu, entry.index, &value);
+	if (CHECK(VMX_STORE_RDMSR, !there))
+		return false;
+	physical_write(cpu, list + (uint64_t)i * MSR_ENTRY_SIZE + 8, value, 8);
+	return true;
+}
+
+static bool store_msrs(struct cpu *cpu, uint64_t list, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (!store_msr(cpu, list, i))
+			return false;
+	return true;
+}
+
+/* A longer list than IA32_VMX_MISC recommends may end in a machine check (A.6). */
+static bool list_too_long(uint32_t count) { return CHECK(VMX_LIST_LENGTH, count > VMX_MSR_LIST_COUNT); }
+
+/* ---- the host's state (27.5) ---- */
+
+static void load_host_controls(struct cpu *cpu)
+{
+	bool wide = exit_control(cpu, VMX_EXIT_HOST_64);
+	uint64_t cr4 = vmcs_read(cpu, VMCS_HOST_CR4);
+
+	cpu->cr0 = (vmcs_read(cpu, VMCS_HOST_CR0) & ~CR0_KEPT) | (cpu->cr0 & CR0_KEPT);
+	cpu->cr3 = vmcs_read(cpu, VMCS_HOST_CR3) & cpu->physical_mask;
+	cpu->cr4 = wide ? cr4 | CR4_PAE : cr4 & ~(uint64_t)CR4_PCIDE;
+	cpu->dr7 = DR7_FIXED_1;
+	cpu->msr.debugctl = 0;
+	cpu->msr.sysenter_cs = vmcs_read(cpu, VMCS_HOST_SYSENTER_CS);
+	cpu->msr.sysenter_esp = vmcs_read(cpu, VMCS_HOST_SYSENTER_ESP);
+	cpu->msr.sysenter_eip = vmcs_read(cpu, VMCS_HOST_SYSENTER_EIP);
+	if (exit_control(cpu, VMX_EXIT_LOAD_EFER))
+		cpu->efer = vmcs_read(cpu, VMCS_HOST_EFER);
+	set_long_mode(cpu, wide);
+	if (exit_control(cpu, VMX_EXIT_LOAD_PAT))
+		cpu->msr.pat = vmcs_read(cpu, VMCS_HOST_PAT);
+}
+
+#define HOST_DATA (SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_DB | SEG_G)
+#define HOST_CODE (SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_G)
+
+/* Selectors, and some bases, are the host's; the rest is fixed (27.5.2). */
+static void load_host_segments(struct cpu *cpu)
+{
+	bool wide = exit_control(cpu, VMX_EXIT_HOST_64);
+
+	for (unsigned i = ES; i < SEGMENT_COUNT; i++) {
+		uint16_t selector = (uint16_t)vmcs_read(cpu, indexed(VMCS_HOST_ES, i));
+
+		cpu->segment[i].s = (struct segment){.selector = selector,
+						     .limit = 0xffffffff,
+						     .attributes = HOST_DATA | (selector ? 0 : SEG_UNUSABLE)};
+	}
+	cpu->segment[CS].s.attributes = HOST_CODE | (wide ? SEG_L : SEG_DB);
+	cpu->segment[FS].s.base = vmcs_read(cpu, VMCS_HOST_FS_BASE);
+	cpu->segment[GS].s.base = vmcs_read(cpu, VMCS_HOST_GS_BASE);
+	cpu->tr.s = (struct segment){.selector = (uint16_t)vmcs_read(cpu, VMCS_HOST_TR),
+				     .base = vmcs_read(cpu, VMCS_HOST_TR_BASE),
+				     .limit = 0x67,
+				     .attributes = SEG_P | TYPE_TSS_BUSY};
+	cpu->ldtr.s = (struct segment){.attributes = SEG_UNUSABLE};
+	cpu->gdtr = (struct table_register){.base = vmcs_read(cpu, VMCS_HOST_GDTR_BASE), .limit = 0xffff};
+	cpu->idtr = (struct table_register){.base = vmcs_read(cpu, VMCS_HOST_IDTR_BASE), .limit = 0xffff};
+}
+
+/* The controls of the guest leave the processor. NMIs are as they are: with virtual NMIs none is blocked. */
+static void leave_guest(struct cpu *cpu)
+{
+	struct vcpu_state *m = &cpu->msr;
+
+	m->vmx_guest = false;
+	m->vmx_mtf_pending = m->vmx_virtual_nmi_blocked = false;
+	m->vmx_sipi = 0;
+	cpu->injecting = cpu->nmi_unblocked = false;
+	cpu->shadow = cpu->shadow_was = SHADOW_NONE;
+	cpu->resume_was = 0;
+	cpu->dr6_pending = 0;
+	cpu->activity = ACTIVITY_ACTIVE;
+}
+
+/* 27.7: the indicator, and a shutdown that only RESET ends. */
+static void abort_exit(struct cpu *cpu, enum vmx_abort abort)
+{
+	vmcs_set_abort(cpu, cpu->msr.vmx_vmcs, abort);
+	cpu->activity = ACTIVITY_SHUTDOWN;
+}
+
+static enum vmx_abort load_host_msrs(struct cpu *cpu)
+{
+	uint32_t count = (uint32_t)vmcs_read(cpu, VMCS_EXIT_MSR_LOAD_COUNT);
+
+	if (list_too_long(count))
+		return VMX_ABORT_MACHINE_CHECK;
+	if (CHECK(VMX_ABORT_LOADING, load_msrs(cpu, vmcs_read(cpu, VMCS_EXIT_MSR_LOAD), count) != 0))
+		return VMX_ABORT_LOADING_MSRS;
+	return 0;
+}
+
+/* The rest of an exit, or of a VM entry that fails, once the guest is out. 0, or why it aborts. */
+static enum vmx_abort load_host(struct cpu *cpu)
+{
+	enum vmx_abort abort;
+
+	leave_guest(cpu);
+	load_host_controls(cpu);
+	load_host_segments(cpu);
+	cpu->rip = vmcs_read(cpu, VMCS_HOST_RIP);
+	cpu->reg[RSP] = vmcs_read(cpu, VMCS_HOST_RSP);
+	set_flags(cpu, 0);
+	world_changed(cpu);
+	drop_translations(cpu);
+	if (pae_paging(cpu)) {
+		bool valid = pdptes_load(cpu, cpu->cr3);
+
+		if (CHECK(VMX_ABORT_PDPTE, !valid))
+			return VMX_ABORT_HOST_PDPTE;
+	}
+	abort = load_host_msrs(cpu);
+	world_changed(cpu);
+	return abort;
+}
+
+/* ---- the guest's state (26.3.2) ---- */
+
+static void load_guest_controls(struct cpu *cpu)
+{
+	cpu->cr0 = (vmcs_read(cpu, VMCS_GUEST_CR0) & ~CR0_KEPT) | (cpu->cr0 & CR0_KEPT);
+	cpu->cr3 = vmcs_read(cpu, VMCS_GUEST_CR3);
+	cpu->cr4 = vmcs_read(cpu, VMCS_GUEST_CR4);
+	if (entry_control(cpu, VMX_ENTRY_LOAD_DEBUG)) {
+		cpu->dr7 = (vmcs_read(cpu, VMCS_GUEST_DR7) & DR7_WRITABLE) | DR7_FIXED_1;
+		cpu->msr.debugctl = vmcs_read(cpu, VMCS_GUEST_DEBUGCTL);
+	}
+	cpu->msr.sysenter_cs = vmcs_read(cpu, VMCS_GUEST_SYSENTER_CS);
+	cpu->msr.sysenter_esp = vmcs_read(cpu, VMCS_GUEST_SYSENTER_ESP);
+	cpu->msr.sysenter_eip = vmcs_read(cpu, VMCS_GUEST_SYSENTER_EIP);
+	if (entry_control(cpu, VMX_ENTRY_LOAD_PAT))
+		cpu->msr.pat = vmcs_read(cpu, VMCS_GUEST_PAT);
+}
+
+/* Without its own field LMA is what the control says, and LME with paging as well. */
+static void load_guest_efer(struct cpu *cpu)
+{
+	bool wide = entry_control(cpu, VMX_ENTRY_IA32E);
+
+	if (entry_control(cpu, VMX_ENTRY_LOAD_EFER))
+		cpu->efer = vmcs_read(cpu, VMCS_GUEST_EFER);
+	else if (cpu->cr0 & CR0_PG)
+		set_long_mode(cpu, wide);
+	else
+		cpu->efer &= ~(uint64_t)EFER_LMA;
+}
+
+static void load_guest_tables(struct cpu *cpu)
+{
+	cpu->gdtr.base = vmcs_read(cpu, VMCS_GUEST_GDTR_BASE);
+	cpu->gdtr.limit = (uint16_t)vmcs_read(cpu, VMCS_GUEST_GDTR_LIMIT);
+	cpu->idtr.base = vmcs_read(cpu, VMCS_GUEST_IDTR_BASE);
+	cpu->idtr.limit = (uint16_t)vmcs_read(cpu, VMCS_GUEST_IDTR_LIMIT);
+}
+
+/* With EPT the registers are the fields; else memory's, which vmx_check_guest() has looked at (26.3.2.4). */
+static void load_guest_pdptes(struct cpu *cpu)
+{
+	if (!pae_paging(cpu))
+		return;
+	if (!vmx_secondary(cpu, VMX2_EPT)) {
+		pdptes_load(cpu, cpu->cr3);
+		return;
+	}
+	for (unsigned i = 0; i < 4; i++)
+		cpu->pdpte[i] = vmcs_read(cpu, indexed(VMCS_GUEST_PDPTE0, i));
+}
+
+static bool is_vectoring(uint32_t info)
+{
+	return info & VMX_EVENT_VALID && VMX_EVENT_TYPE(info) != VMX_EVENT_OTHER;
+}
+
+/* 26.6.1: a vectoring entry leaves no shadow; NMI blocking is virtual where NMIs are. */
+static void load_interruptibility(struct cpu *cpu, bool vectoring)
+{
+	uint32_t state = (uint32_t)vmcs_read(cpu, VMCS_GUEST_INTERRUPTIBILITY);
+	bool nmi = state & VMX_BLOCKING_NMI, virtual_nmis = vmx_pin(cpu, VMX_PIN_VIRTUAL_NMIS);
+
+	cpu->shadow = SHADOW_NONE;
+	if (!vectoring && state & VMX_BLOCKING_STI)
+		cpu->shadow = SHADOW_STI;
+	if (!vectoring && state & VMX_BLOCKING_MOV_SS)
+		cpu->shadow = SHADOW_MOV_SS;
+	cpu->nmi_blocked = nmi && !virtual_nmis;
+	cpu->msr.vmx_virtual_nmi_blocked = nmi && virtual_nmis;
+}
+
+/* 26.6.2: what is injected wakes. */
+static void load_activity(struct cpu *cpu, bool vectoring)
+{
+	static const enum activity states[] = {[VMX_ACTIVE] = ACTIVITY_ACTIVE,
+					       [VMX_HALTED] = ACTIVITY_HLT,
+					       [VMX_SHUTDOWN] = ACTIVITY_SHUTDOWN,
+					       [VMX_WAIT_FOR_SIPI] = ACTIVITY_WAIT_FOR_SIPI};
+
+	cpu->activity = vectoring ? ACTIVITY_ACTIVE : states[vmcs_read(cpu, VMCS_GUEST_ACTIVITY) & 3];
+}
+
+/*
+ * 26.6.3: pending debug exceptions are there where BS or the enabled-breakpoint bit is 1. They are lost where an event
+ * is injected, but for a software interrupt or exception behind MOV SS; and in shutdown and wait-for-SIPI.
+ */
+static void load_pending_debug(struct cpu *cpu, uint32_t info)
+{
+	uint64_t pending = vmcs_read(cpu, VMCS_GUEST_PENDING_DEBUG);
+	bool software = VMX_EVENT_TYPE(info) == VMX_EVENT_SOFTWARE_INTERRUPT ||
+			VMX_EVENT_TYPE(info) == VMX_EVENT_SOFTWARE_EXCEPTION;
+	bool mov_ss = vmcs_read(cpu, VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_MOV_SS;
+
+	cpu->dr6_pending = 0;
+	if (CHECK(VMX_PENDING_VALID, !(pending & (VMX_PENDING_BS | VMX_PENDING_ENABLED_BREAKPOINT))))
+		return;
+	if (CHECK(VMX_PENDING_VECTORING, is_vectoring(info) && !(software && mov_ss)))
+		return;
+	if (CHECK(VMX_PENDING_ACTIVITY,
+		  cpu->activity == ACTIVITY_SHUTDOWN || cpu->activity == ACTIVITY_WAIT_FOR_SIPI))
+		return;
+	cpu->dr6_pending = pending & (VMX_PENDING_BS | 0xf);
+}
+
+static void load_guest(struct cpu *cpu, uint32_t info)
+{
+	bool vectoring = is_vectoring(info);
+
+	load_guest_controls(cpu);
+	load_guest_efer(cpu);
+	load_segments(cpu);
+	load_guest_tables(cpu);
+	load_guest_pdptes(cpu);
+	cpu->rip = vmcs_read(cpu, VMCS_GUEST_RIP);
+	cpu->reg[RSP] = vmcs_read(cpu, VMCS_GUEST_RSP);
+	set_flags(cpu, vmcs_read(cpu, VMCS_GUEST_RFLAGS));
+	load_interruptibility(cpu, vectoring);
+	load_activity(cpu, vectoring);
+	load_pending_debug(cpu, info);
+	world_changed(cpu);
+}
+
+/* ---- the controls ---- */
+
+static void load_execution_controls(struct cpu *cpu)
+{
+	struct vcpu_state *m = &cpu->msr;
+
+	m->vmx_pin = (uint32_t)vmcs_read(cpu, VMCS_PIN_CONTROLS);
+	m->vmx_primary = (uint32_t)vmcs_read(cpu, VMCS_PRIMARY_CONTROLS);
+	m->vmx_secondary =
+		m->vmx_primary & VMX_ACTIVATE_SECONDARY ? (uint32_t)vmcs_read(cpu, VMCS_SECONDARY_CONTROLS) : 0;
+	m->vmx_exit_controls = (uint32_t)vmcs_read(cpu, VMCS_EXIT_CONTROLS);
+	m->vmx_entry_controls = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_CONTROLS);
+	m->vmx_exceptions = (uint32_t)vmcs_read(cpu, VMCS_EXCEPTION_BITMAP);
+	m->vmx_pf_mask = (uint32_t)vmcs_read(cpu, VMCS_PF_ERROR_MASK);
+	m->vmx_pf_match = (uint32_t)vmcs_read(cpu, VMCS_PF_ERROR_MATCH);
+	m->vmx_cr0_mask = vmcs_read(cpu, VMCS_CR0_MASK);
+	m->vmx_cr0_shadow = vmcs_read(cpu, VMCS_CR0_SHADOW);
+	m->vmx_cr4_mask = vmcs_read(cpu, VMCS_CR4_MASK);
+	m->vmx_cr4_shadow = vmcs_read(cpu, VMCS_CR4_SHADOW);
+	m->vmx_cr3_targets = (uint32_t)vmcs_read(cpu, VMCS_CR3_TARGET_COUNT);
+	for (unsigned i = 0; i < 4; i++)
+		m->vmx_cr3_target[i] = vmcs_read(cpu, indexed(VMCS_CR3_TARGET_0, i));
+	m->vmx_link = vmcs_read(cpu, VMCS_LINK_POINTER);
+}
+
+/* Addresses and values that only some controls use; without them they are not looked at. */
+static void load_primary_fields(struct cpu *cpu)
+{
+	struct vcpu_state *m = &cpu->msr;
+
+	if (vmx_primary(cpu, VMX_USE_IO_BITMAPS)) {
+		m->vmx_io_bitmap_a = vmcs_read(cpu, VMCS_IO_BITMAP_A);
+		m->vmx_io_bitmap_b = vmcs_read(cpu, VMCS_IO_BITMAP_B);
+	}
+	if (vmx_primary(cpu, VMX_USE_MSR_BITMAPS))
+		m->vmx_msr_bitmap = vmcs_read(cpu, VMCS_MSR_BITMAP);
+	m->vmx_tsc_offset = vmx_primary(cpu, VMX_USE_TSC_OFFSETTING) ? vmcs_read(cpu, VMCS_TSC_OFFSET) : 0;
+	if (vmx_primary(cpu, VMX_TPR_SHADOW)) {
+		m->vmx_virtual_apic = vmcs_read(cpu, VMCS_VIRTUAL_APIC);
+		m->vmx_tpr_threshold = (uint32_t)vmcs_read(cpu, VMCS_TPR_THRESHOLD);
+	}
+}
+
+static void load_apic_fields(struct cpu *cpu)
+{
+	struct vcpu_state *m = &cpu->msr;
+
+	if (vmx_secondary(cpu, VMX2_VIRTUALIZE_APIC))
+		m->vmx_apic_access = vmcs_read(cpu, VMCS_APIC_ACCESS);
+	if (vmx_secondary(cpu, VMX2_VIRTUAL_INTERRUPTS)) {
+		m->vmx_interrupt_status = (uint16_t)vmcs_read(cpu, VMCS_GUEST_INTERRUPT_STATUS);
+		for (unsigned i = 0; i < 4; i++)
+			m->vmx_eoi_exit[i] = vmcs_read(cpu, indexed(VMCS_EOI_EXIT_0, i));
+	}
+	if (vmx_pin(cpu, VMX_PIN_POSTED_INTERRUPTS)) {
+		m->vmx_posted_vector = (uint16_t)vmcs_read(cpu, VMCS_POSTED_INTERRUPT_VECTOR);
+		m->vmx_posted_descriptor = vmcs_read(cpu, VMCS_POSTED_INTERRUPT_DESCRIPTOR);
+	}
+}
+
+static void load_paging_fields(struct cpu *cpu)
+{
+	struct vcpu_state *m = &cpu->msr;
+
+	m->vmx_vpid = vmx_secondary(cpu, VMX2_VPID) ? (uint16_t)vmcs_read(cpu, VMCS_VPID) : 0;
+	if (vmx_secondary(cpu, VMX2_EPT))
+		m->vmx_eptp = vmcs_read(cpu, VMCS_EPTP);
+	if (vmx_secondary(cpu, VMX2_EPT_VIOLATION_VE)) {
+		m->vmx_ve_information = vmcs_read(cpu, VMCS_VE_INFORMATION);
+		m->vmx_eptp_index = (uint16_t)vmcs_read(cpu, VMCS_EPTP_INDEX);
+	}
+	if (vmx_secondary(cpu, VMX2_PML)) {
+		m->vmx_pml_address = vmcs_read(cpu, VMCS_PML_ADDRESS);
+		m->vmx_pml_index = (uint16_t)vmcs_read(cpu, VMCS_PML_INDEX);
+	}
+	m->vmx_functions = 0;
+	if (vmx_secondary(cpu, VMX2_VM_FUNCTIONS))
+		m->vmx_functions = vmcs_read(cpu, VMCS_VM_FUNCTIONS);
+	if (m->vmx_functions & 1)
+		m->vmx_eptp_list = vmcs_read(cpu, VMCS_EPTP_LIST);
+}
+
+static void load_secondary_fields(struct cpu *cpu)
+{
+	struct vcpu_state *m = &cpu->msr;
+
+	load_apic_fields(cpu);
+	load_paging_fields(cpu);
+	if (vmx_secondary(cpu, VMX2_TSC_SCALING))
+		m->vmx_tsc_multiplier = vmcs_read(cpu, VMCS_TSC_MULTIPLIER);
+	if (vmx_secondary(cpu, VMX2_XSAVES))
+		m->vmx_xss_bitmap = vmcs_read(cpu, VMCS_XSS_EXITING_BITMAP);
+	if (vmx_secondary(cpu, VMX2_PAUSE_LOOP)) {
+		m->vmx_ple_gap = (uint32_t)vmcs_read(cpu, VMCS_PLE_GAP);
+		m->vmx_ple_window = (uint32_t)vmcs_read(cpu, VMCS_PLE_WINDOW);
+		m->vmx_ple_first = m->vmx_ple_last = 0;
+	}
+	if (vmx_secondary(cpu, VMX2_VMCS_SHADOWING)) {
+		m->vmx_vmread_bitmap = vmcs_read(cpu, VMCS_VMREAD_BITMAP);
+		m->vmx_vmwrite_bitmap = vmcs_read(cpu, VMCS_VMWRITE_BITMAP);
+	}
+}
+
+static void load_controls(struct cpu *cpu)
+{
+	load_execution_controls(cpu);
+	load_primary_fields(cpu);
+	load_secondary_fields(cpu);
+}
+
+/* ---- VM entry ---- */
+
+/*
+ * 26.8: reason and qualification are all that is written; the host's state is loaded, and NMI blocking is what it was
+ * before. The guest has not run, so that nothing of it is saved.
+ */
+static _Noreturn void fail_entry(struct cpu *cpu, enum vmx_exit reason, uint64_t qualification, bool nmi_blocked)
+{
+	enum vmx_abort abort;
+
+	vmcs_write(cpu, VMCS_EXIT_REASON, (uint32_t)reason | VMX_EXIT_ENTRY_FAILURE);
+	vmcs_write(cpu, VMCS_EXIT_QUALIFICATION, qualification);
+	vmx_trace_exit(cpu, (uint32_t)reason | VMX_EXIT_ENTRY_FAILURE, qualification);
+	abort = load_host(cpu);
+	cpu->nmi_blocked = nmi_blocked;
+	if (abort)
+		abort_exit(cpu, abort);
+	cpu_switch(cpu);
+}
+
+/* 26.5: the event that comes first in the guest, or an exit of the monitor trap flag. */
+static void inject(struct cpu *cpu, uint32_t info)
+{
+	if (!(info & VMX_EVENT_VALID))
+		return;
+	if (VMX_EVENT_TYPE(info) == VMX_EVENT_OTHER) {
+		cpu->msr.vmx_mtf_pending = true;
+		return;
+	}
+	vmx_parse_injection(cpu, &cpu->injected);
+	cpu->injecting = true;
+	cpu->left_next_rip = cpu->injected.return_rip;
+}
+
+static _Noreturn void enter_guest(struct cpu *cpu, bool launch)
+{
+	uint32_t info = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_INTERRUPTION_INFO), failed;
+	uint32_t count = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_MSR_LOAD_COUNT);
+	bool nmi_blocked = cpu->nmi_blocked;
+
+	load_guest(cpu, info);
+	if (list_too_long(count))
+		fail_entry(cpu, VMX_EXIT_ENTRY_MACHINE_CHECK, 0, nmi_blocked);
+	failed = load_msrs(cpu, vmcs_read(cpu, VMCS_ENTRY_MSR_LOAD), count);
+	if (CHECK(VMX_ENTRY_MSR_LOADING, failed != 0))
+		fail_entry(cpu, VMX_EXIT_ENTRY_MSR_LOADING, failed, nmi_blocked);
+	if (launch)
+		vmcs_set_launched(cpu, cpu->msr.vmx_vmcs, true);
+	cpu->msr.vmx_guest = true;
+	cpu->msr.vmx_mtf_pending = false;
+	world_changed(cpu);
+	drop_translations(cpu);
+	vmx_timer_start(cpu);
+	inject(cpu, info);
+	vmx_apic_entered(cpu);
+	cpu_switch(cpu);
+}
+
+void vmx_enter(struct cpu *cpu, bool launch)
+{
+	enum vmx_error error = vmx_check_controls(cpu);
+	uint64_t qualification = 0;
+
+	if (!error)
+		error = vmx_check_host(cpu);
+	if (error) {
+		vmx_fail(cpu, error);
+		return;
+	}
+	load_controls(cpu);
+	cpu->rip = cpu_next_rip(cpu);
+	cpu->retired = cpu_retired(cpu) + 1;
+	cpu->insn = NULL;
+	if (!vmx_check_guest(cpu, &qualification))
+		fail_entry(cpu, VMX_EXIT_ENTRY_GUEST_STATE, qualification, cpu->nmi_blocked);
+	enter_guest(cpu, launch);
+}
+
+/* ---- VM exit: what it tells (27.2) ---- */
+
+/* Whether the exit happened while an event was delivered; what it does not count as that has ended the delivery. */
+static void save_vectoring(struct cpu *cpu)
+{
+	bool delivering = CHECK(VMX_IDT_VECTORING, cpu->delivering_depth > 0);
+	const struct event *event = &cpu->delivering;
+
+	vmcs_write(cpu, VMCS_IDT_VECTORING_INFO, delivering ? vmx_event_info(event) : 0);
+	vmcs_write(cpu, VMCS_IDT_VECTORING_ERROR, delivering && event->has_error_code ? event->error_code : 0);
+}
+
+/* INT n, INT1, INT3 and INTO have a length while they are delivered as well (27.2.5). */
+static uint32_t vectoring_length(const struct cpu *cpu)
+{
+	switch (cpu->delivering_depth ? cpu->delivering.kind : EVENT_NONE) {
+	case EVENT_SOFTWARE_INTERRUPT:
+	case EVENT_SOFTWARE_EXCEPTION:
+	case EVENT_PRIVILEGED_SOFTWARE_EXCEPTION:
+		return (uint32_t)(cpu->delivering.return_rip - cpu->rip) & 0xf;
+	default: return 0;
+	}
+}
+
+static void save_information(struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	vmcs_write(cpu, VMCS_EXIT_REASON, info->reason);
+	vmcs_write(cpu, VMCS_EXIT_QUALIFICATION, info->qualification);
+	vmcs_write(cpu, VMCS_GUEST_LINEAR_ADDRESS, info->linear);
+	if (cpu_has(cpu, FEATURE_vmx_ept))
+		vmcs_write(cpu, VMCS_GUEST_PHYSICAL_ADDRESS, info->physical);
+	vmcs_write(cpu, VMCS_EXIT_INTERRUPTION_INFO, info->interruption);
+	vmcs_write(cpu, VMCS_EXIT_INTERRUPTION_ERROR, info->interruption_error);
+	save_vectoring(cpu);
+	vmcs_write(cpu, VMCS_EXIT_INSTRUCTION_LENGTH, info->length ? info->length : vectoring_length(cpu));
+	vmcs_write(cpu, VMCS_EXIT_INSTRUCTION_INFO, info->instruction_info);
+	vmcs_write(cpu, VMCS_ENTRY_INTERRUPTION_INFO,
+		   vmcs_read(cpu, VMCS_ENTRY_INTERRUPTION_INFO) & ~(uint64_t)VMX_EVENT_VALID);
+}
+
+/* ---- VM exit: the guest's state (27.3) ---- */
+
+static void save_controls(struct cpu *cpu)
+{
+	vmcs_write(cpu, VMCS_GUEST_CR0, cpu->cr0);
+	vmcs_write(cpu, VMCS_GUEST_CR3, cpu->cr3);
+	vmcs_write(cpu, VMCS_GUEST_CR4, cpu->cr4);
+	vmcs_write(cpu, VMCS_GUEST_SYSENTER_CS, cpu->msr.sysenter_cs);
+	vmcs_write(cpu, VMCS_GUEST_SYSENTER_ESP, cpu->msr.sysenter_esp);
+	vmcs_write(cpu, VMCS_GUEST_SYSENTER_EIP, cpu->msr.sysenter_eip);
+	if (exit_control(cpu, VMX_EXIT_SAVE_DEBUG)) {
+		vmcs_write(cpu, VMCS_GUEST_DR7, cpu->dr7);
+		vmcs_write(cpu, VMCS_GUEST_DEBUGCTL, cpu->msr.debugctl);
+	}
+	if (exit_control(cpu, VMX_EXIT_SAVE_PAT))
+		vmcs_write(cpu, VMCS_GUEST_PAT, cpu->msr.pat);
+	if (exit_control(cpu, VMX_EXIT_SAVE_EFER))
+		vmcs_write(cpu, VMCS_GUEST_EFER, cpu->efer);
+	/* The processor keeps the control as the mode is (27.2). */
+	vmcs_write(cpu, VMCS_ENTRY_CONTROLS,
+		   (cpu->msr.vmx_entry_controls & ~VMX_ENTRY_IA32E) | (cpu_ia32e(cpu) ? VMX_ENTRY_IA32E : 0));
+}
+
+static void save_tables(struct cpu *cpu)
+{
+	vmcs_write(cpu, VMCS_GUEST_GDTR_BASE, cpu->gdtr.base);
+	vmcs_write(cpu, VMCS_GUEST_GDTR_LIMIT, cpu->gdtr.limit);
+	vmcs_write(cpu, VMCS_GUEST_IDTR_BASE, cpu->idtr.base);
+	vmcs_write(cpu, VMCS_GUEST_IDTR_LIMIT, cpu->idtr.limit);
+}
+
+static uint32_t activity_state(const struct cpu *cpu)
+{
+	switch (cpu->delivering_depth ? ACTIVITY_ACTIVE : cpu->activity) {
+	case ACTIVITY_HLT: return VMX_HALTED;
+	case ACTIVITY_SHUTDOWN: return VMX_SHUTDOWN;
+	case ACTIVITY_WAIT_FOR_SIPI: return VMX_WAIT_FOR_SIPI;
+	default: return VMX_ACTIVE;
+	}
+}
+
+/* An instruction that did not complete is still in its shadow. */
+static enum shadow shadow_state(const struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	if (cpu->delivering_depth)
+		return SHADOW_NONE;
+	return cpu->shadow_was != SHADOW_NONE && !info->trap ? cpu->shadow_was : cpu->shadow;
+}
+
+static uint32_t interruptibility_state(const struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	enum shadow shadow = shadow_state(cpu, info);
+	uint32_t state = 0;
+
+	if (shadow == SHADOW_STI)
+		state |= VMX_BLOCKING_STI;
+	if (shadow == SHADOW_MOV_SS)
+		state |= VMX_BLOCKING_MOV_SS;
+	if (vmx_pin(cpu, VMX_PIN_VIRTUAL_NMIS) ? cpu->msr.vmx_virtual_nmi_blocked : cpu->nmi_blocked)
+		state |= VMX_BLOCKING_NMI;
+	return state;
+}
+
+static bool breakpoint_enabled(const struct cpu *cpu, uint64_t hits)
+{
+	for (unsigned n = 0; n < 4; n++)
+		if (hits >> n & 1 && cpu->dr7 & (DR7_L(n) | DR7_G(n)))
+			return true;
+	return false;
+}
+
+/* What was pending, where the exit comes before it (@info->trap) or MOV SS holds it off; else nothing (27.3.4). */
+static uint64_t pending_debug(const struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	uint64_t pending = cpu->dr6_pending & (VMX_PENDING_BS | 0xf);
+	bool held = shadow_state(cpu, info) == SHADOW_MOV_SS && !cpu->delivering_depth &&
+		    !(info->interruption & VMX_EVENT_VALID);
+
+	if (!CHECK(VMX_PENDING_SAVED, info->trap || held))
+		return 0;
+	if (info->trap && cpu->step_tf)
+		pending |= VMX_PENDING_BS;
+	if (breakpoint_enabled(cpu, pending))
+		pending |= VMX_PENDING_ENABLED_BREAKPOINT;
+	return pending;
+}
+
+static void save_pdptes(struct cpu *cpu)
+{
+	if (!vmx_secondary(cpu, VMX2_EPT) || !pae_paging(cpu))
+		return;
+	for (unsigned i = 0; i < 4; i++)
+		vmcs_write(cpu, indexed(VMCS_GUEST_PDPTE0, i), cpu->pdpte[i]);
+}
+
+static void save_rest(struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	vmcs_write(cpu, VMCS_GUEST_ACTIVITY, activity_state(cpu));
+	vmcs_write(cpu, VMCS_GUEST_INTERRUPTIBILITY, interruptibility_state(cpu, info));
+	vmcs_write(cpu, VMCS_GUEST_PENDING_DEBUG, pending_debug(cpu, info));
+	if (exit_control(cpu, VMX_EXIT_SAVE_PREEMPTION_TIMER))
+		vmcs_write(cpu, VMCS_PREEMPTION_TIMER, vmx_timer_value(cpu));
+	if (vmx_secondary(cpu, VMX2_VIRTUAL_INTERRUPTS))
+		vmcs_write(cpu, VMCS_GUEST_INTERRUPT_STATUS, cpu->msr.vmx_interrupt_status);
+	if (vmx_secondary(cpu, VMX2_PML))
+		vmcs_write(cpu, VMCS_PML_INDEX, cpu->msr.vmx_pml_index);
+	save_pdptes(cpu);
+}
+
+/*
+ * RF, by 27.3.3: of an event, as it would be pushed; 0 of an instruction that exits; 1 of EPT violations and their
+ * like, which do not complete; else as it is. What is being delivered says it otherwise.
+ */
+static uint64_t flags_state(const struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	uint64_t flags = rflags_get(cpu);
+
+	if (info->rf == VMX_RF_CLEAR)
+		return flags & ~(uint64_t)RFLAGS_RF;
+	if (info->rf == VMX_RF_RETRY && cpu->delivering_depth)
+		return event_flags_image(cpu, &cpu->delivering);
+	return info->rf == VMX_RF_KEPT ? flags : flags | RFLAGS_RF;
+}
+
+static void save_guest(struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	save_controls(cpu);
+	save_segments(cpu);
+	save_tables(cpu);
+	vmcs_write(cpu, VMCS_GUEST_RIP, cpu->rip);
+	vmcs_write(cpu, VMCS_GUEST_RSP, cpu->reg[RSP]);
+	vmcs_write(cpu, VMCS_GUEST_RFLAGS, flags_state(cpu, info));
+	save_rest(cpu, info);
+}
+
+/* 27.7: a guest of IA-32e mode cannot end in a host that is not in it. */
+static bool host_too_narrow(const struct cpu *cpu)
+{
+	return CHECK(VMX_ABORT_NARROW, cpu_ia32e(cpu) && !exit_control(cpu, VMX_EXIT_HOST_64));
+}
+
+void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	uint32_t count = (uint32_t)vmcs_read(cpu, VMCS_EXIT_MSR_STORE_COUNT);
+	enum vmx_abort abort = 0;
+
+	cpu->retired++;
+	save_information(cpu, info);
+	save_guest(cpu, info);
+	vmx_trace_exit(cpu, info->reason, info->qualification);
+	if (host_too_narrow(cpu))
+		abort = VMX_ABORT_NOT_64;
+	cpu->msr.vmx_guest = false;
+	if (list_too_long(count))
+		abort = VMX_ABORT_MACHINE_CHECK;
+	else if (!abort && !store_msrs(cpu, vmcs_read(cpu, VMCS_EXIT_MSR_STORE), count))
+		abort = VMX_ABORT_SAVING_MSRS;
+	if (!abort)
+		abort = load_host(cpu);
+	if (abort) {
+		leave_guest(cpu);
+		abort_exit(cpu, abort);
+	}
+}
+
+void vmx_exit_insn(struct cpu *cpu, const struct vmx_exit_info *info)
+{
+	cpu_leave_insn(cpu);
+	vmx_exit(cpu, info);
+	cpu_switch(cpu);
+}
+
+void vmx_reset(struct cpu *cpu)
+{
+	leave_guest(cpu);
+	cpu->msr.vmx_on = cpu->msr.vmx_smm = 0;
+}
+
+void vmx_trace_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification)
+{
+	if (cpu->tracing && cpu->bus.trace_exit)
+		cpu->bus.trace_exit(cpu->bus.owner, cpu, reason, qualification);
+}
