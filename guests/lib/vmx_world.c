@@ -1,6 +1,7 @@
 #include "lib/vmx_world.h"
 
 #include "lib/baseline.h"
+#include "lib/ending.h"
 #include "lib/exchange.h"
 #include "lib/load.h"
 #include "lib/machine.h"
@@ -376,6 +377,30 @@ void vmx_load_controls(unsigned mode, unsigned with)
 	}
 }
 
+bool vmx_apply_controls(const struct case_spec *spec)
+{
+	for (unsigned i = 0; i < spec->setting_count; i++) {
+		const struct case_setting *s = &spec->settings[i];
+		uint32_t field = s->address, bits = (uint32_t)s->value;
+
+		if (s->kind == SETTING_CONTROL) {
+			vmx_write(field, s->value);
+		} else if (s->kind == SETTING_CONTROL_OR) {
+			if (!vmx_control_msr(field))
+				bits = s->bit ? bits : 0;
+			if (s->bit && !vmx_needs(field, bits))
+				return false;
+			if (bits & vmx_may_be_1(field))
+				vmx_set(field, bits & vmx_may_be_1(field));
+		} else if (s->kind == SETTING_CONTROL_CLEAR) {
+			if (s->bit && vmx_must_be_1(field) & bits && !vmx_needs_clear(field, bits))
+				return false;
+			vmx_clear(field, bits & ~vmx_must_be_1(field));
+		}
+	}
+	return true;
+}
+
 /* ---- the guest ---- */
 
 static void put_segment(unsigned n, uint64_t selector, uint64_t base, uint64_t limit, uint64_t rights)
@@ -578,21 +603,28 @@ void vmx_set_clear(void) { launched = false; }
 uint64_t vmx_host_flags(void) { return vmx_exit_flags; }
 uint32_t vmx_reason(void) { return (uint32_t)vmx_read(VMCS_EXIT_REASON); }
 
-void vmx_capture(unsigned mode)
-{
-	static const uint8_t selectors[] = {STATE_es, STATE_cs, STATE_ss,   STATE_ds,
-					    STATE_fs, STATE_gs, STATE_ldtr, STATE_tr};
-	struct exchange *x = &exchange;
-	uint64_t *out = x->out.field, cr4 = vmx_read(VMCS_CR4_MASK);
+static const uint8_t selectors[] = {STATE_es, STATE_cs, STATE_ss,   STATE_ds,
+				    STATE_fs, STATE_gs, STATE_ldtr, STATE_tr};
 
+/* What the exit has left in the processor. */
+static void capture_host(struct exchange *x)
+{
 	x->detect = 0;
 	x->out = x->in;
-	out[STATE_cr2] = machine_read_cr2();
-	out[STATE_cr8] = machine_read_cr8();
-	out[STATE_dr6] = machine_read_dr6();
+	x->out.field[STATE_cr2] = machine_read_cr2();
+	x->out.field[STATE_cr8] = machine_read_cr8();
+	x->out.field[STATE_dr6] = machine_read_dr6();
 	quiet_capture(x);
+}
+
+/* What it has left in the VMCS. */
+static void capture_fields(uint64_t *out, unsigned mode)
+{
+	uint64_t cr0 = vmx_read(VMCS_CR0_MASK), cr4 = vmx_read(VMCS_CR4_MASK);
+
 	for (unsigned i = 0; i < FIELDS; i++)
 		out[fields[i].state] = vmx_read(fields[i].vmcs);
+	out[STATE_cr0] = (out[STATE_cr0] & ~cr0) | (vmx_read(VMCS_CR0_SHADOW) & cr0);
 	out[STATE_cr4] = (out[STATE_cr4] & ~cr4) | (vmx_read(VMCS_CR4_SHADOW) & cr4);
 	for (unsigned n = 0; n < GPR_COUNT; n++)
 		if (n != RSP && (n < 8 || mode == MODE_LONG))
@@ -603,6 +635,42 @@ void vmx_capture(unsigned mode)
 	out[STATE_gs_base] = vmx_read(VMCS_GUEST_GS_BASE);
 	if (vmx_read(VMCS_EXIT_CONTROLS) & VMX_EXIT_SAVE_EFER)
 		out[STATE_efer] = vmx_read(VMCS_GUEST_EFER);
+}
+
+void vmx_capture(unsigned mode)
+{
+	capture_host(&exchange);
+	capture_fields(exchange.out.field, mode);
+}
+
+void vmx_capture_delivery(const struct case_spec *spec, struct ending *end)
+{
+	struct exchange *x = &exchange;
+	struct machine_state guest;
+
+	capture_host(x);
+	x->vector = vmx_handler_vector();
+	x->frame_offset = vmx_read(VMCS_GUEST_RSP);
+	x->frame_ss = vmx_read(VMCS_GUEST_SS);
+	load_table(&x->out_gdtr, vmx_read(VMCS_GUEST_GDTR_BASE), vmx_read(VMCS_GUEST_GDTR_LIMIT));
+	load_table(&x->out_idtr, vmx_read(VMCS_GUEST_IDTR_BASE), vmx_read(VMCS_GUEST_IDTR_LIMIT));
+	for (unsigned n = 0; n < GPR_COUNT; n++)
+		if (n != RSP)
+			x->out.field[registers[n]] = vmx_registers[n];
+	for (unsigned n = ES; n < SEGMENT_COUNT; n++)
+		if (n != CS && n != SS)
+			x->out.field[selectors[n]] = vmx_read(VMCS_GUEST_ES + 2 * n);
+	ending_capture(x, spec, end);
+	guest = x->out;
+	capture_fields(guest.field, spec->mode);
+	for (unsigned n = 0; n < STATE_COUNT; n++) { /* but for what the frame has, and selectors that it nulled */
+		bool framed = n == STATE_rip || n == STATE_rflags || n == STATE_rsp ||
+			      (n >= STATE_es && n <= STATE_gs) ||
+			      (spec->mode == MODE_VM86 && (n == STATE_fs_base || n == STATE_gs_base));
+
+		if (!framed)
+			x->out.field[n] = guest.field[n];
+	}
 }
 
 uint64_t vmx_guest_address(void) { return vmx_read(VMCS_GUEST_CS_BASE) + vmx_read(VMCS_GUEST_RIP); }

@@ -137,6 +137,12 @@ bool vmx_has_cpuid(uint32_t leaf, unsigned reg, unsigned bit);
 void vmx_set(uint32_t field, uint32_t bits);
 void vmx_clear(uint32_t field, uint32_t bits);
 
+/*
+ * The controls that @spec's row gives: SETTING_CONTROL writes a field; SETTING_CONTROL_OR and _CLEAR change bits of
+ * one of controls, where a size of 0 leaves out those that the processor lacks. False: NOTSUP was said.
+ */
+bool vmx_apply_controls(const struct case_spec *spec);
+
 /* ---- the guest ---- */
 
 #define VMX_BARE         0u
@@ -173,6 +179,10 @@ uint64_t vmx_host_flags(void);
 void vmx_capture(unsigned mode); /* to exchange.out */
 
 uint32_t vmx_reason(void);
+/* The same where it is in a handler (vmx_handler_vector): as its frame has it. */
+struct ending;
+void vmx_capture_delivery(const struct case_spec *spec, struct ending *end);
+
 /* Linear address of CS:RIP; of the handler that vector @n leads to; the vector whose handler the guest is in.
  */
 uint64_t vmx_guest_address(void);

@@ -1,5 +1,5 @@
 /* suite.c: the rows of the suite for VT-x, family by family. */
-#include "../notation.h"
+#include "words.h"
 
 const char suite_name[] = "vmx";
 
@@ -10,10 +10,16 @@ FAMILY(entry)
 #include "entry.def"
 }
 
+FAMILY(exits)
+{
+#include "exits.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
 
 	cell.suite = suite;
 	entry(&cell);
+	exits(&cell);
 }
