@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "notation.h"
+#include "x86/svm.h"
+#include "x86/vmx.h"
 
 static FILE *open_output(const char *path)
 {
@@ -249,6 +251,37 @@ static void write_not_encodable(FILE *out, const struct suite *suite)
 	}
 }
 
+/* ---- what a hypervisor is promised ---- */
+
+#define PROMISE_CODES 2
+static const struct promise {
+	const char *insn;
+	short svm[PROMISE_CODES], svm_may[PROMISE_CODES], vmx[PROMISE_CODES], vmx_may[PROMISE_CODES]; /* + 1 */
+} promises[] = {
+#define PROMISE(insn_, ...) {.insn = #insn_, __VA_ARGS__},
+#include "promises.def"
+#undef PROMISE
+};
+
+static void write_codes(FILE *out, const short codes[PROMISE_CODES])
+{
+	fprintf(out, " %s", codes[0] ? "" : "-");
+	for (unsigned i = 0; i < PROMISE_CODES && codes[i]; i++)
+		fprintf(out, "%s%x", i ? "," : "", codes[i] - 1);
+}
+
+static void write_promises(FILE *out)
+{
+	for (size_t i = 0; i < sizeof(promises) / sizeof(promises[0]); i++) {
+		fprintf(out, "promise %s", promises[i].insn);
+		write_codes(out, promises[i].svm);
+		write_codes(out, promises[i].svm_may);
+		write_codes(out, promises[i].vmx);
+		write_codes(out, promises[i].vmx_may);
+		fprintf(out, "\n");
+	}
+}
+
 int suite_write_section(const struct suite *suite, const char *path)
 {
 	FILE *out = open_output(path);
@@ -275,6 +308,7 @@ int suite_write_section(const struct suite *suite, const char *path)
 	for (unsigned i = 0; i < manual_count; i++)
 		fprintf(out, "clause %s %s %s %s %s\n", manual_table[i].key, manual_table[i].manual,
 			manual_table[i].volume, manual_table[i].section, manual_table[i].title);
+	write_promises(out);
 	fprintf(out, "end\n");
 	return close_output(out, path);
 }

@@ -117,20 +117,32 @@ static uint32_t in32(uint16_t port)
 }
 
 /* As guests/lib/report.c: the debug console where there is one, and the serial port where visor is not. */
-static void send(const char *text)
-{
-	bool console = in8(DEBUG_CONSOLE_PORT) == DEBUG_CONSOLE_PORT;
-	bool serial = in32(CONTROL_PORT_SIGNATURE) != CONTROL_SIGNATURE;
+static bool console, serial;
 
+void hw_find_consoles(void)
+{
+	console = in8(DEBUG_CONSOLE_PORT) == DEBUG_CONSOLE_PORT;
+	serial = in32(CONTROL_PORT_SIGNATURE) != CONTROL_SIGNATURE;
 	out8(SERIAL1_PORT + 7, 0x5a);
 	serial &= in8(SERIAL1_PORT + 7) == 0x5a;
-	for (; *text; text++) {
-		if (console)
-			out8(DEBUG_CONSOLE_PORT, (uint8_t)*text);
-		while (serial && !(in8(SERIAL1_PORT + 5) & 0x20))
+}
+
+static void send(const char *text)
+{
+	uint64_t size = 0;
+
+	while (text[size])
+		size++;
+	if (console) {
+		const char *at = text;
+		uint64_t left = size;
+
+		__asm__ volatile("rep outsb" : "+S"(at), "+c"(left) : "d"((uint16_t)DEBUG_CONSOLE_PORT) : "memory");
+	}
+	for (; serial && *text; text++) {
+		while (!(in8(SERIAL1_PORT + 5) & 0x20))
 			hw_pause();
-		if (serial)
-			out8(SERIAL1_PORT, (uint8_t)*text);
+		out8(SERIAL1_PORT, (uint8_t)*text);
 	}
 }
 

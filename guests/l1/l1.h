@@ -65,6 +65,9 @@ void facts_one_less(char *line, const char *name);
 /* The number behind @name on the command line, or @otherwise. @name has its `=`. */
 unsigned facts_number(const char *line, const char *name, unsigned otherwise);
 
+/* Where messages and reports go. First of all. */
+void hw_find_consoles(void);
+
 /* Moves the hypervisor, and notes in @machine what is hidden now. */
 void memory_move(struct facts *facts, struct core_machine *machine);
 /* A page below 1 MiB for processors that start; hidden from the guest. */

@@ -121,6 +121,7 @@ void l1_main(enum l1_protocol protocol, const void *information)
 	const char *why;
 	uint32_t r[4];
 
+	hw_find_consoles();
 	cpus_load_idt();
 	facts_read(&facts, protocol, information);
 	describe_machine();

@@ -1,6 +1,7 @@
 #include "lib/machine.h"
 
 #include "x86/control_device.h"
+#include "x86/l1.h"
 
 struct machine machine;
 
@@ -14,6 +15,22 @@ void machine_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 	__asm__ volatile("cpuid"
 			 : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
 			 : "a"(leaf), "c"(subleaf));
+}
+
+static void machine_call_l1(uint32_t call, uint32_t address, uint32_t size, uint32_t out[4])
+{
+	__asm__ volatile("cpuid"
+			 : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3])
+			 : "a"(L1_LEAF), "c"(call), "b"(address), "d"(size)
+			 : "memory");
+}
+
+void machine_tell_l1(uint32_t address, uint32_t size)
+{
+	uint32_t out[4];
+
+	if (machine.l1)
+		machine_call_l1(size ? L1_CALL_BEGIN : L1_CALL_END, address, size, out);
 }
 
 static bool serial_present(void)
@@ -42,6 +59,8 @@ void machine_probe(void)
 	machine.syscall = r[3] >> 11 & 1;
 	machine.tsc_aux |= r[3] >> 27 & 1;
 
+	machine_call_l1(L1_CALL_IDENTIFY, 0, 0, r);
+	machine.l1 = r[0] == L1_SIGNATURE;
 	machine.control_device = machine_in32(CONTROL_PORT_SIGNATURE) == CONTROL_SIGNATURE;
 	machine.console = machine_in8(DEBUG_CONSOLE_PORT) == DEBUG_CONSOLE_PORT;
 	machine.serial = !machine.control_device && serial_present();

@@ -18,6 +18,7 @@ struct machine {
 	uint32_t max_leaf, max_extended_leaf;
 	bool intel, sysenter, syscall, tsc_aux, xsave, pku;
 	bool control_device, console, serial;
+	bool l1; /* a hypervisor of ours is above (x86/l1.h) */
 };
 
 extern struct machine machine;
@@ -27,6 +28,9 @@ void machine_probe(void);
 
 /* CPUID; a leaf beyond the machine's highest gives zeros. @out: EAX, EBX, ECX, EDX. */
 void machine_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+
+/* Tells it that the bytes under test stand at @address, or, with @size 0, that their case is over. */
+void machine_tell_l1(uint32_t address, uint32_t size);
 
 static inline uint64_t machine_read_msr(uint32_t index)
 {

@@ -94,6 +94,7 @@ void run_case(const struct case_spec *spec)
 		load_case(x, spec);
 		events = load_events(spec);
 		world_expect_busy((uint16_t)x->in.field[STATE_tr]);
+		machine_tell_l1(CASE_STUB, spec->length);
 		if (baseline_is_64(spec->mode)) {
 			if (x->in.field[STATE_cr4] & CR4_LA57)
 				enter_la57();
@@ -101,6 +102,7 @@ void run_case(const struct case_spec *spec)
 		} else {
 			enter_legacy();
 		}
+		machine_tell_l1(CASE_STUB, 0);
 		ending_capture(x, spec, &end);
 		if (events && !machine.control_device)
 			apic_settle();

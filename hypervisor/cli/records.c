@@ -226,6 +226,8 @@ static int end_for_people(struct records *records, const struct judge_result *re
 			 facts->list->outcome[result->want->first_outcome + i]);
 	labelled(line, "got     ", result->got.size ? result->got : span_of("nothing"));
 	labelled(line, "why     ", span_of(result->why));
+	for (unsigned i = 0; result->properties && i < result->properties->count && i < PROPERTIES_EXITS_MAX; i++)
+		labelled(line, "exit    ", span_of(result->properties->text[i]));
 	citations(line, facts->list, entry);
 	reproduction(line, facts, entry->id);
 	return line_write(line, records->fd);
@@ -246,6 +248,22 @@ static void reached_json(struct line *line, const char *names)
 	line_text(line, "]");
 }
 
+/* What a hypervisor of ours has seen, where there is one. */
+static void properties_json(struct line *line, const struct properties *properties)
+{
+	unsigned count = properties->count < PROPERTIES_EXITS_MAX ? properties->count : PROPERTIES_EXITS_MAX;
+
+	key(line, "exits");
+	line_text(line, "[");
+	for (unsigned i = 0; i < count; i++) {
+		line_text(line, i ? "," : "");
+		line_json(line, span_of(properties->text[i]));
+	}
+	line_text(line, "]");
+	string(line, "control", span_of(property_names[properties->control]));
+	string(line, "efficiency", span_of(property_names[properties->efficiency]));
+}
+
 int records_end(struct records *records, const struct judge_result *result, const struct case_cost *cost)
 {
 	const struct case_list *list = records->facts.list;
@@ -262,6 +280,8 @@ int records_end(struct records *records, const struct judge_result *result, cons
 	string(line, "why", span_of(result->why));
 	if (result->verdict == VERDICT_FAIL && result->want)
 		differences_json(line, list, result->want, result->got);
+	if (result->properties && result->properties->armed)
+		properties_json(line, result->properties);
 	if (cost) {
 		number(line, "insns", cost->insns);
 		number(line, "ns", cost->ns);

@@ -14,7 +14,7 @@ struct parser {
 	char *why;
 	size_t size;
 	unsigned declared;
-	unsigned entry_room, want_room, outcome_room, cite_room, cell_room, clause_room;
+	unsigned entry_room, want_room, outcome_room, cite_room, cell_room, clause_room, promise_room;
 	bool header, ended;
 	struct outcome scratch;
 };
@@ -49,6 +49,7 @@ static unsigned count_of_outcome(const struct case_list *l) { return l->outcome_
 static unsigned count_of_cite(const struct case_list *l) { return l->cite_count; }
 static unsigned count_of_cell(const struct case_list *l) { return l->cell_count; }
 static unsigned count_of_clause(const struct case_list *l) { return l->clause_count; }
+static unsigned count_of_promise(const struct case_list *l) { return l->promise_count; }
 
 /* ---- words ---- */
 
@@ -265,6 +266,39 @@ static int parse_cell(struct parser *p, struct span rest)
 	return 0;
 }
 
+/* Hex numbers with commas between them, or `-`: whether it is that. */
+static bool is_codes(struct span word)
+{
+	uint64_t number;
+
+	if (span_equals(word, "-"))
+		return true;
+	if (word.size == 0)
+		return false;
+	while (word.size)
+		if (!span_hex(span_take(&word, ','), &number))
+			return false;
+	return true;
+}
+
+static int parse_promise(struct parser *p, struct span rest)
+{
+	struct case_list *list = p->list;
+	struct case_promise promise = {.insn = span_word(&rest)};
+
+	promise.must[0] = span_word(&rest);
+	promise.may[0] = span_word(&rest);
+	promise.must[1] = span_word(&rest);
+	promise.may[1] = rest;
+	for (unsigned i = 0; i < 2; i++)
+		if (!is_codes(promise.must[i]) || !is_codes(promise.may[i]))
+			return bad(p, "not `promise INSN SVM SVM_MAY VMX VMX_MAY`");
+	if (!GROW(p, promise))
+		return -ENOMEM;
+	list->promise[list->promise_count++] = promise;
+	return 0;
+}
+
 static int parse_line(struct parser *p, struct span line)
 {
 	struct span rest = line;
@@ -289,6 +323,8 @@ static int parse_line(struct parser *p, struct span line)
 		return parse_cell(p, rest);
 	if (span_equals(word, "clause"))
 		return parse_clause(p, rest);
+	if (span_equals(word, "promise"))
+		return parse_promise(p, rest);
 	if (span_equals(line, "end")) {
 		p->ended = true;
 		return finish_case(p);
@@ -401,6 +437,7 @@ void case_list_free(struct case_list *list)
 	free(list->cite);
 	free(list->cell);
 	free(list->clause);
+	free(list->promise);
 	free(list->hash);
 	*list = (struct case_list){0};
 }

@@ -38,6 +38,11 @@ struct case_clause {
 	struct case_cite names;
 };
 
+/* What exits where it is intercepted: under AMD-V [0] and VT-x [1], codes as the section has them. */
+struct case_promise {
+	struct span insn, must[2], may[2];
+};
+
 struct case_list {
 	struct span suite;
 	struct case_entry *entry; /* in the order of the guest's case table */
@@ -46,7 +51,8 @@ struct case_list {
 	struct case_cite *cite;
 	struct case_cell *cell;
 	struct case_clause *clause;
-	unsigned count, want_count, outcome_count, cite_count, cell_count, clause_count;
+	struct case_promise *promise;
+	unsigned count, want_count, outcome_count, cite_count, cell_count, clause_count, promise_count;
 	unsigned *hash; /* ids to index + 1, open addressing */
 	unsigned hash_mask;
 };

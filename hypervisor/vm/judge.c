@@ -156,6 +156,21 @@ void judge_begin(struct judge *judge, unsigned index)
 	judge->current = (int)index;
 	judge->has_outcome = false;
 	judge->broken[0] = 0;
+	judge->properties = (struct properties){0};
+}
+
+/* What the hypervisor above has seen. A property that is broken turns a PASS. */
+static void judge_properties(struct judge *judge, const struct case_entry *entry, struct judge_result *result,
+			     struct finding *finding)
+{
+	struct properties *properties = &judge->properties;
+
+	result->properties = properties;
+	if (result->verdict != VERDICT_PASS || judge->inverted)
+		return;
+	properties_judge(properties, judge->list, entry, finding->got, finding->why, sizeof(finding->why));
+	if (properties->control == PROPERTY_BROKEN || properties->efficiency == PROPERTY_BROKEN)
+		result->verdict = VERDICT_FAIL;
 }
 
 void judge_end(struct judge *judge, enum ending ending, const char *reason)
@@ -169,6 +184,7 @@ void judge_end(struct judge *judge, enum ending ending, const char *reason)
 	result.verdict = judge_case(judge, result.want, ending, reason, &finding);
 	if (result.verdict == VERDICT_ERROR && !finding.why[0])
 		snprintf(finding.why, sizeof(finding.why), "%s", no_want);
+	judge_properties(judge, entry, &result, &finding);
 	result.got = finding.got;
 	result.why = finding.why;
 	judge->count[result.verdict]++;
@@ -302,6 +318,15 @@ static void end_line(struct judge *judge, struct span rest)
 		judge_end(judge, ENDING_DONE, NULL);
 }
 
+/* Of a hypervisor of ours, while a case runs. */
+static void hypervisor_line(struct judge *judge, struct span line, struct span rest, bool armed)
+{
+	bool good = armed ? properties_armed(&judge->properties, rest) : properties_exit(&judge->properties, rest);
+
+	if (!good)
+		garbage(judge, line);
+}
+
 static void dirty_line(struct judge *judge, struct span rest)
 {
 	struct span id = span_word(&rest);
@@ -345,6 +370,10 @@ void judge_line(struct judge *judge, struct span line)
 		start_line(judge, rest);
 	else if (span_equals(word, "end"))
 		end_line(judge, rest);
+	else if (span_equals(word, "armed"))
+		hypervisor_line(judge, whole, rest, true);
+	else if (span_equals(word, "exit"))
+		hypervisor_line(judge, whole, rest, false);
 	else if (span_equals(word, "dirty"))
 		dirty_line(judge, rest);
 	else if (span_equals(word, "cpuid") && cpuid_line(judge, rest))

@@ -10,6 +10,7 @@
 #define TRAPLINE_VM_JUDGE_H
 
 #include "vm/case_section.h"
+#include "vm/properties.h"
 
 enum verdict {
 	VERDICT_PASS,
@@ -39,6 +40,7 @@ struct judge_result {
 	struct span got;              /* the outcome's words, or empty */
 	const struct case_want *want; /* NULL where none is for this machine */
 	const char *why;              /* one line; empty on PASS */
+	const struct properties *properties;
 };
 
 struct judge_events {
@@ -59,6 +61,7 @@ struct judge {
 	bool has_outcome;
 	size_t outcome_size;
 	char outcome[CASE_LINE_MAX + 1]; /* of the end line */
+	struct properties properties;    /* of the case that is being run */
 	char broken[160];                /* how the case broke the protocol; empty: it did not */
 	char fatal[160];                 /* why nothing of the report can be judged; empty: it can */
 	unsigned count[VERDICT_COUNT];

@@ -15,6 +15,9 @@
  *   cell INSN MODE CPL CONDITION untested REASON…
  *   cell INSN MODE CPL CONDITION not_encodable
  *   clause KEY MANUAL VOLUME SECTION TITLE…   each of suites/manuals.def, whether a case cites it or not
+ *   promise INSN SVM SVM_MAY VMX VMX_MAY   exit codes and reasons, hex, commas between, or `-`: what the
+ *                                 instruction exits with where it is intercepted, always or in some cases;
+ *                                 one that has no such line never exits
  *   end
  *
  * MODE is one of real vm86 prot16 prot32 compat long. CLASS is the instruction's

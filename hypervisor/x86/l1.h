@@ -12,7 +12,8 @@
  * For each exit out of these bytes it prints a line, switches that intercept off and lets the instruction run by
  * itself; the first exit from elsewhere, or L1_CALL_END, switches all of them off again:
  *
- *   exit NAME=CODE [info1=0x… info2=0x…]    NAME: svm or vmx; CODE: exit code or reason, 0x…; only where not 0
+ *   armed VENDOR                              svm or vmx: the intercepts are on
+ *   exit VENDOR=CODE [info1=0x… info2=0x…]    CODE: exit code or reason, 0x…; info1, info2 where they are not 0
  *
  * The lines go where the guest's own go. A processor's exits that the hypervisor needs for itself are not told.
  */

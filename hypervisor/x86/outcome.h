@@ -8,6 +8,8 @@
  *   msr INDEX VALUE               what the judge's predicates may ask for
  *   ready
  *   start ID
+ *   armed VENDOR                  a hypervisor of ours intercepts all that it can from here (x86/l1.h)
+ *   exit VENDOR=CODE WORDS        and this came of it
  *   end ID OUTCOME
  *   dirty ID FIELD=VALUE          without the control device: the machine's own
  *                                 baseline has changed, and the boot ends

@@ -66,6 +66,7 @@ bool record_reached(struct core_vcpu *vcpu, uint64_t guest)
 		return false;
 	fence(vcpu, false);
 	record->linear = CORE_CALL(vcpu, linear_rip, vcpu);
+	hw_print(vcpu->machine->vendor == CORE_SVM ? "armed svm" : "armed vmx");
 	arm(vcpu, true);
 	return true;
 }

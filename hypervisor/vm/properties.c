@@ -1,0 +1,109 @@
+#include "vm/properties.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *const property_names[] = {
+	[PROPERTY_NOT_JUDGED] = "not judged", [PROPERTY_HELD] = "held", [PROPERTY_BROKEN] = "broken"};
+
+static bool is_vendor(struct span word, unsigned *vendor)
+{
+	*vendor = span_equals(word, "vmx");
+	return *vendor || span_equals(word, "svm");
+}
+
+bool properties_armed(struct properties *properties, struct span words)
+{
+	if (!is_vendor(words, &properties->vendor))
+		return false;
+	properties->armed = true;
+	return true;
+}
+
+bool properties_exit(struct properties *properties, struct span words)
+{
+	struct span rest = words, word = span_word(&rest), vendor = span_take(&word, '=');
+	unsigned number;
+	uint64_t code;
+
+	if (!is_vendor(vendor, &number) || word.size < 3 || memcmp(word.at, "0x", 2) != 0)
+		return false;
+	word = (struct span){word.at + 2, word.size - 2};
+	if (!span_hex(word, &code) || code > UINT32_MAX || words.size >= sizeof(properties->text[0]) ||
+	    !span_printable(words))
+		return false;
+	if (properties->count < PROPERTIES_EXITS_MAX) {
+		properties->code[properties->count] = (uint32_t)code;
+		snprintf(properties->text[properties->count], sizeof(properties->text[0]), "%.*s",
+			 SPAN_ARGS(words));
+	}
+	properties->count++;
+	return true;
+}
+
+static bool is_among(uint32_t code, struct span codes)
+{
+	uint64_t number;
+
+	if (span_equals(codes, "-"))
+		return false;
+	while (codes.size)
+		if (span_hex(span_take(&codes, ','), &number) && number == code)
+			return true;
+	return false;
+}
+
+static const struct case_promise *promise_of(const struct case_list *list, struct span insn)
+{
+	for (unsigned i = 0; i < list->promise_count; i++)
+		if (span_same(list->promise[i].insn, insn))
+			return &list->promise[i];
+	return NULL;
+}
+
+static bool completed(struct span got)
+{
+	struct span rest = got, word = span_word(&rest);
+
+	if (span_equals(word, "HANG"))
+		return true;
+	if (!span_equals(word, "RUNS"))
+		return false;
+	while (rest.size) {
+		word = span_word(&rest);
+		if (word.size > 6 && memcmp(word.at, "event=", 6) == 0)
+			return false;
+	}
+	return true;
+}
+
+/* What was promised has come first, and nothing else has come. */
+void properties_judge(struct properties *properties, const struct case_list *list,
+		      const struct case_entry *entry, struct span got, char *why, size_t size)
+{
+	const struct case_promise *promise = promise_of(list, entry->insn);
+	static const struct span nothing = {"-", 1};
+	struct span must = promise ? promise->must[properties->vendor] : nothing;
+	struct span may = promise ? promise->may[properties->vendor] : nothing;
+	unsigned count = properties->count < PROPERTIES_EXITS_MAX ? properties->count : PROPERTIES_EXITS_MAX;
+
+	if (!properties->armed)
+		return;
+	properties->efficiency = PROPERTY_HELD;
+	if (completed(got) && must.size && !span_equals(must, "-")) {
+		properties->control = PROPERTY_HELD;
+		if (count == 0 || !is_among(properties->code[0], must)) {
+			properties->control = PROPERTY_BROKEN;
+			snprintf(why, size, "resource control: wanted an exit with 0x%.*s, got %s", SPAN_ARGS(must),
+				 count ? properties->text[0] : "none");
+		}
+	}
+	for (unsigned i = 0; i < count; i++)
+		if (!is_among(properties->code[i], must) && !is_among(properties->code[i], may)) {
+			properties->efficiency = PROPERTY_BROKEN;
+			if (properties->control != PROPERTY_BROKEN)
+				snprintf(why, size, "efficiency: nothing asks %.*s to exit, and it did with %s",
+					 SPAN_ARGS(entry->insn), properties->text[i]);
+			return;
+		}
+}
