@@ -20,6 +20,14 @@ bool properties_armed(struct properties *properties, struct span words)
 	return true;
 }
 
+/* The name of the next NAME=VALUE. */
+static struct span span_take_name(struct span *rest)
+{
+	struct span word = span_word(rest);
+
+	return span_take(&word, '=');
+}
+
 bool properties_exit(struct properties *properties, struct span words)
 {
 	struct span rest = words, word = span_word(&rest), vendor = span_take(&word, '=');
@@ -34,6 +42,8 @@ bool properties_exit(struct properties *properties, struct span words)
 		return false;
 	if (properties->count < PROPERTIES_EXITS_MAX) {
 		properties->code[properties->count] = (uint32_t)code;
+		while (rest.size)
+			properties->behind[properties->count] |= span_equals(span_take_name(&rest), "at");
 		snprintf(properties->text[properties->count], sizeof(properties->text[0]), "%.*s",
 			 SPAN_ARGS(words));
 	}
@@ -77,7 +87,31 @@ static bool completed(struct span got)
 	return true;
 }
 
-/* What was promised has come first, and nothing else has come. */
+/* An exit that says nothing of the instruction: it is of bytes behind it, or of a gate that an exception leads to. */
+static bool is_elsewhere(const struct properties *properties, unsigned exit)
+{
+	static const uint32_t task_switch[2] = {0x7d, 9};
+
+	return properties->behind[exit] || properties->code[exit] == task_switch[properties->vendor];
+}
+
+static bool has_come(const struct properties *properties, unsigned count, struct span codes)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (is_among(properties->code[i], codes))
+			return true;
+	return false;
+}
+
+static bool switched_tasks(const struct properties *properties, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (!properties->behind[i] && is_elsewhere(properties, i))
+			return true;
+	return false;
+}
+
+/* What was promised has come, and nothing else has. */
 void properties_judge(struct properties *properties, const struct case_list *list,
 		      const struct case_entry *entry, struct span got, char *why, size_t size)
 {
@@ -90,16 +124,16 @@ void properties_judge(struct properties *properties, const struct case_list *lis
 	if (!properties->armed)
 		return;
 	properties->efficiency = PROPERTY_HELD;
-	if (completed(got) && must.size && !span_equals(must, "-")) {
+	if (completed(got) && !switched_tasks(properties, count) && must.size && !span_equals(must, "-")) {
 		properties->control = PROPERTY_HELD;
-		if (count == 0 || !is_among(properties->code[0], must)) {
+		if (!has_come(properties, count, must)) {
 			properties->control = PROPERTY_BROKEN;
 			snprintf(why, size, "resource control: wanted an exit with 0x%.*s, got %s", SPAN_ARGS(must),
 				 count ? properties->text[0] : "none");
 		}
 	}
 	for (unsigned i = 0; i < count; i++)
-		if (!is_among(properties->code[i], must) && !is_among(properties->code[i], may)) {
+		if (!is_elsewhere(properties, i) && !is_among(properties->code[i], must) && !is_among(properties->code[i], may)) {
 			properties->efficiency = PROPERTY_BROKEN;
 			if (properties->control != PROPERTY_BROKEN)
 				snprintf(why, size, "efficiency: nothing asks %.*s to exit, and it did with %s",

@@ -18,6 +18,7 @@ struct properties {
 	unsigned vendor; /* 0 svm, 1 vmx; of armed */
 	unsigned count;  /* of exits; those behind the last that fits are counted alone */
 	uint32_t code[PROPERTIES_EXITS_MAX];
+	bool behind[PROPERTIES_EXITS_MAX]; /* by an instruction behind the first */
 	char text[PROPERTIES_EXITS_MAX][80]; /* as told: VENDOR=CODE WORDS */
 	enum property control, efficiency;
 };

@@ -13,7 +13,8 @@
  * itself; the first exit from elsewhere, or L1_CALL_END, switches all of them off again:
  *
  *   armed VENDOR                              svm or vmx: the intercepts are on
- *   exit VENDOR=CODE [info1=0x… info2=0x…]    CODE: exit code or reason, 0x…; info1, info2 where they are not 0
+ *   exit VENDOR=CODE [at=0x… info1=0x… info2=0x…]    CODE: exit code or reason, 0x…; the others where they are not 0;
+ *                                                    at: how far behind the first byte
  *
  * The lines go where the guest's own go. A processor's exits that the hypervisor needs for itself are not told.
  */

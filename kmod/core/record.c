@@ -92,11 +92,13 @@ static char *put_value(char *to, const char *name, uint64_t value)
 	return to;
 }
 
-static void tell(const struct core_vcpu *vcpu, uint32_t code, uint64_t info1, uint64_t info2)
+static void tell(const struct core_vcpu *vcpu, uint64_t at, uint32_t code, uint64_t info1, uint64_t info2)
 {
 	char line[LINE_SIZE];
 	char *to = put_value(line, vcpu->machine->vendor == CORE_SVM ? "exit svm" : "exit vmx", code);
 
+	if (at)
+		to = put_value(to, " at", at);
 	if (info1)
 		to = put_value(to, " info1", info1);
 	if (info2)
@@ -108,11 +110,13 @@ static void tell(const struct core_vcpu *vcpu, uint32_t code, uint64_t info1, ui
 bool record_exit(struct core_vcpu *vcpu, uint32_t code, uint64_t info1, uint64_t info2, bool needed)
 {
 	struct core_record *record = &vcpu->record;
+	uint64_t at;
 
 	if (!record->armed)
 		return false;
-	if (CORE_CALL(vcpu, linear_rip, vcpu) - record->linear < record->size) {
-		tell(vcpu, code, info1, info2);
+	at = CORE_CALL(vcpu, linear_rip, vcpu) - record->linear;
+	if (at < record->size) {
+		tell(vcpu, at, code, info1, info2);
 		if (!needed)
 			CORE_CALL(vcpu, release, vcpu, code, info1);
 	} else {
