@@ -16,7 +16,8 @@ static void fence(struct core_vcpu *vcpu, bool on)
 	record->fenced = on;
 	tables_set(vcpu, record->physical, record->physical,
 		   CORE_READ | CORE_WRITE | (on ? 0u : CORE_EXECUTE));
-	CORE_CALL(vcpu, flush, vcpu);
+	if (on) /* what is given needs no flush */
+		CORE_CALL(vcpu, flush, vcpu);
 }
 
 static void arm(struct core_vcpu *vcpu, bool on)

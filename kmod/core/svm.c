@@ -48,7 +48,7 @@ void svm_intercept(uint8_t *vmcb, unsigned code, bool on)
 }
 
 /* Two bits an MSR, 2 KiB a range of 8192 (15.11). @bit: 0 to read, 1 to write. False: it is in no range. */
-static bool msr_bit(uint32_t index, unsigned *byte, unsigned *bit)
+bool svm_msr_bit(uint32_t index, unsigned *byte, unsigned *bit)
 {
 	static const uint32_t range[] = {0, 0xc0000000u, 0xc0010000u};
 
@@ -65,14 +65,14 @@ bool svm_msr_intercepted(const uint8_t *map, uint32_t index, bool write)
 {
 	unsigned byte, bit;
 
-	return !msr_bit(index, &byte, &bit) || map[byte] >> (bit + write) & 1;
+	return !svm_msr_bit(index, &byte, &bit) || map[byte] >> (bit + write) & 1;
 }
 
 static void watch(struct core_vcpu *vcpu, uint32_t index, bool read, bool write)
 {
 	unsigned byte, bit;
 
-	if (msr_bit(index, &byte, &bit))
+	if (svm_msr_bit(index, &byte, &bit))
 		vcpu->svm->msrpm[byte] |= (uint8_t)((read | write << 1) << bit);
 }
 
@@ -187,6 +187,8 @@ const char *svm_create(struct core_vcpu *vcpu)
 	hw_cpuid(CPUID_SVM, 0, r);
 	vcpu->svm->nrips = r[3] & EDX_NRIPS;
 	vcpu->svm->decode = r[3] & EDX_DECODE;
+	hw_cpuid(0x80000008u, 0, r);
+	vcpu->svm->physical_bits = r[0] & 0xff;
 	hw_write_msr(MSR_EFER, hw_read_msr(MSR_EFER) | EFER_SVME | EFER_NXE);
 	hw_write_msr(MSR_VM_HSAVE_PA, hw_physical(vcpu->svm->host));
 	hw_svm_clgi();

@@ -47,6 +47,7 @@ struct svm_vcpu {
 	uint8_t *host; /* the processor's save area */
 	uint8_t *msrpm;
 	uint64_t efer_valid, efer_kept; /* bits that may be written, and that stay */
+	unsigned physical_bits;
 	bool nrips, decode;
 	bool flush; /* at the next entry */
 	struct {
@@ -63,6 +64,8 @@ static inline uint16_t *vmcb16(uint8_t *vmcb, unsigned offset) { return (uint16_
 /* Whether the intercept of the exit code @code is on in @vmcb. */
 bool svm_intercepted(uint8_t *vmcb, unsigned code);
 void svm_intercept(uint8_t *vmcb, unsigned code, bool on);
+/* Where the maps have an MSR: its byte, and the bit for reads; that for writes follows. False: nowhere. */
+bool svm_msr_bit(uint32_t index, unsigned *byte, unsigned *bit);
 /* Whether @map has an access to the MSR. */
 bool svm_msr_intercepted(const uint8_t *map, uint32_t index, bool write);
 
@@ -101,6 +104,8 @@ void svm_nested_enable(struct core_vcpu *vcpu, bool on);
 
 /* Forgets all that was joined. */
 void shadow_drop(struct core_vcpu *vcpu);
+/* The root of the joined tables. */
+uint64_t *shadow_root(struct core_vcpu *vcpu);
 /*
  * The guest's guest was refused @access to @address. True: the tables now have it; false: the refusal is that of
  * the guest's tables, with *@error as EXITINFO1 tells it.

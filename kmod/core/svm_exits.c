@@ -3,6 +3,8 @@
 #include "x86/msr.h"
 #include "x86/vectors.h"
 
+#define INT1        0xf1
+#define DR6_REASONS 0xe00full /* BT, BS, BD, B3 to B0 */
 #define CONTRIBUTORY \
 	(1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP)
 
@@ -10,13 +12,20 @@
 
 static unsigned event_type(uint64_t event) { return (unsigned)(event >> SVM_EVENT_TYPE_SHIFT) & 7; }
 
-/* INT n, INT3 and INTO are executed again instead: RIP is still at them. */
-static bool by_instruction(uint64_t event)
+/*
+ * INT n, INT3, INTO and INT1 are executed again instead: RIP is still at them. A #DB that is none of INT1's has left
+ * its reason in DR6 (15.12.2).
+ */
+static bool by_instruction(struct core_vcpu *vcpu, uint64_t event)
 {
 	unsigned vector = event & SVM_EVENT_VECTOR;
+	uint8_t byte = 0;
 
-	return event_type(event) == SVM_EVENT_SOFTWARE ||
-	       (event_type(event) == SVM_EVENT_EXCEPTION && (vector == VECTOR_BP || vector == VECTOR_OF));
+	if (event_type(event) != SVM_EVENT_EXCEPTION)
+		return event_type(event) == SVM_EVENT_SOFTWARE;
+	if (vector == VECTOR_DB && !(*vmcb64(vcpu->svm->vmcb, VMCB_DR6) & DR6_REASONS))
+		return svm_fetch(vcpu, &byte, 1) && byte == INT1;
+	return vector == VECTOR_BP || vector == VECTOR_OF;
 }
 
 void svm_redeliver(struct core_vcpu *vcpu)
@@ -24,7 +33,7 @@ void svm_redeliver(struct core_vcpu *vcpu)
 	uint8_t *vmcb = vcpu->svm->vmcb;
 	uint64_t event = *vmcb64(vmcb, VMCB_EXITINTINFO);
 
-	if (event & SVM_EVENT_VALID && !by_instruction(event))
+	if (event & SVM_EVENT_VALID && !by_instruction(vcpu, event))
 		*vmcb64(vmcb, VMCB_EVENTINJ) = event;
 }
 

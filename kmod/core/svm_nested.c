@@ -1,27 +1,447 @@
-/* svm_nested.c */
+/*
+ * svm_nested.c: a guest that is a hypervisor itself (APM 2 15.5, 15.6, 15.17).
+ *
+ * Its VMRUN makes a third control block of its own and ours: what either of us wants to intercept is intercepted,
+ * and its nested tables are joined with ours (svm_shadow.c). The block in its memory is read at VMRUN and written
+ * at #VMEXIT, as a processor's caches permit. While it has GIF = 0, physical interrupts are masked by
+ * V_INTR_MASKING and a clear RFLAGS.IF of ours, and NMIs are intercepted and kept. What is not nested is not offered:
+ * VMRUN finds the virtual GIF, virtual NMIs, LBR virtualization and virtual VMLOAD switched off.
+ */
 #include "kmod/core/svm.h"
 #include "x86/msr.h"
+#include "x86/paging.h"
 #include "x86/vectors.h"
 
-const char *svm_nested_create(struct core_vcpu *vcpu) { (void)vcpu; return NULL; }
-void svm_nested_start(struct core_vcpu *vcpu) { vcpu->svm->nested.gif = true; vcpu->svm->nested.svme = false; }
-bool svm_nested_exit(struct core_vcpu *vcpu) { (void)vcpu; return false; }
-void svm_nested_instruction(struct core_vcpu *vcpu, unsigned code) { (void)code; svm_raise(vcpu, VECTOR_UD, 0); }
-enum core_msr svm_nested_read_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t *value)
+#define CPUID_FEATURES   0x80000001u
+#define ECX_SVM          (1u << 2)
+#define ECX_SKINIT       (1u << 12)
+#define CPUID_SVM        0x8000000au
+#define EDX_OFFERED      (1u << 0 | 1u << 3 | 1u << 6 | 1u << 7 | 1u << 10 | 1u << 12) /* NPT NRIPS … */
+#define VM_CR_DEFINED    0x1full
+#define INTERRUPT_NESTED (~(SVM_V_GIF | SVM_V_GIF_ENABLE | SVM_V_NMI | SVM_V_NMI_MASK | SVM_V_NMI_ENABLE))
+#define INTERRUPT_SAVED  0xffffull
+
+static struct svm_nested *nested_of(struct core_vcpu *vcpu) { return &vcpu->svm->nested; }
+
+/* The control block that the guest runs, in its memory. */
+static uint8_t *theirs(struct core_vcpu *vcpu) { return hw_map(nested_of(vcpu)->vmcb); }
+
+const char *svm_nested_create(struct core_vcpu *vcpu)
 {
-	(void)vcpu, (void)value;
-	return index == MSR_TSC_RATIO || (index >= MSR_VM_CR && index <= MSR_SVM_KEY) ? MSR_FAULT : MSR_NOT_MINE;
+	struct svm_nested *nested = nested_of(vcpu);
+
+	nested->merged = hw_pages(1);
+	nested->msrpm = hw_pages(SVM_MSRPM_SIZE / CORE_PAGE);
+	return nested->merged && nested->msrpm ? NULL : "no memory for a nested control block";
 }
-enum core_msr svm_nested_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value)
+
+void svm_nested_start(struct core_vcpu *vcpu)
 {
-	return svm_nested_read_msr(vcpu, index, &value);
+	struct svm_nested *nested = nested_of(vcpu);
+
+	nested->svme = nested->running = nested->nmi = false;
+	nested->gif = true;
+	nested->hsave = nested->vm_cr = 0;
+	nested->asid = 0;
+	shadow_drop(vcpu);
 }
+
+/* ---- what the guest is told, and its MSRs ---- */
+
 void svm_nested_cpuid(struct core_vcpu *vcpu, uint32_t leaf, uint32_t out[4])
 {
-	(void)vcpu;
-	if (leaf == 0x80000001u)
-		out[2] &= ~(1u << 2 | 1u << 12);
-	if (leaf == 0x8000000au)
+	bool nest = vcpu->machine->nest;
+
+	if (leaf == CPUID_FEATURES)
+		out[2] &= ~(ECX_SKINIT | (nest ? 0 : ECX_SVM));
+	if (leaf != CPUID_SVM)
+		return;
+	out[3] &= EDX_OFFERED;
+	if (!nest)
 		out[0] = out[1] = out[2] = out[3] = 0;
 }
-void svm_nested_enable(struct core_vcpu *vcpu, bool on) { (void)vcpu, (void)on; }
+
+void svm_nested_enable(struct core_vcpu *vcpu, bool on)
+{
+	struct svm_nested *nested = nested_of(vcpu);
+
+	if (nested->running || nested->svme == on)
+		return;
+	nested->svme = on;
+	svm_own_intercepts(vcpu);
+}
+
+enum core_msr svm_nested_read_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t *value)
+{
+	bool mine = index == MSR_VM_CR || index == MSR_VM_HSAVE_PA || index == MSR_SVM_KEY;
+
+	if (index == MSR_TSC_RATIO || (mine && !vcpu->machine->nest))
+		return MSR_FAULT;
+	if (index == MSR_VM_CR)
+		*value = nested_of(vcpu)->vm_cr;
+	else if (index == MSR_VM_HSAVE_PA)
+		*value = nested_of(vcpu)->hsave;
+	else
+		return MSR_NOT_MINE;
+	return MSR_DONE;
+}
+
+/* LOCK keeps itself and SVMDIS (15.31); SVMDIS is refused while EFER.SVME is set. */
+static enum core_msr write_vm_cr(struct svm_nested *nested, uint64_t value)
+{
+	uint64_t kept = nested->vm_cr & VM_CR_LOCK ? VM_CR_LOCK | VM_CR_SVMDIS : 0;
+
+	if (value & ~VM_CR_DEFINED || (value & VM_CR_SVMDIS && nested->svme))
+		return MSR_FAULT;
+	nested->vm_cr = (value & ~kept) | (nested->vm_cr & kept);
+	return MSR_DONE;
+}
+
+enum core_msr svm_nested_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value)
+{
+	uint64_t unused;
+	enum core_msr how = svm_nested_read_msr(vcpu, index, &unused);
+
+	if (how != MSR_DONE)
+		return how;
+	if (index == MSR_VM_CR)
+		return write_vm_cr(nested_of(vcpu), value);
+	if (value & PAGE_MASK || !tables_guests(vcpu->machine, value, CORE_PAGE))
+		return MSR_FAULT;
+	nested_of(vcpu)->hsave = value;
+	return MSR_DONE;
+}
+
+/* ---- GIF ---- */
+
+static void set_gif(struct core_vcpu *vcpu, bool gif)
+{
+	struct svm_nested *nested = nested_of(vcpu);
+	uint64_t *interrupt = vmcb64(vcpu->svm->own, VMCB_INTERRUPT);
+
+	if (nested->gif == gif)
+		return;
+	nested->gif = gif;
+	if (gif) {
+		hw_write_cr(8, *interrupt & SVM_V_TPR);
+		*interrupt = 0;
+	} else {
+		*interrupt = SVM_V_INTR_MASKING | (hw_read_cr(8) & SVM_V_TPR);
+	}
+	svm_own_intercepts(vcpu);
+}
+
+/* An NMI that came while GIF was 0, where nothing else is on its way. */
+static void pass_nmi(struct core_vcpu *vcpu)
+{
+	uint64_t *event = vmcb64(vcpu->svm->vmcb, VMCB_EVENTINJ);
+
+	if (!nested_of(vcpu)->nmi || *event & SVM_EVENT_VALID)
+		return;
+	*event = VECTOR_NMI | SVM_EVENT_NMI << SVM_EVENT_TYPE_SHIFT | SVM_EVENT_VALID;
+	nested_of(vcpu)->nmi = false;
+}
+
+/* ---- the state-save area ---- */
+
+/* What VMRUN loads and #VMEXIT saves, in quadwords: segments, tables; then registers. */
+static void copy_state(uint8_t *to, uint8_t *from)
+{
+	static const uint16_t fields[] = {VMCB_EFER, VMCB_CR4, VMCB_CR3,    VMCB_CR0, VMCB_DR7, VMCB_DR6,
+					  VMCB_RIP,  VMCB_RSP, VMCB_RFLAGS, VMCB_RAX, VMCB_CR2};
+	static const uint16_t segments[] = {VMCB_ES, VMCB_CS, VMCB_SS, VMCB_DS, VMCB_GDTR, VMCB_IDTR};
+
+	for (unsigned i = 0; i < sizeof(segments) / sizeof(segments[0]); i++) {
+		*vmcb64(to, segments[i]) = *vmcb64(from, segments[i]);
+		*vmcb64(to, segments[i] + 8) = *vmcb64(from, segments[i] + 8);
+	}
+	for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+		*vmcb64(to, fields[i]) = *vmcb64(from, fields[i]);
+	to[VMCB_CPL] = from[VMCB_CPL];
+}
+
+/* RAX, RSP and RIP are in the vCPU while a block is the one that runs. */
+static void leave_block(struct core_vcpu *vcpu)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+
+	*vmcb64(vmcb, VMCB_RAX) = vcpu->gpr[RAX];
+	*vmcb64(vmcb, VMCB_RSP) = vcpu->gpr[RSP];
+	*vmcb64(vmcb, VMCB_RIP) = vcpu->rip;
+}
+
+static void enter_block(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	vcpu->svm->vmcb = vmcb;
+	vcpu->gpr[RAX] = *vmcb64(vmcb, VMCB_RAX);
+	vcpu->gpr[RSP] = *vmcb64(vmcb, VMCB_RSP);
+	vcpu->rip = *vmcb64(vmcb, VMCB_RIP);
+}
+
+/* ---- #VMEXIT ---- */
+
+/* The rest of what #VMEXIT does to the host (15.6); its state has stayed in @own since VMRUN. */
+static void enter_host(struct core_vcpu *vcpu, uint64_t cr2)
+{
+	uint8_t *own = vcpu->svm->own;
+
+	nested_of(vcpu)->running = false;
+	*vmcb64(own, VMCB_CR2) = cr2;
+	*vmcb64(own, VMCB_DR7) = DR7_FIXED_1;
+	*vmcb64(own, VMCB_INTERRUPT_SHADOW) = 0;
+	*vmcb64(own, VMCB_RFLAGS) &= ~(uint64_t)RFLAGS_VM;
+	enter_block(vcpu, own);
+	set_gif(vcpu, false);
+}
+
+static void reflect_invalid(struct core_vcpu *vcpu)
+{
+	uint8_t *to = theirs(vcpu);
+
+	*vmcb64(to, VMCB_EXITCODE) = (uint64_t)(int64_t)SVM_EXIT_INVALID;
+	*vmcb64(to, VMCB_EXITINFO1) = *vmcb64(to, VMCB_EXITINFO2) = *vmcb64(to, VMCB_EXITINTINFO) = 0;
+	*vmcb64(to, VMCB_EVENTINJ) &= ~SVM_EVENT_VALID;
+	enter_host(vcpu, *vmcb64(vcpu->svm->own, VMCB_CR2));
+}
+
+static void save_controls(struct core_vcpu *vcpu, uint8_t *to, uint8_t *from)
+{
+	*vmcb64(to, VMCB_EXITINTINFO) = *vmcb64(from, VMCB_EXITINTINFO);
+	*vmcb64(to, VMCB_EVENTINJ) &= ~SVM_EVENT_VALID;
+	*vmcb64(to, VMCB_INTERRUPT_SHADOW) = *vmcb64(from, VMCB_INTERRUPT_SHADOW);
+	*vmcb64(to, VMCB_INTERRUPT) = (*vmcb64(to, VMCB_INTERRUPT) & ~INTERRUPT_SAVED) |
+				      (*vmcb64(from, VMCB_INTERRUPT) & INTERRUPT_SAVED);
+	if (vcpu->svm->nrips)
+		*vmcb64(to, VMCB_NRIP) = *vmcb64(from, VMCB_NRIP);
+	if (!vcpu->svm->decode)
+		return;
+	*vmcb64(to, VMCB_FETCHED) = *vmcb64(from, VMCB_FETCHED);
+	*vmcb64(to, VMCB_FETCHED + 8) = *vmcb64(from, VMCB_FETCHED + 8);
+}
+
+/* The exit is the guest's. */
+static void reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, uint64_t info2)
+{
+	uint8_t *to = theirs(vcpu), *from = nested_of(vcpu)->merged;
+
+	leave_block(vcpu);
+	copy_state(to, from);
+	if (nested_of(vcpu)->npt)
+		*vmcb64(to, VMCB_G_PAT) = *vmcb64(from, VMCB_G_PAT);
+	else
+		*vmcb64(vcpu->svm->own, VMCB_G_PAT) = *vmcb64(from, VMCB_G_PAT);
+	*vmcb64(to, VMCB_EXITCODE) = code;
+	*vmcb64(to, VMCB_EXITINFO1) = info1;
+	*vmcb64(to, VMCB_EXITINFO2) = info2;
+	save_controls(vcpu, to, from);
+	enter_host(vcpu, *vmcb64(from, VMCB_CR2));
+}
+
+/* ---- VMRUN ---- */
+
+static bool controls_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	const struct core_machine *machine = vcpu->machine;
+	bool maps = tables_guests(machine, *vmcb64(vmcb, VMCB_IOPM_BASE) & ~PAGE_MASK, SVM_IOPM_SIZE) &&
+		    tables_guests(machine, *vmcb64(vmcb, VMCB_MSRPM_BASE) & ~PAGE_MASK, SVM_MSRPM_SIZE);
+
+	return maps && svm_intercepted(vmcb, SVM_EXIT_VMRUN) && *vmcb32(vmcb, VMCB_ASID);
+}
+
+/* Both permission maps in one. */
+static void merge_msrpm(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	struct svm_nested *nested = nested_of(vcpu);
+	const uint64_t *own = (const uint64_t *)(const void *)vcpu->svm->msrpm;
+	uint64_t *to = (uint64_t *)(void *)nested->msrpm, base = *vmcb64(vmcb, VMCB_MSRPM_BASE) & ~PAGE_MASK;
+
+	for (unsigned page = 0; page < SVM_MSRPM_SIZE; page += CORE_PAGE) {
+		const uint64_t *from = hw_map(base + page);
+
+		for (unsigned i = 0; i < CORE_PAGE / 8; i++)
+			*to++ = from[i] | *own++;
+	}
+}
+
+static void merge_intercepts(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	uint8_t *to = nested_of(vcpu)->merged, *own = vcpu->svm->own;
+
+	for (unsigned i = 0; i < VMCB_INTERCEPT_WORDS; i++)
+		*vmcb32(to, VMCB_INTERCEPTS(i)) =
+			*vmcb32(own, VMCB_INTERCEPTS(i)) | *vmcb32(vmcb, VMCB_INTERCEPTS(i));
+	*vmcb64(to, VMCB_IOPM_BASE) = *vmcb64(vmcb, VMCB_IOPM_BASE);
+	*vmcb64(to, VMCB_MSRPM_BASE) = hw_physical(vcpu->svm->msrpm);
+	if (!svm_intercepted(vmcb, SVM_EXIT_MSR))
+		return;
+	merge_msrpm(vcpu, vmcb);
+	*vmcb64(to, VMCB_MSRPM_BASE) = hw_physical(nested_of(vcpu)->msrpm);
+}
+
+/* Translations of the guest's guest: which tables, and whether what is known of them still holds. */
+static void merge_paging(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	struct svm_nested *nested = nested_of(vcpu);
+	uint8_t *to = nested->merged;
+	bool npt = *vmcb64(vmcb, VMCB_NESTED) & SVM_NP_ENABLE;
+	uint64_t ncr3 = *vmcb64(vmcb, VMCB_NCR3);
+	uint32_t asid = *vmcb32(vmcb, VMCB_ASID);
+
+	if (vmcb[VMCB_TLB_CONTROL] || asid != nested->asid || npt != nested->npt || ncr3 != nested->ncr3) {
+		shadow_drop(vcpu);
+		vcpu->svm->flush = true;
+	}
+	nested->npt = npt;
+	nested->ncr3 = ncr3;
+	nested->asid = asid;
+	*vmcb64(to, VMCB_NESTED) = SVM_NP_ENABLE;
+	*vmcb64(to, VMCB_NCR3) = hw_physical(npt ? shadow_root(vcpu) : vcpu->tables);
+	*vmcb64(to, VMCB_G_PAT) = npt ? *vmcb64(vmcb, VMCB_G_PAT) : *vmcb64(vcpu->svm->own, VMCB_G_PAT);
+}
+
+static void merge(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	uint8_t *to = nested_of(vcpu)->merged;
+
+	merge_intercepts(vcpu, vmcb);
+	merge_paging(vcpu, vmcb);
+	*vmcb32(to, VMCB_PAUSE_THRESHOLD) = *vmcb32(vmcb, VMCB_PAUSE_THRESHOLD); /* the count too */
+	*vmcb64(to, VMCB_TSC_OFFSET) = *vmcb64(vmcb, VMCB_TSC_OFFSET);
+	*vmcb32(to, VMCB_ASID) = SVM_ASID_NESTED;
+	*vmcb64(to, VMCB_INTERRUPT) = *vmcb64(vmcb, VMCB_INTERRUPT) & INTERRUPT_NESTED;
+	*vmcb64(to, VMCB_INTERRUPT_SHADOW) = *vmcb64(vmcb, VMCB_INTERRUPT_SHADOW);
+	*vmcb64(to, VMCB_EVENTINJ) = *vmcb64(vmcb, VMCB_EVENTINJ);
+	*vmcb64(to, VMCB_NRIP) = *vmcb64(vmcb, VMCB_NRIP);
+	copy_state(to, vmcb);
+}
+
+static void vmrun(struct core_vcpu *vcpu, uint64_t address)
+{
+	struct svm_nested *nested = nested_of(vcpu);
+	uint8_t *vmcb = hw_map(address);
+
+	svm_skip(vcpu);
+	nested->vmcb = address;
+	nested->host_if = *vmcb64(vcpu->svm->own, VMCB_RFLAGS) & RFLAGS_IF;
+	leave_block(vcpu);
+	if (!controls_valid(vcpu, vmcb)) {
+		reflect_invalid(vcpu);
+		return;
+	}
+	set_gif(vcpu, true);
+	merge(vcpu, vmcb);
+	nested->running = true;
+	enter_block(vcpu, nested->merged);
+	if (nested->nmi && svm_intercepted(vmcb, SVM_EXIT_NMI)) {
+		*vmcb64(nested->merged, VMCB_EXITINTINFO) = 0;
+		reflect(vcpu, SVM_EXIT_NMI, 0, 0);
+	} else {
+		pass_nmi(vcpu);
+	}
+}
+
+/* ---- its instructions ---- */
+
+/* A control block's address; false: #GP. */
+static bool operand(struct core_vcpu *vcpu, uint64_t *address)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	bool wide = *vmcb64(vmcb, VMCB_EFER) & EFER_LMA && *vmcb16(vmcb, VMCB_CS + 2) >> 9 & 1;
+
+	*address = wide ? vcpu->gpr[RAX] : (uint32_t)vcpu->gpr[RAX];
+	return !(*address & PAGE_MASK) && tables_guests(vcpu->machine, *address, CORE_PAGE);
+}
+
+static void with_operand(struct core_vcpu *vcpu, unsigned code)
+{
+	uint64_t address;
+
+	if (!operand(vcpu, &address)) {
+		svm_raise(vcpu, VECTOR_GP, 0);
+		return;
+	}
+	if (code == SVM_EXIT_VMRUN) {
+		vmrun(vcpu, address);
+		return;
+	}
+	if (code == SVM_EXIT_VMLOAD)
+		hw_svm_load(address);
+	else
+		hw_svm_save(address);
+	svm_skip(vcpu);
+}
+
+void svm_nested_instruction(struct core_vcpu *vcpu, unsigned code)
+{
+	if (!nested_of(vcpu)->svme || code == SVM_EXIT_SKINIT || code == SVM_EXIT_VMMCALL) {
+		svm_raise(vcpu, VECTOR_UD, 0);
+		return;
+	}
+	switch (code) {
+	case SVM_EXIT_STGI:
+	case SVM_EXIT_CLGI:
+		set_gif(vcpu, code == SVM_EXIT_STGI);
+		svm_skip(vcpu);
+		if (code == SVM_EXIT_STGI)
+			pass_nmi(vcpu);
+		break;
+	case SVM_EXIT_INVLPGA:
+		vcpu->svm->flush = true;
+		svm_skip(vcpu);
+		break;
+	default: with_operand(vcpu, code);
+	}
+}
+
+/* ---- exits of its guest ---- */
+
+static bool their_msr_intercepted(struct core_vcpu *vcpu, uint32_t index, bool write)
+{
+	uint64_t map = *vmcb64(theirs(vcpu), VMCB_MSRPM_BASE) & ~PAGE_MASK, at;
+	unsigned byte, bit;
+
+	if (!svm_msr_bit(index, &byte, &bit))
+		return true;
+	at = map + byte;
+	return ((const uint8_t *)hw_map(at & ~PAGE_MASK))[at & PAGE_MASK] >> (bit + write) & 1;
+}
+
+/* Whether the guest has asked for this exit of its own guest. */
+static bool wanted(struct core_vcpu *vcpu, uint64_t code, uint64_t info1)
+{
+	uint8_t *vmcb = theirs(vcpu);
+
+	if (code == (uint64_t)(int64_t)SVM_EXIT_INVALID)
+		return true;
+	if (code != SVM_EXIT_MSR)
+		return svm_intercepted(vmcb, (unsigned)code);
+	if (!svm_intercepted(vmcb, SVM_EXIT_MSR))
+		return false;
+	return their_msr_intercepted(vcpu, (uint32_t)vcpu->gpr[RCX], info1 & 1);
+}
+
+static void nested_fault(struct core_vcpu *vcpu, uint64_t info1, uint64_t address)
+{
+	unsigned access = CORE_READ | (info1 & PF_W ? CORE_WRITE : 0u) | (info1 & PF_I ? CORE_EXECUTE : 0u);
+	uint64_t error;
+
+	if (shadow_fill(vcpu, address, access, &error))
+		svm_redeliver(vcpu);
+	else
+		reflect(vcpu, SVM_EXIT_NPF, error | (info1 & (SVM_NPF_FINAL | SVM_NPF_TABLE)), address);
+}
+
+bool svm_nested_exit(struct core_vcpu *vcpu)
+{
+	uint8_t *vmcb = vcpu->svm->vmcb;
+	uint64_t code = *vmcb64(vmcb, VMCB_EXITCODE), info1 = *vmcb64(vmcb, VMCB_EXITINFO1);
+
+	if (code == SVM_EXIT_NPF && nested_of(vcpu)->npt) {
+		nested_fault(vcpu, info1, *vmcb64(vmcb, VMCB_EXITINFO2));
+		return true;
+	}
+	if (code == SVM_EXIT_NPF || !wanted(vcpu, code, info1))
+		return false;
+	reflect(vcpu, code, info1, *vmcb64(vmcb, VMCB_EXITINFO2));
+	return true;
+}

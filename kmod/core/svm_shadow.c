@@ -1,0 +1,186 @@
+/*
+ * svm_shadow.c: the nested tables of a guest that is a hypervisor, joined with ours into those that the processor
+ * walks (APM 2 15.25). Filled where its guest faults; forgotten when the guest flushes that address space. An entry
+ * is writable once the guest's own has its D bit.
+ */
+#include "kmod/core/svm.h"
+#include "x86/paging.h"
+#include "x86/vectors.h"
+
+#define ENTRY_ADDRESS 0x000ffffffffff000ull
+#define ENTRIES       512u
+#define PAGES_MAX     (sizeof(((struct svm_shadow *)0)->page) / sizeof(uint64_t *))
+
+/* What the guest's tables say of an address. */
+struct mapping {
+	uint64_t host; /* the 4 KiB page */
+	unsigned level;
+	bool writable, executable, dirty;
+};
+
+/* ---- our pages ---- */
+
+static uint64_t *take_page(struct core_vcpu *vcpu)
+{
+	struct svm_shadow *shadow = &vcpu->svm->nested.shadow;
+
+	if (shadow->used == PAGES_MAX)
+		return NULL;
+	if (shadow->used == shadow->pages) {
+		shadow->page[shadow->pages] = hw_pages(1);
+		if (!shadow->page[shadow->pages])
+			return NULL;
+		shadow->pages++;
+	} else {
+		for (unsigned i = 0; i < ENTRIES; i++)
+			shadow->page[shadow->used][i] = 0;
+	}
+	return shadow->page[shadow->used++];
+}
+
+void shadow_drop(struct core_vcpu *vcpu)
+{
+	struct svm_shadow *shadow = &vcpu->svm->nested.shadow;
+
+	shadow->used = 0;
+	shadow->root = NULL;
+	vcpu->svm->flush = true;
+}
+
+uint64_t *shadow_root(struct core_vcpu *vcpu)
+{
+	struct svm_shadow *shadow = &vcpu->svm->nested.shadow;
+
+	if (!shadow->root)
+		shadow->root = take_page(vcpu);
+	if (!shadow->root)
+		hw_stop("no memory for joined tables", 0);
+	return shadow->root;
+}
+
+/* The entry for @address at @level, with the tables above it; NULL where there are no pages left. */
+static uint64_t *entry_for(struct core_vcpu *vcpu, uint64_t address, unsigned level)
+{
+	uint64_t *table = shadow_root(vcpu);
+
+	for (unsigned at = 3;; at--) {
+		uint64_t *entry = &table[address >> (12 + 9 * at) & (ENTRIES - 1)];
+
+		if (at == level)
+			return entry;
+		if (!(*entry & PTE_P) || *entry & PTE_PS) {
+			uint64_t *below = take_page(vcpu);
+
+			if (!below)
+				return NULL;
+			*entry = svm_table_entry(hw_physical(below));
+		}
+		table = hw_map(*entry & ENTRY_ADDRESS);
+	}
+}
+
+/* ---- the guest's tables ---- */
+
+static uint64_t *their_entry(struct core_vcpu *vcpu, uint64_t table, uint64_t address, unsigned level)
+{
+	uint64_t at = table + (address >> (12 + 9 * level) & (ENTRIES - 1)) * 8;
+
+	if (!tables_guests(vcpu->machine, at, 8))
+		hw_stop("the guest's nested tables are in the hypervisor's memory", at);
+	return (uint64_t *)(void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK));
+}
+
+static uint64_t reserved_bits(struct core_vcpu *vcpu, uint64_t entry, unsigned level)
+{
+	uint8_t *own = vcpu->svm->own;
+	uint64_t bits = ENTRY_ADDRESS & ~((1ull << vcpu->svm->physical_bits) - 1);
+
+	if (!(*vmcb64(own, VMCB_EFER) & EFER_NXE))
+		bits |= PTE_NX;
+	if (level >= 3)
+		bits |= PTE_PS;
+	else if (level && entry & PTE_PS)
+		bits |= ((1ull << (12 + 9 * level)) - 1) & ENTRY_ADDRESS & ~PTE_PAT_LARGE;
+	return entry & bits;
+}
+
+/* Walks them, with the paging mode that the guest had at VMRUN. False: *@error says why not. */
+static bool walk(struct core_vcpu *vcpu, uint64_t address, unsigned access, struct mapping *mapping,
+		 uint64_t *error)
+{
+	uint8_t *own = vcpu->svm->own;
+	uint64_t table = vcpu->svm->nested.ncr3 & ENTRY_ADDRESS, *entry;
+	unsigned level = *vmcb64(own, VMCB_CR4) & CR4_LA57 ? 4 : 3;
+
+	if (!(*vmcb64(own, VMCB_EFER) & EFER_LMA))
+		hw_stop("nested tables of a guest outside of long mode", *vmcb64(own, VMCB_CR0));
+	*error = PF_U | (access & CORE_WRITE ? PF_W : 0u) | (access & CORE_EXECUTE ? PF_I : 0u);
+	*mapping = (struct mapping){.writable = true, .executable = true};
+	for (;; level--) {
+		entry = their_entry(vcpu, table, address, level);
+		if (!(*entry & PTE_P))
+			return false;
+		*error |= PF_P;
+		if (reserved_bits(vcpu, *entry, level)) {
+			*error |= PF_RSVD;
+			return false;
+		}
+		mapping->writable &= !!(*entry & PTE_W);
+		mapping->executable &= !(*entry & PTE_NX);
+		if (!(*entry & PTE_U))
+			return false;
+		if (level == 0 || *entry & PTE_PS)
+			break;
+		*error &= ~(uint64_t)PF_P;
+		*entry |= PTE_A;
+		table = *entry & ENTRY_ADDRESS;
+	}
+	if ((access & CORE_WRITE && !mapping->writable) || (access & CORE_EXECUTE && !mapping->executable))
+		return false;
+	*entry |= PTE_A | (access & CORE_WRITE ? PTE_D : 0);
+	mapping->dirty = *entry & PTE_D;
+	mapping->level = level;
+	mapping->host = ((*entry & ENTRY_ADDRESS & ~((1ull << (12 + 9 * level)) - 1)) |
+			 (address & ((1ull << (12 + 9 * level)) - 1))) &
+			~PAGE_MASK;
+	return true;
+}
+
+/* ---- joined ---- */
+
+/* Whether all of the 2 MiB around @host may be the guest's, and nothing in it is watched. */
+static bool whole_block(struct core_vcpu *vcpu, uint64_t host)
+{
+	uint64_t block = host & ~(TABLES_LARGE - 1);
+
+	return tables_guests(vcpu->machine, block, TABLES_LARGE) &&
+	       (!vcpu->apic_page || (vcpu->apic_page & ~(TABLES_LARGE - 1)) != block);
+}
+
+bool shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error)
+{
+	struct mapping mapping;
+	bool large;
+	unsigned rights;
+	uint64_t *entry;
+
+	if (!walk(vcpu, address, access, &mapping, error))
+		return false;
+	if (!tables_guests(vcpu->machine, mapping.host, CORE_PAGE))
+		hw_stop("the guest's guest reaches for the hypervisor's memory", mapping.host);
+	if (vcpu->apic_page == mapping.host && vcpu->apic_page && access & CORE_WRITE)
+		hw_stop("the guest's guest writes to the local APIC past its hypervisor", address);
+	rights = CORE_READ | (mapping.writable && mapping.dirty ? CORE_WRITE : 0u) |
+		 (mapping.executable ? CORE_EXECUTE : 0u);
+	if (vcpu->apic_page == mapping.host)
+		rights &= ~(unsigned)CORE_WRITE;
+	large = mapping.level > 0 && whole_block(vcpu, mapping.host);
+	entry = entry_for(vcpu, address, large);
+	if (!entry) {
+		shadow_drop(vcpu);
+		*vmcb64(vcpu->svm->nested.merged, VMCB_NCR3) = hw_physical(shadow_root(vcpu));
+		entry = entry_for(vcpu, address, large);
+	}
+	*entry = svm_page_entry(vcpu, large ? mapping.host & ~(TABLES_LARGE - 1) : mapping.host, rights, large);
+	return true;
+}
