@@ -4,6 +4,7 @@
 
 #define MULTIBOOT_LOADED 0x2badb002u
 #define MEBIBYTE         0x100000ull
+#define INFORMATION_SIZE 0x40000ull /* command line and what modules are called, twice */
 
 struct core_machine l1_machine;
 struct core_vcpu l1_vcpus[L1_CPUS];
@@ -79,15 +80,18 @@ static struct core_start start_guest(uint64_t top)
 	return start_at(entry.protocol, entry.address, facts_write(&facts, entry.protocol, 1, top));
 }
 
-/* This image again, which is still where the loader has put it. */
-static struct core_start start_self(uint64_t top)
+/* This image again, which is still where the loader has put it; its information goes behind it and the modules. */
+static struct core_start start_self(void)
 {
 	const uint8_t *entry = facts.protocol == L1_MULTIBOOT ? boot_multiboot : boot_pvh;
+	uint64_t end = used(), top = page_down(end + INFORMATION_SIZE), information;
 
 	top = lift_texts(top);
 	facts_one_less((char *)facts.line, "l1.depth=");
-	return start_at(facts.protocol, (uint64_t)entry - L1_VIRTUAL,
-			facts_write(&facts, facts.protocol, 0, top));
+	information = facts_write(&facts, facts.protocol, 0, top);
+	if (information < end || top + INFORMATION_SIZE > l1_machine.hidden)
+		l1_refuse("the loader's information does not fit into the guest's memory");
+	return start_at(facts.protocol, (uint64_t)entry - L1_VIRTUAL, information);
 }
 
 /* ---- the machine ---- */
@@ -128,8 +132,7 @@ void l1_main(enum l1_protocol protocol, const void *information)
 	memory_move(&facts, &l1_machine);
 	if (l1_machine.cpus > 1)
 		cpus_prepare(l1_machine.startup_page);
-	start = facts_number(facts.line, "l1.depth=", 1) > 1 ? start_self(l1_machine.hidden)
-							     : start_guest(l1_machine.hidden);
+	start = facts_number(facts.line, "l1.depth=", 1) > 1 ? start_self() : start_guest(l1_machine.hidden);
 	hw_cpuid(1, 0, r);
 	if (r[1] >> 24 >= L1_CPUS)
 		l1_refuse("this processor's local APIC has too high a number");
