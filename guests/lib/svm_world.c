@@ -21,7 +21,6 @@ struct svm_registers svm_registers;
 uint8_t svm_host_if;
 
 static uint8_t host_area[0x1000] PAGE;
-static uint64_t nested[8][512] PAGE; /* PML4, PDPT, four PDs, PT */
 
 /* ---- on and off ---- */
 
@@ -385,32 +384,26 @@ bool svm_at_end(void)
 
 /* ---- nested tables ---- */
 
-enum { PML4, PDPT, PD, PT = PD + 4 };
-#define ENTRY (PTE_P | PTE_W | PTE_U | PTE_A | PTE_D)
-
 void svm_nested_build(void)
 {
-	machine_fill(nested, 0, sizeof(nested));
-	nested[PML4][0] = (uintptr_t)nested[PDPT] | ENTRY;
+	uint64_t *pml4 = (uint64_t *)CASE_NESTED_PML4, *pdpt = (uint64_t *)CASE_NESTED_PDPT;
+	uint64_t *pd = (uint64_t *)CASE_NESTED_PD, *pt = (uint64_t *)CASE_NESTED_PT;
+
+	machine_fill(pml4, 0, CASE_NESTED_END - CASE_NESTED_PML4);
+	pml4[0] = CASE_NESTED_PDPT | CASE_NESTED_BITS;
 	for (uint64_t i = 0; i < 4; i++)
-		nested[PDPT][i] = (uintptr_t)nested[PD + i] | ENTRY;
+		pdpt[i] = (CASE_NESTED_PD + i * PAGE_SIZE) | CASE_NESTED_BITS;
 	for (uint64_t i = 0; i < 2048; i++)
-		nested[PD + i / 512][i % 512] = i << 21 | ENTRY | PTE_PS;
-	nested[PD][0] = (uintptr_t)nested[PT] | ENTRY;
+		pd[i] = i << 21 | CASE_NESTED_BITS | PTE_PS;
+	pd[0] = CASE_NESTED_PT | CASE_NESTED_BITS;
 	for (uint64_t i = 0; i < 512; i++)
-		nested[PT][i] = i << 12 | ENTRY;
-	svm_set(VMCB_NESTED, SVM_NP_ENABLE);
-	svm_set(VMCB_NCR3, (uintptr_t)nested[PML4]);
+		pt[i] = i << 12 | CASE_NESTED_BITS;
 }
 
-uint64_t *svm_nested_entry(unsigned level, uint64_t address)
+void svm_nested_use(void)
 {
-	switch (level) {
-	case 4: return &nested[PML4][address >> 39 & 511];
-	case 3: return &nested[PDPT][address >> 30 & 511];
-	case 2: return &nested[PD + (address >> 30 & 3)][address >> 21 & 511];
-	default: return &nested[PT][address >> 12 & 511];
-	}
+	svm_set(VMCB_NESTED, SVM_NP_ENABLE);
+	svm_set(VMCB_NCR3, CASE_NESTED_PML4);
 }
 
 /* ---- what may fault ---- */

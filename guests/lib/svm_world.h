@@ -100,10 +100,10 @@ uint64_t svm_handler(unsigned vector);
 /* The linear address of CS:RIP. */
 uint64_t svm_guest_address(void);
 
-/* ---- nested tables: identity, all of the first 4 GiB, the first 2 MiB by 4 KiB pages ---- */
+/* ---- nested tables (case_layout.h) ---- */
 
-void svm_nested_build(void); /* and NP_ENABLE, N_CR3 */
-uint64_t *svm_nested_entry(unsigned level, uint64_t address); /* level 1: of a 4 KiB page, to 4 */
+void svm_nested_build(void);
+void svm_nested_use(void); /* NP_ENABLE, N_CR3 */
 
 /* The switch itself (svm_world.S): GIF is 0 behind it. @host: a page for VMSAVE. */
 void svm_switch(uint64_t vmcb, uint64_t host, struct svm_registers *registers);

@@ -97,7 +97,7 @@ static bool run_baseline(const struct case_spec *spec)
 {
 	svm_load(spec->mode, spec->cpl);
 	if (GIVEN(nested))
-		svm_nested_build();
+		svm_nested_use();
 	return svm_run() == SVM_EXIT_EXCEPTION + VECTOR_UD && svm_at_end();
 }
 
@@ -111,6 +111,7 @@ STORY(svm_enter)
 		return;
 	story_reports();
 	svm_prepare(spec->mode, spec->cpl);
+	svm_nested_build();
 	if (baseline_apply(spec, &exchange.in)) {
 		svm_code(spec->bytes, spec->length);
 		first = run_baseline(spec);

@@ -11,6 +11,7 @@
 #include "lib/effects.h"
 #include "lib/ending.h"
 #include "lib/exchange.h"
+#include "lib/machine.h"
 #include "lib/report.h"
 #include "lib/run.h"
 #include "lib/story.h"
@@ -146,10 +147,13 @@ STORY(svm_insn)
 		return;
 	story_reports();
 	svm_prepare(spec->mode, spec->cpl);
+	svm_nested_build();
+	if (GIVEN(host_nxe))
+		machine_write_msr(MSR_EFER, machine_read_msr(MSR_EFER) | EFER_NXE);
 	if (baseline_apply(spec, &exchange.in)) {
 		svm_load(spec->mode, spec->cpl);
 		if (GIVEN(nested))
-			svm_nested_build();
+			svm_nested_use();
 		svm_apply_controls(spec);
 		svm_host_if = GIVEN(host_if) != 0;
 		svm_code(spec->bytes, spec->length);

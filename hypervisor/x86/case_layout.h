@@ -222,6 +222,18 @@
 #define CASE_CONTROL_IOPM  0x10000u
 #define CASE_CONTROL_MSRPM 0x20000u
 
+/*
+ * The nested tables of such a guest: the first 4 GiB as they are, by pages of 2 MiB, the first 2 MiB by pages of 4 KiB.
+ * Each entry has P, W, U, A and D.
+ */
+#define CASE_NESTED_PML4 0x50000u
+#define CASE_NESTED_PDPT 0x51000u
+#define CASE_NESTED_PD 0x52000u /* four of them */
+#define CASE_NESTED_PT 0x56000u
+#define CASE_NESTED_END 0x57000u
+#define CASE_NESTED_PTE(address) (CASE_NESTED_PT + ((uint32_t)(address) >> 12) * 8u)
+#define CASE_NESTED_BITS (PTE_P | PTE_W | PTE_U | PTE_A | PTE_D)
+
 /* ---- I/O ports ---- */
 
 #define CASE_PORT 0x80u /* byte, word and doubleword reads and writes are harmless; value undefined */

@@ -32,6 +32,11 @@ FAMILY(events)
 #include "events.def"
 }
 
+FAMILY(nested)
+{
+#include "nested.def"
+}
+
 FAMILY(entry)
 {
 #include "entry.def"
@@ -47,5 +52,6 @@ void suite_rows(struct suite *suite)
 	maps(&cell);
 	exceptions(&cell);
 	entry(&cell);
+	nested(&cell);
 	events(&cell);
 }
