@@ -383,6 +383,8 @@ bool vmx_apply_controls(const struct case_spec *spec)
 		const struct case_setting *s = &spec->settings[i];
 		uint32_t field = s->address, bits = (uint32_t)s->value;
 
+		if (field == VMX_WORLD_RAW)
+			continue;
 		if (s->kind == SETTING_CONTROL) {
 			vmx_write(field, s->value);
 		} else if (s->kind == SETTING_CONTROL_OR) {
@@ -620,12 +622,9 @@ static void capture_host(struct exchange *x)
 /* What it has left in the VMCS. */
 static void capture_fields(uint64_t *out, unsigned mode)
 {
-	uint64_t cr0 = vmx_read(VMCS_CR0_MASK), cr4 = vmx_read(VMCS_CR4_MASK);
-
 	for (unsigned i = 0; i < FIELDS; i++)
 		out[fields[i].state] = vmx_read(fields[i].vmcs);
-	out[STATE_cr0] = (out[STATE_cr0] & ~cr0) | (vmx_read(VMCS_CR0_SHADOW) & cr0);
-	out[STATE_cr4] = (out[STATE_cr4] & ~cr4) | (vmx_read(VMCS_CR4_SHADOW) & cr4);
+	out[STATE_cr4] &= ~(uint64_t)CR4_VMXE; /* VMX asks for it, a case does not name it */
 	for (unsigned n = 0; n < GPR_COUNT; n++)
 		if (n != RSP && (n < 8 || mode == MODE_LONG))
 			out[registers[n]] = vmx_registers[n];
@@ -663,7 +662,8 @@ void vmx_capture_delivery(const struct case_spec *spec, struct ending *end)
 	ending_capture(x, spec, end);
 	guest = x->out;
 	capture_fields(guest.field, spec->mode);
-	for (unsigned n = 0; n < STATE_COUNT; n++) { /* but for what the frame has, and selectors that it nulled */
+	for (unsigned n = 0; n < STATE_COUNT;
+	     n++) { /* but for what the frame has, and selectors that it nulled */
 		bool framed = n == STATE_rip || n == STATE_rflags || n == STATE_rsp ||
 			      (n >= STATE_es && n <= STATE_gs) ||
 			      (spec->mode == MODE_VM86 && (n == STATE_fs_base || n == STATE_gs_base));

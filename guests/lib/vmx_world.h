@@ -138,9 +138,11 @@ void vmx_set(uint32_t field, uint32_t bits);
 void vmx_clear(uint32_t field, uint32_t bits);
 
 /*
- * The controls that @spec's row gives: SETTING_CONTROL writes a field; SETTING_CONTROL_OR and _CLEAR change bits of
- * one of controls, where a size of 0 leaves out those that the processor lacks. False: NOTSUP was said.
+ * The controls that @spec's row gives: SETTING_CONTROL writes a field; SETTING_CONTROL_OR and _CLEAR change
+ * bits of one of controls, where a size of 0 leaves out those that the processor lacks. False: NOTSUP was
+ * said.
  */
+#define VMX_WORLD_RAW 0xffffffffu /* no field, but a word to guests/vmx/insn.c */
 bool vmx_apply_controls(const struct case_spec *spec);
 
 /* ---- the guest ---- */

@@ -1,9 +1,11 @@
 /*
- * insn.c: one instruction in a guest, in the mode and at the level of its row, with the controls that the row gives:
- * what comes, and all that has changed, is reported as the library reports its own cases (x86/outcome.h).
+ * insn.c: one instruction in a guest, in the mode and at the level of its row, with the controls that the row
+ * gives: what comes, and all that has changed, is reported as the library reports its own cases
+ * (x86/outcome.h).
  *
- * All exceptions exit, so that FAULT says what would have been delivered, and VMCALL ends the case. What is not
- * intercepted is delivered through the guest's IDT, and told from its frame as a case's own exceptions are.
+ * All exceptions exit, so that FAULT says what would have been delivered, and VMCALL ends the case. What is
+ * not intercepted is delivered through the guest's IDT, and told from its frame as a case's own exceptions
+ * are.
  */
 #include "lib/baseline.h"
 #include "lib/effects.h"
@@ -58,7 +60,8 @@ static bool at_end(void)
 /* Bits of interruption information besides vector and validity (28.2.2). */
 static unsigned promised_type(const struct case_spec *spec, unsigned vector, bool error)
 {
-	unsigned type = vector == VECTOR_BP || vector == VECTOR_OF ? VMX_EVENT_SOFTWARE_EXCEPTION : VMX_EVENT_EXCEPTION;
+	unsigned type = vector == VECTOR_BP || vector == VECTOR_OF ? VMX_EVENT_SOFTWARE_EXCEPTION
+								   : VMX_EVENT_EXCEPTION;
 
 	if (vector == VECTOR_DB && spec->bytes[spec->length - 1] == 0xf1)
 		type = VMX_EVENT_PRIVILEGED_SOFTWARE;
@@ -82,6 +85,31 @@ static void report_fault(const struct case_spec *spec)
 		out[STATE_dr6] |= vmx_read(VMCS_EXIT_QUALIFICATION);
 	if (info != (VMX_EVENT_VALID | promised_type(spec, vector, error) | vector))
 		report_field("info", info);
+}
+
+/* An exit by an exception as what it is (VMX_WORLD_RAW). */
+static void report_raw(const struct case_spec *spec)
+{
+	uint64_t info = vmx_read(VMCS_EXIT_INTERRUPTION_INFO);
+	unsigned type = (unsigned)VMX_EVENT_TYPE(info);
+	bool software = type == VMX_EVENT_SOFTWARE_EXCEPTION || type == VMX_EVENT_PRIVILEGED_SOFTWARE;
+
+	if (info & VMX_EVENT_ERROR_CODE)
+		info |= vmx_read(VMCS_EXIT_INTERRUPTION_ERROR) << 32;
+	report_text("EXIT");
+	report_field("code", VMX_EXIT_EXCEPTION_NMI);
+	report_field("info1", vmx_read(VMCS_EXIT_QUALIFICATION));
+	report_field("info2", info);
+	if (software && vmx_read(VMCS_EXIT_INSTRUCTION_LENGTH) != spec->length)
+		report_field("nrip", exchange.out.field[STATE_rip] + vmx_read(VMCS_EXIT_INSTRUCTION_LENGTH));
+}
+
+static bool is_raw(const struct case_spec *spec)
+{
+	for (unsigned i = 0; i < spec->setting_count; i++)
+		if (spec->settings[i].kind == SETTING_CONTROL && spec->settings[i].address == VMX_WORLD_RAW)
+			return true;
+	return false;
 }
 
 static void report_exit(const struct case_spec *spec, uint32_t reason)
@@ -108,6 +136,8 @@ static bool report_kind(const struct case_spec *spec)
 	}
 	if (reason == VMX_EXIT_TRIPLE_FAULT)
 		report_text("SHUTDOWN");
+	else if (reason == VMX_EXIT_EXCEPTION_NMI && is_raw(spec))
+		report_raw(spec);
 	else if (reason == VMX_EXIT_EXCEPTION_NMI)
 		report_fault(spec);
 	else

@@ -1,4 +1,7 @@
 /* suite.c: the rows of the suite for VT-x, family by family. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "words.h"
 
 const char suite_name[] = "vmx";
@@ -13,6 +16,9 @@ FAMILY(entry)
 FAMILY(exits)
 {
 #include "exits.def"
+#include "cr.def"
+#include "io_msr.def"
+#include "exceptions.def"
 }
 
 void suite_rows(struct suite *suite)

@@ -8,6 +8,7 @@
 #ifndef TRAPLINE_SUITES_VMX_WORDS_H
 #define TRAPLINE_SUITES_VMX_WORDS_H
 
+#include "../interrupts/ways.h"
 #include "../notation.h"
 #include "x86/vmx.h"
 
@@ -26,6 +27,17 @@
 #define ALL_BUT_PRIMARY(bit) given_all_but(x, bit, 0)
 #define ALL_BUT_SECONDARY(bit) given_all_but(x, 0, bit)
 
+/*
+ * Exits by exceptions are EXIT_OF(0), not FAULT: INFO1 is the qualification, INFO2 the interruption information with
+ * the error code above it. For rows in which it matters whether an exception exits or is delivered.
+ */
+#define RAW CONTROL(8, VMX_WORLD_RAW, 1)
+#define VMX_WORLD_RAW 0xffffffffu
+#define EXCEPTION_EXIT(type, vector, error, qualification)                                                  \
+	(EXIT_OF(VMX_EXIT_EXCEPTION_NMI), INFO1(qualification),                                             \
+	 INFO2(VMX_EVENT_VALID | (uint64_t)(vector) | (uint64_t)(type) << VMX_EVENT_TYPE_SHIFT |            \
+	       (x->mode != MODE_REAL && vector_has_error_code(vector) ? VMX_EVENT_ERROR_CODE | (uint64_t)(error) << 32 : 0)))
+
 #define EXIT_CITES SDM(VMX_CONDITIONAL_EXITS), SDM(VMX_FAULTS_BEFORE_EXITS), SDM(VMX_EXIT_QUALIFICATION)
 #define ALWAYS_CITES SDM(VMX_UNCONDITIONAL_EXITS), SDM(VMX_FAULTS_BEFORE_EXITS), SDM(VMX_EXIT_LENGTH)
 
@@ -34,6 +46,13 @@
 	(VMX_HLT | VMX_INVLPG | VMX_MWAIT | VMX_RDPMC | VMX_RDTSC | VMX_CR3_LOAD | VMX_CR3_STORE |          \
 	 VMX_CR8_LOAD | VMX_CR8_STORE | VMX_MOV_DR | VMX_UNCONDITIONAL_IO | VMX_MONITOR | VMX_PAUSE)
 #define SECONDARY_EXITS (VMX2_DESCRIPTOR_TABLE | VMX2_WBINVD | VMX2_RDRAND | VMX2_RDSEED)
+
+static inline unsigned way_type(const struct way *way)
+{
+	return way->kind == WAY_SOFTWARE     ? VMX_EVENT_SOFTWARE_EXCEPTION
+	       : way->kind == WAY_PRIVILEGED ? VMX_EVENT_PRIVILEGED_SOFTWARE
+					     : VMX_EVENT_EXCEPTION;
+}
 
 static inline void given_all_but(struct cell *x, uint32_t primary, uint32_t secondary)
 {
