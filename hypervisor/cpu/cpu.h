@@ -143,8 +143,8 @@ struct cpu_bus {
 	/* Every instruction before it runs, when cpu->tracing. */
 	void (*trace_insn)(void *owner, struct cpu *cpu, const struct insn *insn);
 	void (*trace_event)(void *owner, struct cpu *cpu, const struct event *event);
-	/* A guest of AMD-V or VT-x that ends: exit code and EXITINFO1, reason and qualification. May be NULL. */
-	void (*trace_exit)(void *owner, struct cpu *cpu, uint64_t reason, uint64_t qualification);
+	/* One line about a change of worlds (cpu_note()), when cpu->tracing. May be NULL. */
+	void (*trace_note)(void *owner, struct cpu *cpu, const char *text);
 };
 
 /* Reasons to leave the fast path between two instructions: bits of cpu->pending. */
@@ -343,6 +343,9 @@ _Noreturn void cpu_switch(struct cpu *cpu);
 void cpu_leave_insn(struct cpu *cpu);
 /* Something that is not modelled: ends the run, with the instruction's bytes and address added. */
 _Noreturn void cpu_unmodelled(struct cpu *cpu, const char *what);
+
+/* A line of the trace that is no instruction and no event: VMRUN, #VMEXIT, SMI. Nothing where nothing is traced. */
+void cpu_note(struct cpu *cpu, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- modes, by the manuals' names ---- */
 

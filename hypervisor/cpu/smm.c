@@ -387,6 +387,7 @@ void smm_enter(struct cpu *cpu)
 
 	if (!cpu_has(cpu, FEATURE_lm))
 		cpu_unmodelled(cpu, "SMI on a processor without 64-bit mode");
+	cpu_note(cpu, "SMI");
 	save(cpu, &area);
 	area_store(cpu, &area);
 	svm_suspend(cpu);

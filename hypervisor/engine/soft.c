@@ -55,6 +55,15 @@ static void trace_event(void *owner, struct cpu *cpu, const struct event *event)
 	trace->event(trace->owner, vcpu->vcpu.number, event->return_rip, text);
 }
 
+static void trace_note(void *owner, struct cpu *cpu, const char *text)
+{
+	struct soft_vcpu *vcpu = owner;
+	const struct engine_trace *trace = &vcpu->soft->trace;
+
+	if (trace->event)
+		trace->event(trace->owner, vcpu->vcpu.number, cpu->rip, text);
+}
+
 /* ---- life ---- */
 
 static bool soft_describe(const char *device, char *text, size_t size)
@@ -151,6 +160,7 @@ static int soft_vcpu_new(struct engine *engine, struct engine_vcpu **made)
 		return -ENOSPC;
 	bus.trace_insn = trace_insn;
 	bus.trace_event = trace_event;
+	bus.trace_note = trace_note;
 	vcpu->vcpu = (struct engine_vcpu){.engine = engine, .number = soft->count};
 	vcpu->soft = soft;
 	vcpu->cpu = cpu_new(&soft->profile, &bus, soft->memory);

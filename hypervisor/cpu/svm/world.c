@@ -394,6 +394,7 @@ void svm_enter(struct cpu *cpu, uint64_t address)
 	world_store(cpu, &host);
 	field_set(cpu, &host, VMCB_G_PAT, cpu->msr.pat, 8);
 	load_controls(cpu, vmcb);
+	cpu_note(cpu, "VMRUN %#llx, ASID %u", (unsigned long long)address, cpu->msr.svm_asid);
 	if (!guest_valid(cpu, vmcb)) {
 		exit_invalid(cpu);
 		cpu_switch(cpu);
@@ -497,6 +498,32 @@ static void load_host(struct cpu *cpu)
 		cpu->activity = ACTIVITY_SHUTDOWN;
 }
 
+static const struct {
+	int code;
+	const char *name;
+} exit_names[] = {
+#define SVM_EXIT(code, name) {code, #name},
+#include "x86/svm_exits.def"
+#undef SVM_EXIT
+};
+
+/* The name of a range is that of its first code. */
+static const char *exit_name(int code)
+{
+	const char *name = "INVALID";
+
+	for (size_t i = 0; i < sizeof(exit_names) / sizeof(exit_names[0]) && exit_names[i].code <= code; i++)
+		name = exit_names[i].name;
+	return name;
+}
+
+static void note_exit(struct cpu *cpu, const struct svm_exit_info *info)
+{
+	if (unlikely(cpu->tracing))
+		cpu_note(cpu, "#VMEXIT %s (%#x) %#llx %#llx", exit_name(info->code), (unsigned)info->code,
+			 (unsigned long long)info->info1, (unsigned long long)info->info2);
+}
+
 void svm_exit(struct cpu *cpu, const struct svm_exit_info *info)
 {
 	struct vmcb vmcb = vmcb_at(cpu, cpu->msr.svm_vmcb, true);
@@ -505,6 +532,7 @@ void svm_exit(struct cpu *cpu, const struct svm_exit_info *info)
 	if (CHECK(VMEXIT_V_NMI_MASK, nmi && cpu->msr.svm_interrupt & SVM_V_NMI_ENABLE))
 		cpu->msr.svm_interrupt &= ~SVM_V_NMI_MASK;
 	cpu->retired++;
+	note_exit(cpu, info);
 	save_guest(cpu, &vmcb);
 	save_reason(cpu, &vmcb, info);
 	load_host(cpu);
@@ -516,6 +544,7 @@ static void exit_invalid(struct cpu *cpu)
 	struct svm_exit_info info = {.code = SVM_EXIT_INVALID};
 	struct vmcb vmcb = vmcb_at(cpu, cpu->msr.svm_vmcb, true);
 
+	note_exit(cpu, &info);
 	save_reason(cpu, &vmcb, &info);
 	load_host(cpu);
 }

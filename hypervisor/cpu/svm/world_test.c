@@ -19,6 +19,35 @@ static void guest_runs_and_exits(void **state)
 	machine_close(&m);
 }
 
+static char notes[256];
+
+static void take_note(void *owner, struct cpu *cpu, const char *text)
+{
+	(void)owner;
+	(void)cpu;
+	strncat(notes, text, sizeof(notes) - strlen(notes) - 2);
+	strcat(notes, ";");
+}
+
+/* What --trace says of a round, of a member of a range, and of a VMRUN that is refused. */
+static void rounds_are_noted(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	svm_open(&m);
+	m.cpu->bus.trace_note = take_note;
+	m.cpu->tracing = true;
+	cpu_step_changed(m.cpu);
+	vmcb_intercept(&m, SVM_EXIT_CR0_READ + 3);
+	GUEST(&m, 0x0f, 0x20, 0xda, VMMCALL); /* mov rdx, cr3 */
+	vmcb_put(&m, VMCB_ASID, 0, 4);
+	GUEST(&m, VMMCALL);
+	assert_string_equal(notes, "VMRUN 0x100000, ASID 1;#VMEXIT CR0_READ (0x3) 0x8000000000000002 0;"
+				   "VMRUN 0x100000, ASID 0;#VMEXIT INVALID (0xffffffff) 0 0;");
+	machine_close(&m);
+}
+
 /* One mutation of the baseline that VMRUN refuses, unless the check is broken. */
 struct mutation {
 	const char *check;
@@ -373,6 +402,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(guest_runs_and_exits),
+		cmocka_unit_test(rounds_are_noted),
 		cmocka_unit_test(illegal_state_is_refused),
 		cmocka_unit_test(refusal_writes_the_reason_alone),
 		cmocka_unit_test(host_without_paging_has_no_nested_paging),

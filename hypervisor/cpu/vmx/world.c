@@ -808,6 +808,6 @@ void vmx_reset(struct cpu *cpu)
 
 void vmx_trace_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification)
 {
-	if (cpu->tracing && cpu->bus.trace_exit)
-		cpu->bus.trace_exit(cpu->bus.owner, cpu, reason, qualification);
+	cpu_note(cpu, "VM exit %u%s, qualification %#llx", reason & VMX_EXIT_REASON_MASK,
+		 reason & VMX_EXIT_ENTRY_FAILURE ? " (VM-entry failure)" : "", (unsigned long long)qualification);
 }
