@@ -8,6 +8,7 @@
 #include "cpu/segment.h"
 #include "cpu/guest.h"
 #include "cpu/trace.h"
+#include "x86/msr.h"
 
 struct cpu *cpu_new(const struct profile *profile, const struct cpu_bus *bus, struct phys_memory *memory)
 {
@@ -46,7 +47,8 @@ void cpu_free(struct cpu *cpu)
 void cpu_step_changed(struct cpu *cpu)
 {
 	bool breakpoints = cpu->dr7 & 0xff;
-	bool step = breakpoints || cpu->tracing || cpu->rflags & RFLAGS_TF || guest_must_step(cpu);
+	bool step = breakpoints || cpu->tracing || cpu->rflags & RFLAGS_TF || guest_must_step(cpu) ||
+		    cpu->msr.debugctl & DEBUGCTL_LBR;
 
 	/* A locked instruction costs as much as several guest instructions; mostly nothing changes. */
 	if (likely(step == !!(cpu->pending & PENDING_STEP)))

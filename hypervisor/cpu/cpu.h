@@ -10,6 +10,7 @@
  *   events.c     delivery of exceptions and interrupts
  *   segment.c    descriptors and loads of segment registers
  *   control.c    writes of control and debug registers and what they check
+ *   branch_record.c  last-branch records
  *   msr.c        RDMSR and WRMSR by index
  *   profile.c    what CPUID says, and which features there are
  *   flags.h      lazy status flags

@@ -1,6 +1,7 @@
 /* events.c: delivery of exceptions and interrupts (SDM 3A chapter 6, SDM 2A INT n, APM 2 chapter 8). */
 #include "cpu/events.h"
 
+#include "cpu/branch_record.h"
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/insn.h"
@@ -43,6 +44,7 @@ void event_note_debug(struct cpu *cpu, struct event *event)
 	cpu->dr6 = (cpu->dr6 & ~0xfull) | cpu->dr6_pending;
 	cpu->dr6_pending = 0;
 	cpu->dr7 &= ~(uint64_t)DR7_GD;
+	branch_debug_exception(cpu);
 }
 
 /* ---- real-address mode (SDM 3A 20.1.4) ---- */
@@ -274,6 +276,7 @@ static void deliver_task_gate(struct cpu *cpu, const struct event *event, const 
 void event_deliver(struct cpu *cpu, const struct event *event)
 {
 	struct event e = *event; /* the caller's may be cpu->delivering or cpu->raised */
+	uint64_t from = cpu->rip;
 
 	if (event_is_debug_exception(&e))
 		event_note_debug(cpu, &e);
@@ -292,6 +295,8 @@ void event_deliver(struct cpu *cpu, const struct event *event)
 	}
 	cpu->delivering_depth = 0;
 	cpu->shadow = SHADOW_NONE;
+	if (branch_watched(cpu))
+		branch_event(cpu, from, e.vector);
 	if (e.kind == EVENT_NMI)
 		cpu->nmi_blocked = true;
 	cpu_mode_changed(cpu);

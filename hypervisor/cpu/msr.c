@@ -385,9 +385,11 @@ static bool write_misc_enable(struct cpu *cpu, const struct msr_rule *rule, uint
 
 static bool write_debugctl(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
 {
-	if (value & (DEBUGCTL_LBR | DEBUGCTL_BTF))
-		cpu_unmodelled(cpu, "DEBUGCTL.LBR or BTF: last-branch records, stepping on branches");
-	return store(cpu, rule, index, value);
+	if (value & DEBUGCTL_LBR && cpu->profile->vendor != VENDOR_AMD)
+		cpu_unmodelled(cpu, "IA32_DEBUGCTL.LBR: last-branch records are the model's own");
+	store(cpu, rule, index, value);
+	cpu_step_changed(cpu);
+	return true;
 }
 
 /* Switches of caches and clocks, which nothing here depends on, can be set; others must be modelled. */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cpu/branch_record.h"
 #include "cpu/checks.h"
 #include "cpu/decode.h"
 #include "cpu/events.h"
@@ -423,6 +424,8 @@ static void step(struct cpu *cpu)
 			CHECK(SVM_GIF_BREAKPOINT, !svm_gif(cpu));
 	uint32_t hits = held_off ? 0 : code_breakpoints(cpu);
 	const struct insn *insn;
+	struct branch_step branch;
+	bool watched, between_branches;
 
 	if (CHECK(CODE_BREAKPOINT, hits)) {
 		cpu->dr6_pending |= hits;
@@ -432,7 +435,11 @@ static void step(struct cpu *cpu)
 	cpu->insn = insn;
 	if (cpu->tracing && cpu->bus.trace_insn)
 		cpu->bus.trace_insn(cpu->bus.owner, cpu, insn);
-	cpu->step_tf = cpu->rflags & RFLAGS_TF;
+	watched = branch_watched(cpu);
+	if (watched)
+		branch = branch_begin(cpu, insn);
+	between_branches = cpu->rflags & RFLAGS_TF && CHECK(BRANCH_STEP, cpu->msr.debugctl & DEBUGCTL_BTF);
+	cpu->step_tf = cpu->rflags & RFLAGS_TF && !between_branches;
 	cpu->shadow_was = cpu->shadow;
 	cpu->resume_was = cpu->rflags & RFLAGS_RF;
 	cpu->shadow = SHADOW_NONE;
@@ -441,6 +448,8 @@ static void step(struct cpu *cpu)
 		insn = insn->run(cpu, insn);
 	trace_unpark(cpu);
 	instruction_over(cpu);
+	if (watched && branch_end(cpu, &branch))
+		cpu->step_tf |= between_branches;
 	/* Where exits come before the traps, look() sees to both. */
 	if (!guest_boundary(cpu))
 		deliver_traps(cpu);

@@ -128,6 +128,7 @@
 
 #define DEBUGCTL_LBR (1u << 0)
 #define DEBUGCTL_BTF (1u << 1)
+#define DEBUGCTL_AMD 0x3full /* with the pin controls PB0 to PB3 (APM 2 13.1.1.6) */
 
 #define PERFEVTSEL_EVENT  0xffffu /* event and unit mask */
 #define PERFEVTSEL_USR    (1u << 16)

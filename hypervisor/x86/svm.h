@@ -125,5 +125,10 @@ enum svm_event_type {
 #define VMCB_SYSENTER_EIP 0x638u
 #define VMCB_CR2          0x640u
 #define VMCB_G_PAT        0x668u
+#define VMCB_DBGCTL       0x670u /* this and what follows: with SVM_LBR_ENABLE */
+#define VMCB_BR_FROM      0x678u
+#define VMCB_BR_TO        0x680u
+#define VMCB_LASTEXCPFROM 0x688u
+#define VMCB_LASTEXCPTO   0x690u
 
 #endif

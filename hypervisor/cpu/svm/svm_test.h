@@ -27,7 +27,7 @@
 
 #define SVM_ALL                                                                                              \
 	"amd,+svm,+svm_npt,+svm_nrips,+svm_decode,+svm_vgif,+svm_vnmi,+svm_pause,+svm_pause_threshold,"      \
-	"+svm_vls,+svm_tsc_rate,+svm_lock,+svm_flush_asid,+svm_clean"
+	"+svm_lbr,+svm_vls,+svm_tsc_rate,+svm_lock,+svm_flush_asid,+svm_clean"
 
 static inline uint64_t vmcb_get(struct machine *m, unsigned offset, unsigned width)
 {

@@ -309,6 +309,7 @@ static void load_controls(struct cpu *cpu, const struct vmcb *vmcb)
 	m->svm_nested = featured(cpu, FEATURE_svm_npt, field(cpu, vmcb, VMCB_NESTED, 8), SVM_NP_ENABLE);
 	m->svm_ncr3 = field(cpu, vmcb, VMCB_NCR3, 8);
 	m->svm_virtual = featured(cpu, FEATURE_svm_vls, field(cpu, vmcb, VMCB_VIRTUAL, 8), SVM_VLS_ENABLE);
+	m->svm_virtual = featured(cpu, FEATURE_svm_lbr, m->svm_virtual, SVM_LBR_ENABLE);
 	m->svm_host_efer = cpu->efer;
 	m->svm_host_cr4 = cpu->cr4;
 	m->svm_host_if = !!(cpu->rflags & RFLAGS_IF);
@@ -363,6 +364,28 @@ static bool guest_pdptes(struct cpu *cpu)
 	return !CHECK(VMRUN_PDPTE, !valid);
 }
 
+/* ---- LBR virtualization (15.23) ---- */
+
+static bool own_branch_records(const struct cpu *cpu) { return cpu->msr.svm_virtual & SVM_LBR_ENABLE; }
+
+/* The registers of table B-2, in their order from VMCB_DBGCTL on. */
+static void branch_records_store(struct cpu *cpu, const struct vmcb *vmcb)
+{
+	const uint64_t *record = &cpu->msr.debugctl;
+
+	for (unsigned i = 0; i < 5; i++)
+		field_set(cpu, vmcb, VMCB_DBGCTL + 8 * i, record[i], 8);
+}
+
+static void branch_records_load(struct cpu *cpu, const struct vmcb *vmcb)
+{
+	uint64_t *record = &cpu->msr.debugctl;
+
+	for (unsigned i = 0; i < 5; i++)
+		record[i] = field(cpu, vmcb, VMCB_DBGCTL + 8 * i, 8);
+	cpu->msr.debugctl &= DEBUGCTL_AMD;
+}
+
 static void exit_invalid(struct cpu *cpu);
 
 /*
@@ -400,6 +423,10 @@ void svm_enter(struct cpu *cpu, uint64_t address)
 		cpu_switch(cpu);
 	}
 	control_tlb(cpu, vmcb);
+	if (CHECK(VMRUN_LBR, own_branch_records(cpu))) {
+		branch_records_store(cpu, &host);
+		branch_records_load(cpu, vmcb);
+	}
 	cpu->msr.svm_guest = true;
 	load_guest(cpu, vmcb);
 	if (!guest_pdptes(cpu) || !injection_valid(cpu, vmcb, &event)) {
@@ -426,6 +453,8 @@ static void save_guest(struct cpu *cpu, const struct vmcb *vmcb)
 	field_set(cpu, vmcb, VMCB_DR7, cpu->dr7, 8);
 	if (cpu->msr.svm_nested & SVM_NP_ENABLE)
 		field_set(cpu, vmcb, VMCB_G_PAT, cpu->msr.pat, 8);
+	if (CHECK(VMEXIT_LBR, own_branch_records(cpu)))
+		branch_records_store(cpu, vmcb);
 	field_set(cpu, vmcb, VMCB_INTERRUPT_SHADOW,
 		  (field(cpu, vmcb, VMCB_INTERRUPT_SHADOW, 8) & ~1ull) | (shadow != SHADOW_NONE), 8);
 	/* V_TPR, V_IRQ, the virtual GIF and NMI; what is above them does not change. */
@@ -479,6 +508,7 @@ static void load_host(struct cpu *cpu)
 {
 	struct vmcb page = vmcb_at(cpu, cpu->msr.vm_hsave_pa, false), *host = &page;
 	bool valid = world_valid(cpu, host), own_pat = cpu->msr.svm_nested & SVM_NP_ENABLE;
+	bool records = cpu->msr.svm_guest && own_branch_records(cpu);
 	uint64_t flags = field(cpu, host, VMCB_RFLAGS, 8) & ~(uint64_t)RFLAGS_VM;
 	uint64_t cr0 = field(cpu, host, VMCB_CR0, 8) | CR0_PE;
 
@@ -487,6 +517,8 @@ static void load_host(struct cpu *cpu)
 	cpu->dr7 = DR7_FIXED_1;
 	if (own_pat) /* without nested paging the guest writes the host's (15.25.8) */
 		cpu->msr.pat = field(cpu, host, VMCB_G_PAT, 8);
+	if (CHECK(VMEXIT_LBR, records))
+		branch_records_load(cpu, host);
 	cpu->msr.svm_gif_clear = true;
 	cpu->shadow = cpu->shadow_was = SHADOW_NONE;
 	cpu->resume_was = 0;
