@@ -2,6 +2,7 @@
  * visor run of any other image: its serial port is our standard input and output, its
  * debug console our standard error.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -85,6 +86,27 @@ static void on_idle(void *owner)
 }
 
 #define TOLD_PAGE 0x80000000u
+
+/* A turn of waiting, so that signals and time limits are looked at. */
+#define WAIT_MAX_NS 50000000u
+
+/* Input that may come at any time comes in real time, so the guest waits in that as well, and this processor rests. */
+static uint64_t on_wait(void *owner, uint64_t ns)
+{
+	struct plain *plain = owner;
+	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+	uint64_t most = ns < WAIT_MAX_NS ? ns : WAIT_MAX_NS, began = machine_now(), passed;
+	const struct timespec limit = {.tv_nsec = (long)most};
+
+	if (plain->input_over || serial_room(&plain->machine->serial) == 0)
+		return ns;
+	flush(&plain->serial);
+	flush(&plain->console);
+	if (ppoll(&input, 1, &limit, NULL) == 0)
+		return most;
+	passed = machine_now() - began;
+	return passed < most ? passed : most - 1;
+}
 
 /* Whether no warning has been given of this port or page, and one may be. */
 static bool is_news(struct plain *plain, const struct bus_access *access)
@@ -183,7 +205,8 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 					.virtio = on_serial,
 					.open_bus = true,
 					.passed = options->bus == BUS_DEFAULT ? on_passed : NULL,
-					.idle = on_idle};
+					.idle = on_idle,
+					.wait = on_wait};
 	struct machine_limits limits = {.insns = options->max_insns ? options->max_insns : UINT64_MAX,
 					.deadline = UINT64_MAX,
 					.output = UINT64_MAX};

@@ -173,6 +173,8 @@ static void update_line(struct serial *serial)
 
 /* ---- the line ---- */
 
+bool serial_listens(const struct serial *serial) { return serial->ier & IER_RECEIVED; }
+
 unsigned serial_room(const struct serial *serial)
 {
 	unsigned size = serial->fcr & FCR_ENABLE ? SERIAL_FIFO : 1;

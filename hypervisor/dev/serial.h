@@ -41,6 +41,8 @@ void serial_reset(struct serial *serial);
 bool serial_use_clock(struct serial *serial, struct clock *clock);
 /* Claims the eight ports from @first. As bus_claim_ports(). */
 int serial_attach(struct serial *serial, struct bus *bus, uint16_t first);
+/* Whether a byte that comes would interrupt. */
+bool serial_listens(const struct serial *serial);
 /* How many bytes can be received without an overrun. */
 unsigned serial_room(const struct serial *serial);
 /* A byte arrives at the line; without room it is lost and the guest sees an overrun. */

@@ -26,7 +26,7 @@ struct clock; /* chip/clock.h */
 /* Why run() came back. */
 enum engine_exit {
 	ENGINE_BUDGET,   /* as many instructions as were allowed */
-	ENGINE_PAUSED,   /* some milliseconds have passed; only of an engine that does not count */
+	ENGINE_PAUSED,   /* some milliseconds have passed, of an engine that does not count; or idle() wants it */
 	ENGINE_STOPPED,  /* request_stop() */
 	ENGINE_HALTED,   /* every vCPU waits, no timer is armed, and nothing that is pending can end it */
 	ENGINE_SHUTDOWN, /* triple fault of a vCPU */
@@ -41,6 +41,9 @@ struct engine_bus {
 	/* Sizes 1 to 16. */
 	void (*mmio_read)(void *owner, uint64_t address, void *to, unsigned size);
 	void (*mmio_write)(void *owner, uint64_t address, const void *from, unsigned size);
+	/* Every vCPU waits, for @ns until the next timer: asked before virtual time skips that. How much of it passes
+	 * until run() shall come back (ENGINE_PAUSED); @ns or more: all of it. May be NULL. */
+	uint64_t (*idle)(void *owner, uint64_t ns);
 };
 
 /* What a trace is told, with the vCPU's number; @text is one line, the callee's for the time of the call. */

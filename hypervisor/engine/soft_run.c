@@ -88,8 +88,8 @@ void soft_time_open(struct soft *soft, uint64_t seed, uint64_t slice)
 	soft->clock->changed = timer_changed;
 }
 
-/* Every vCPU waits: on to what comes first. False: nothing will come. */
-static bool jump(struct soft *soft)
+/* Every vCPU waits: when the first goes on; TICKS_MAX or more: none will. */
+static uint64_t wait_end(const struct soft *soft)
 {
 	uint64_t next = timer_ticks(soft);
 
@@ -99,12 +99,19 @@ static bool jump(struct soft *soft)
 		if (cpu->activity == ACTIVITY_MWAIT && cpu->wait.until < next)
 			next = cpu->wait.until;
 	}
-	if (next >= TICKS_MAX)
-		return false;
-	if (next > soft->time.ticks)
-		soft->time.ticks = next;
+	return next;
+}
+
+/* On to @next, or as far as the machine lets time pass at once. False: not all the way. */
+static bool jump(struct soft *soft, uint64_t next)
+{
+	uint64_t ticks = next > soft->time.ticks ? next - soft->time.ticks : 0, passed = ticks;
+
+	if (ticks && soft->bus.idle)
+		passed = soft->bus.idle(soft->bus.owner, ticks * PROFILE_TICK_NS) / PROFILE_TICK_NS;
+	soft->time.ticks += passed < ticks ? passed : ticks;
 	soft->retired++; /* so that the budget ends a guest that only waits */
-	return true;
+	return passed >= ticks;
 }
 
 /* ---- turns ---- */
@@ -192,8 +199,12 @@ enum engine_exit soft_run(struct engine *engine, uint64_t budget)
 			return ENGINE_BUDGET;
 		vcpu = next_turn(soft);
 		if (!vcpu) {
-			if (!jump(soft))
+			uint64_t next = wait_end(soft);
+
+			if (next >= TICKS_MAX)
 				return ENGINE_HALTED;
+			if (!jump(soft, next))
+				return ENGINE_PAUSED;
 			continue;
 		}
 		switch (run_turn(soft, vcpu, end - soft->retired)) {

@@ -243,6 +243,17 @@ static void mmio_write(void *owner, uint64_t address, const void *from, unsigned
 	bus_mmio_write(&((struct machine *)owner)->bus, address, from, size);
 }
 
+/* A guest that does not listen is not waited for. */
+static uint64_t waits(void *owner, uint64_t ns)
+{
+	struct machine *machine = owner;
+	const struct peripherals *peripherals = &machine->peripherals;
+	bool listens = serial_listens(&machine->serial) ||
+		       (peripherals->has_console && virtio_console_live(&peripherals->console));
+
+	return listens && machine->config.wait ? machine->config.wait(machine->config.owner, ns) : ns;
+}
+
 /* ---- life ---- */
 
 void *machine_device(struct machine *machine, unsigned index, const struct state_table **table)
@@ -325,7 +336,8 @@ static int open_engine(struct machine *machine, char *why, size_t size)
 					       .port_in = port_in,
 					       .port_out = port_out,
 					       .mmio_read = mmio_read,
-					       .mmio_write = mmio_write}};
+					       .mmio_write = mmio_write,
+					       .idle = waits}};
 	int error = config->engine->open(&machine->engine, &engine, why, size);
 
 	if (!error)
@@ -495,6 +507,8 @@ static bool exit_ends(struct machine *machine, enum engine_exit exit, bool last)
 			machine->end = (struct machine_end){.event = MACHINE_BUDGET};
 		return last || machine->ended;
 	case ENGINE_HALTED:
+		if (!machine->ended && waits(machine, UINT64_MAX) != UINT64_MAX)
+			return false;
 		if (!machine->ended)
 			machine->end = (struct machine_end){.event = MACHINE_HALTED};
 		return true;

@@ -73,6 +73,9 @@ struct machine_config {
 	void (*passed)(void *owner, const struct bus_access *access, bool claimed);
 	/* Called now and then while the guest runs; may call serial_receive(). May be NULL. */
 	void (*idle)(void *owner);
+	/* The guest waits for @ns (UINT64_MAX: without a timer that would end it) and takes input: how much of it shall
+	 * pass before idle() is called. @ns: all, at once where time is virtual. May be NULL. */
+	uint64_t (*wait)(void *owner, uint64_t ns);
 	const volatile sig_atomic_t *signal; /* set by a handler: the run ends soon */
 };
 

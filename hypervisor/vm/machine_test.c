@@ -109,11 +109,92 @@ static void traces_tell_the_vcpu(void **state)
 	machine_free(machine);
 }
 
+/* ---- waiting ---- */
+
+/* Listens on the serial port, and halts for good; the same with a timer that goes on; the first without listening. */
+TEST_IMAGE(listens, "0: movw $0x3f9, %dx\nmovb $1, %al\noutb %al, %dx\ncli\nhlt\n");
+TEST_IMAGE(listens_and_ticks, "0: movw $0x3f9, %dx\nmovb $1, %al\noutb %al, %dx\n"
+			      "movb $0x34, %al\noutb %al, $0x43\nxorb %al, %al\noutb %al, $0x40\noutb %al, $0x40\n"
+			      "movb $0xfe, %al\noutb %al, $0x21\n1: cli\nhlt\njmp 1b\n");
+TEST_IMAGE(deaf, "0: cli\nhlt\n");
+
+struct waiting {
+	unsigned waits, idles;
+	uint64_t ns, share; /* asked for last; of it, what is let pass */
+};
+
+static uint64_t waits(void *owner, uint64_t ns)
+{
+	struct waiting *waiting = owner;
+
+	waiting->waits++;
+	waiting->ns = ns;
+	if (ns == UINT64_MAX)
+		return waiting->waits < 3 ? 1000 : ns;
+	return ns / waiting->share;
+}
+
+static void idles(void *owner) { ((struct waiting *)owner)->idles++; }
+
+static void ignored(void *owner, uint8_t byte)
+{
+	(void)owner;
+	(void)byte;
+}
+
+static uint64_t run_waiting(struct waiting *waiting, const uint8_t *from, const uint8_t *end, enum machine_event event)
+{
+	static const struct boot_options none;
+	struct image image = {.path = "test", .data = (uint8_t *)(uintptr_t)from, .size = (size_t)(end - from)};
+	struct machine_config config = {.engine = &engine_soft,
+					.cpu = "amd",
+					.memory = TEST_MEMORY,
+					.owner = waiting,
+					.console = ignored,
+					.serial = ignored,
+					.idle = idles,
+					.wait = waits};
+	const struct machine_limits limits = {.insns = 100, .deadline = UINT64_MAX, .output = 4096};
+	struct machine *machine;
+	uint64_t passed;
+	char why[256];
+
+	assert_int_equal(machine_new(&machine, &config, why, sizeof(why)), 0);
+	assert_int_equal(boot_image(machine, &image, &none, why, sizeof(why)), 0);
+	assert_int_equal(machine_run(machine, &limits)->event, event);
+	passed = clock_now(&machine->clock);
+	machine_free(machine);
+	return passed;
+}
+
+static void waits_for_input(void **state)
+{
+	struct waiting waiting = {.share = 1};
+	uint64_t whole;
+
+	(void)state;
+	run_waiting(&waiting, deaf, deaf_end, MACHINE_HALTED);
+	assert_int_equal(waiting.waits, 0);
+	run_waiting(&waiting, listens, listens_end, MACHINE_HALTED);
+	assert_int_equal(waiting.waits, 3);
+	assert_int_equal(waiting.ns, UINT64_MAX);
+	assert_int_equal(waiting.idles, 2);
+	/* All of it at once, or as much as is let pass. */
+	waiting = (struct waiting){.share = 1};
+	whole = run_waiting(&waiting, listens_and_ticks, listens_and_ticks_end, MACHINE_BUDGET);
+	assert_true(waiting.waits > 50 && waiting.idles < 5);
+	assert_true(waiting.ns > 54900000 && waiting.ns < 55000000); /* 65536 pulses of the 8254 */
+	waiting = (struct waiting){.share = 4};
+	assert_true(run_waiting(&waiting, listens_and_ticks, listens_and_ticks_end, MACHINE_BUDGET) < whole / 2);
+	assert_true(waiting.idles > 50);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reset_and_again),
 		cmocka_unit_test(traces_tell_the_vcpu),
+		cmocka_unit_test(waits_for_input),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
