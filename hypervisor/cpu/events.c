@@ -7,6 +7,7 @@
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/stack.h"
+#include "cpu/tss.h"
 
 /* ---- what an event is ---- */
 
@@ -18,13 +19,17 @@ static bool event_is_software(const struct event *event)
 
 static bool event_is_debug_exception(const struct event *event)
 {
-	return event->vector == VECTOR_DB && (event->kind == EVENT_FAULT || event->kind == EVENT_TRAP);
+	return event->vector == VECTOR_DB && !event->injected &&
+	       (event->kind == EVENT_FAULT || event->kind == EVENT_TRAP);
 }
 
 uint64_t event_flags_image(const struct cpu *cpu, const struct event *event)
 {
 	uint64_t flags = rflags_get(cpu);
 
+	/* What VM entry injects pushes the flags that it has loaded (SDM 3C 26.5.1.1). */
+	if (event->injected)
+		return flags;
 	if (event->kind == EVENT_FAULT)
 		return flags | RFLAGS_RF;
 	if (event_is_software(event) || event->kind == EVENT_PRIVILEGED_SOFTWARE_EXCEPTION)
@@ -273,6 +278,13 @@ static void deliver_task_gate(struct cpu *cpu, const struct event *event, const 
 
 /* ---- all of it ---- */
 
+/* Of INT n its handler has asked, but what VM entry injects has none (SDM 3C 26.5.1.1). */
+static bool is_redirected(struct cpu *cpu, const struct event *event)
+{
+	return event->injected && event->kind == EVENT_SOFTWARE_INTERRUPT && cpu_vm86(cpu) &&
+	       cpu->cr4 & CR4_VME && interrupt_is_redirected(cpu, event->vector);
+}
+
 void event_deliver(struct cpu *cpu, const struct event *event)
 {
 	struct event e = *event; /* the caller's may be cpu->delivering or cpu->raised */
@@ -285,6 +297,8 @@ void event_deliver(struct cpu *cpu, const struct event *event)
 		cpu->delivering_depth = 1;
 	if (!cpu_protected(cpu)) {
 		deliver_real(cpu, &e);
+	} else if (is_redirected(cpu, &e)) {
+		event_redirect(cpu, e.vector, e.return_rip);
 	} else {
 		struct gate gate = gate_read(cpu, &e);
 

@@ -7,7 +7,7 @@
 #include "cpu/decode.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
-#include "cpu/svm/svm.h"
+#include "cpu/guest.h"
 #include "cpu/trace.h"
 #include "x86/paging.h"
 
@@ -388,6 +388,7 @@ void smm_enter(struct cpu *cpu)
 	if (!cpu_has(cpu, FEATURE_lm))
 		cpu_unmodelled(cpu, "SMI on a processor without 64-bit mode");
 	cpu_note(cpu, "SMI");
+	vmx_suspend(cpu);
 	save(cpu, &area);
 	area_store(cpu, &area);
 	svm_suspend(cpu);
@@ -426,6 +427,8 @@ static bool state_valid(struct cpu *cpu, const struct area *area)
 	uint64_t cr0 = get(area, map->cr0, 8), cr4 = get(area, map->cr4, 8), efer = get(area, map->efer, 8);
 
 	/* A guest of AMD-V may have been in paged real mode (APM 2 15.19). */
+	if (CHECK(SMM_VMXE, !is_amd(cpu) && cr4 & CR4_VMXE))
+		return false;
 	if (!cr0_valid(cpu->msr.svm_smm_guest ? cr0 | CR0_PE : cr0) || CHECK(SMM_CR4, cr4 & ~control_cr4_valid(cpu)))
 		return false;
 	if (CHECK(SMM_EFER, efer & ~control_efer_valid(cpu)) || !modes_valid(cr0, cr4, efer))
@@ -489,6 +492,7 @@ void smm_resume(struct cpu *cpu)
 	}
 	svm_resume(cpu);
 	restore(cpu, &area);
+	vmx_resume(cpu);
 	if (!load_pdptes(cpu))
 		cpu->activity = ACTIVITY_SHUTDOWN;
 	changed(cpu);

@@ -4,7 +4,8 @@
  * vmcs.c        the VMCS: which fields there are, where a region keeps them; VM-instruction errors
  * capability.c  the MSRs of appendix A, IA32_FEATURE_CONTROL, what CR0 and CR4 may be in VMX operation
  * check.c       VM entry: checks of controls, host state and guest state (26.2, 26.3)
- * world.c       VM entry and VM exit: what is loaded, saved and left alone; MSR lists; VMX abort
+ * entry.c       VM entry behind its checks: what is loaded, injection; how it fails
+ * world.c       VM exit: what is told, saved, loaded and left alone; MSR lists; VMX abort
  * intercept.c   instructions that exit: whether, with which qualification and instruction information
  * events.c      exceptions, interrupts, NMIs, windows, injection, IDT-vectoring, timers, MTF
  * apic.c        the virtual APIC: TPR shadow, APIC accesses, virtual interrupts, posted interrupts (chapter
@@ -58,8 +59,7 @@ static inline bool vmx_unrestricted(const struct cpu *cpu)
  */
 void vmx_reset(struct cpu *cpu);
 
-/* An SMI in VMX operation (31.14.1), before SMM's own state is set; RSM (31.14.2), after the save map was
- * loaded. */
+/* ---- smm.c: an SMI (31.14.1), before the save map is written; RSM (31.14.2), after it was loaded ---- */
 void vmx_suspend(struct cpu *cpu);
 void vmx_resume(struct cpu *cpu);
 
@@ -133,7 +133,7 @@ enum vmx_error vmx_check_host(struct cpu *cpu);
 /* 26.3.1: true, or false with the exit qualification (0, or enum vmx_entry_qualification). */
 bool vmx_check_guest(struct cpu *cpu, uint64_t *qualification);
 
-/* ---- world.c ---- */
+/* ---- entry.c, world.c ---- */
 
 /* RF as an exit saves it (27.3.3); the last: 1, or what the event being delivered pushes (EPT violations, APIC accesses). */
 enum vmx_rf { VMX_RF_KEPT, VMX_RF_CLEAR, VMX_RF_SET, VMX_RF_RETRY };
@@ -163,9 +163,8 @@ void vmx_enter(struct cpu *cpu, bool launch);
 void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info);
 /* The same out of a handler; does not return. Fault-like: the instruction has changed nothing. */
 _Noreturn void vmx_exit_insn(struct cpu *cpu, const struct vmx_exit_info *info);
-
-/* Tells who traces that an exit happens. */
-void vmx_trace_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification);
+/* A line of the trace about an exit. */
+void vmx_note_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification);
 
 /* ---- intercept.c ---- */
 

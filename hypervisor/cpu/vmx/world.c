@@ -1,4 +1,4 @@
-/* world.c: VM entries and VM exits: what is loaded, saved and left alone (SDM 3C 26.3.2 to 26.8, chapter 27). */
+/* world.c: VM exits: what is told, saved, loaded and left alone (SDM 3C chapter 27). */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/events.h"
@@ -7,78 +7,29 @@
 #include "cpu/mem/walk.h"
 #include "cpu/segment.h"
 #include "cpu/trace.h"
-#include "cpu/vmx/vmx.h"
+#include "cpu/vmx/world.h"
 #include "x86/msr.h"
 
-/* Bits of CR0 that neither an entry nor an exit changes (26.3.2.1, 27.5.1): ET, NW, CD and the reserved ones. */
-#define CR0_KEPT (~(uint64_t)(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_PG))
-
-static bool entry_control(const struct cpu *cpu, uint32_t bit) { return cpu->msr.vmx_entry_controls & bit; }
 static bool exit_control(const struct cpu *cpu, uint32_t bit) { return cpu->msr.vmx_exit_controls & bit; }
-
-/* ---- segments: selectors, limits, rights and bases in the order of the registers ---- */
-
-#define SEGMENTS (SEGMENT_COUNT + 2)
-
-static struct segment *segment_at(struct cpu *cpu, unsigned index)
-{
-	if (index < SEGMENT_COUNT)
-		return &cpu->segment[index].s;
-	return index == SEGMENT_COUNT ? &cpu->ldtr.s : &cpu->tr.s;
-}
-
-static enum vmcs_field indexed(enum vmcs_field first, unsigned index)
-{
-	return (enum vmcs_field)((unsigned)first + 2 * index);
-}
-
-#define RIGHTS (SEG_TYPE | SEG_S | SEG_DPL | SEG_P | SEG_AVL | SEG_L | SEG_DB | SEG_G | SEG_UNUSABLE)
-
-static void load_segments(struct cpu *cpu)
-{
-	for (unsigned i = 0; i < SEGMENTS; i++)
-		*segment_at(cpu, i) = (struct segment){
-			.selector = (uint16_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES, i)),
-			.limit = (uint32_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES_LIMIT, i)),
-			.attributes = (uint32_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES_RIGHTS, i)) & RIGHTS,
-			.base = vmcs_read(cpu, indexed(VMCS_GUEST_ES_BASE, i))};
-}
-
-static void save_segments(struct cpu *cpu)
-{
-	for (unsigned i = 0; i < SEGMENTS; i++) {
-		const struct segment *s = segment_at(cpu, i);
-
-		vmcs_write(cpu, indexed(VMCS_GUEST_ES, i), s->selector);
-		vmcs_write(cpu, indexed(VMCS_GUEST_ES_LIMIT, i), s->limit);
-		vmcs_write(cpu, indexed(VMCS_GUEST_ES_RIGHTS, i), s->attributes & RIGHTS);
-		vmcs_write(cpu, indexed(VMCS_GUEST_ES_BASE, i), s->base);
-	}
-}
 
 /* ---- what both worlds have ---- */
 
-static void set_flags(struct cpu *cpu, uint64_t flags)
+void set_flags(struct cpu *cpu, uint64_t flags)
 {
 	flags = (flags & RFLAGS_DEFINED) | RFLAGS_FIXED;
 	flags_set(&cpu->lazy, flags);
 	cpu->rflags = flags;
 }
 
-static void set_long_mode(struct cpu *cpu, bool on)
+void set_long_mode(struct cpu *cpu, bool on)
 {
 	uint64_t bits = EFER_LME | EFER_LMA;
 
 	cpu->efer = on ? cpu->efer | bits : cpu->efer & ~bits;
 }
 
-static bool pae_paging(const struct cpu *cpu)
-{
-	return cpu->cr0 & CR0_PG && cpu->cr4 & CR4_PAE && !(cpu->efer & EFER_LMA);
-}
-
 /* Nothing that was derived or cached of the other world holds. */
-static void world_changed(struct cpu *cpu)
+void world_changed(struct cpu *cpu)
 {
 	cpu->wait.armed = false; /* 27.5.6 */
 	cpu->step_tf = false;
@@ -90,7 +41,7 @@ static void world_changed(struct cpu *cpu)
 }
 
 /* Translations of either world go, but where a VPID keeps them apart (28.3.3.1). */
-static void drop_translations(struct cpu *cpu)
+void drop_translations(struct cpu *cpu)
 {
 	if (!vmx_secondary(cpu, VMX2_VPID))
 		tlb_flush_all(cpu);
@@ -133,7 +84,7 @@ static bool load_msr(struct cpu *cpu, const struct msr_entry *entry)
 }
 
 /* The number of the entry that cannot be loaded, from 1; 0: all were. */
-static uint32_t load_msrs(struct cpu *cpu, uint64_t list, uint32_t count)
+uint32_t load_msrs(struct cpu *cpu, uint64_t list, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		struct msr_entry entry = msr_entry(cpu, list, i);
@@ -169,7 +120,7 @@ static bool store_msrs(struct cpu *cpu, uint64_t list, uint32_t count)
 }
 
 /* A longer list than IA32_VMX_MISC recommends may end in a machine check (A.6). */
-static bool list_too_long(uint32_t count) { return CHECK(VMX_LIST_LENGTH, count > VMX_MSR_LIST_COUNT); }
+bool list_too_long(uint32_t count) { return CHECK(VMX_LIST_LENGTH, count > VMX_MSR_LIST_COUNT); }
 
 /* ---- the host's state (27.5) ---- */
 
@@ -236,7 +187,7 @@ static void leave_guest(struct cpu *cpu)
 }
 
 /* 27.7: the indicator, and a shutdown that only RESET ends. */
-static void abort_exit(struct cpu *cpu, enum vmx_abort abort)
+void abort_exit(struct cpu *cpu, enum vmx_abort abort)
 {
 	vmcs_set_abort(cpu, cpu->msr.vmx_vmcs, abort);
 	cpu->activity = ACTIVITY_SHUTDOWN;
@@ -254,7 +205,7 @@ static enum vmx_abort load_host_msrs(struct cpu *cpu)
 }
 
 /* The rest of an exit, or of a VM entry that fails, once the guest is out. 0, or why it aborts. */
-static enum vmx_abort load_host(struct cpu *cpu)
+enum vmx_abort load_host(struct cpu *cpu)
 {
 	enum vmx_abort abort;
 
@@ -275,317 +226,6 @@ static enum vmx_abort load_host(struct cpu *cpu)
 	abort = load_host_msrs(cpu);
 	world_changed(cpu);
 	return abort;
-}
-
-/* ---- the guest's state (26.3.2) ---- */
-
-static void load_guest_controls(struct cpu *cpu)
-{
-	cpu->cr0 = (vmcs_read(cpu, VMCS_GUEST_CR0) & ~CR0_KEPT) | (cpu->cr0 & CR0_KEPT);
-	cpu->cr3 = vmcs_read(cpu, VMCS_GUEST_CR3);
-	cpu->cr4 = vmcs_read(cpu, VMCS_GUEST_CR4);
-	if (entry_control(cpu, VMX_ENTRY_LOAD_DEBUG)) {
-		cpu->dr7 = (vmcs_read(cpu, VMCS_GUEST_DR7) & DR7_WRITABLE) | DR7_FIXED_1;
-		cpu->msr.debugctl = vmcs_read(cpu, VMCS_GUEST_DEBUGCTL);
-	}
-	cpu->msr.sysenter_cs = vmcs_read(cpu, VMCS_GUEST_SYSENTER_CS);
-	cpu->msr.sysenter_esp = vmcs_read(cpu, VMCS_GUEST_SYSENTER_ESP);
-	cpu->msr.sysenter_eip = vmcs_read(cpu, VMCS_GUEST_SYSENTER_EIP);
-	if (entry_control(cpu, VMX_ENTRY_LOAD_PAT))
-		cpu->msr.pat = vmcs_read(cpu, VMCS_GUEST_PAT);
-}
-
-/* Without its own field LMA is what the control says, and LME with paging as well. */
-static void load_guest_efer(struct cpu *cpu)
-{
-	bool wide = entry_control(cpu, VMX_ENTRY_IA32E);
-
-	if (entry_control(cpu, VMX_ENTRY_LOAD_EFER))
-		cpu->efer = vmcs_read(cpu, VMCS_GUEST_EFER);
-	else if (cpu->cr0 & CR0_PG)
-		set_long_mode(cpu, wide);
-	else
-		cpu->efer &= ~(uint64_t)EFER_LMA;
-}
-
-static void load_guest_tables(struct cpu *cpu)
-{
-	cpu->gdtr.base = vmcs_read(cpu, VMCS_GUEST_GDTR_BASE);
-	cpu->gdtr.limit = (uint16_t)vmcs_read(cpu, VMCS_GUEST_GDTR_LIMIT);
-	cpu->idtr.base = vmcs_read(cpu, VMCS_GUEST_IDTR_BASE);
-	cpu->idtr.limit = (uint16_t)vmcs_read(cpu, VMCS_GUEST_IDTR_LIMIT);
-}
-
-/* With EPT the registers are the fields; else memory's, which vmx_check_guest() has looked at (26.3.2.4). */
-static void load_guest_pdptes(struct cpu *cpu)
-{
-	if (!pae_paging(cpu))
-		return;
-	if (!vmx_secondary(cpu, VMX2_EPT)) {
-		pdptes_load(cpu, cpu->cr3);
-		return;
-	}
-	for (unsigned i = 0; i < 4; i++)
-		cpu->pdpte[i] = vmcs_read(cpu, indexed(VMCS_GUEST_PDPTE0, i));
-}
-
-static bool is_vectoring(uint32_t info)
-{
-	return info & VMX_EVENT_VALID && VMX_EVENT_TYPE(info) != VMX_EVENT_OTHER;
-}
-
-/* 26.6.1: a vectoring entry leaves no shadow; NMI blocking is virtual where NMIs are. */
-static void load_interruptibility(struct cpu *cpu, bool vectoring)
-{
-	uint32_t state = (uint32_t)vmcs_read(cpu, VMCS_GUEST_INTERRUPTIBILITY);
-	bool nmi = state & VMX_BLOCKING_NMI, virtual_nmis = vmx_pin(cpu, VMX_PIN_VIRTUAL_NMIS);
-
-	cpu->shadow = SHADOW_NONE;
-	if (!vectoring && state & VMX_BLOCKING_STI)
-		cpu->shadow = SHADOW_STI;
-	if (!vectoring && state & VMX_BLOCKING_MOV_SS)
-		cpu->shadow = SHADOW_MOV_SS;
-	cpu->nmi_blocked = nmi && !virtual_nmis;
-	cpu->msr.vmx_virtual_nmi_blocked = nmi && virtual_nmis;
-}
-
-/* 26.6.2: what is injected wakes. */
-static void load_activity(struct cpu *cpu, bool vectoring)
-{
-	static const enum activity states[] = {[VMX_ACTIVE] = ACTIVITY_ACTIVE,
-					       [VMX_HALTED] = ACTIVITY_HLT,
-					       [VMX_SHUTDOWN] = ACTIVITY_SHUTDOWN,
-					       [VMX_WAIT_FOR_SIPI] = ACTIVITY_WAIT_FOR_SIPI};
-
-	cpu->activity = vectoring ? ACTIVITY_ACTIVE : states[vmcs_read(cpu, VMCS_GUEST_ACTIVITY) & 3];
-}
-
-/*
- * 26.6.3: pending debug exceptions are there where BS or the enabled-breakpoint bit is 1. They are lost where an event
- * is injected, but for a software interrupt or exception behind MOV SS; and in shutdown and wait-for-SIPI.
- */
-static void load_pending_debug(struct cpu *cpu, uint32_t info)
-{
-	uint64_t pending = vmcs_read(cpu, VMCS_GUEST_PENDING_DEBUG);
-	bool software = VMX_EVENT_TYPE(info) == VMX_EVENT_SOFTWARE_INTERRUPT ||
-			VMX_EVENT_TYPE(info) == VMX_EVENT_SOFTWARE_EXCEPTION;
-	bool mov_ss = vmcs_read(cpu, VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_MOV_SS;
-
-	cpu->dr6_pending = 0;
-	if (CHECK(VMX_PENDING_VALID, !(pending & (VMX_PENDING_BS | VMX_PENDING_ENABLED_BREAKPOINT))))
-		return;
-	if (CHECK(VMX_PENDING_VECTORING, is_vectoring(info) && !(software && mov_ss)))
-		return;
-	if (CHECK(VMX_PENDING_ACTIVITY,
-		  cpu->activity == ACTIVITY_SHUTDOWN || cpu->activity == ACTIVITY_WAIT_FOR_SIPI))
-		return;
-	cpu->dr6_pending = pending & (VMX_PENDING_BS | 0xf);
-}
-
-static void load_guest(struct cpu *cpu, uint32_t info)
-{
-	bool vectoring = is_vectoring(info);
-
-	load_guest_controls(cpu);
-	load_guest_efer(cpu);
-	load_segments(cpu);
-	load_guest_tables(cpu);
-	load_guest_pdptes(cpu);
-	cpu->rip = vmcs_read(cpu, VMCS_GUEST_RIP);
-	cpu->reg[RSP] = vmcs_read(cpu, VMCS_GUEST_RSP);
-	set_flags(cpu, vmcs_read(cpu, VMCS_GUEST_RFLAGS));
-	load_interruptibility(cpu, vectoring);
-	load_activity(cpu, vectoring);
-	load_pending_debug(cpu, info);
-	world_changed(cpu);
-}
-
-/* ---- the controls ---- */
-
-static void load_execution_controls(struct cpu *cpu)
-{
-	struct vcpu_state *m = &cpu->msr;
-
-	m->vmx_pin = (uint32_t)vmcs_read(cpu, VMCS_PIN_CONTROLS);
-	m->vmx_primary = (uint32_t)vmcs_read(cpu, VMCS_PRIMARY_CONTROLS);
-	m->vmx_secondary =
-		m->vmx_primary & VMX_ACTIVATE_SECONDARY ? (uint32_t)vmcs_read(cpu, VMCS_SECONDARY_CONTROLS) : 0;
-	m->vmx_exit_controls = (uint32_t)vmcs_read(cpu, VMCS_EXIT_CONTROLS);
-	m->vmx_entry_controls = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_CONTROLS);
-	m->vmx_exceptions = (uint32_t)vmcs_read(cpu, VMCS_EXCEPTION_BITMAP);
-	m->vmx_pf_mask = (uint32_t)vmcs_read(cpu, VMCS_PF_ERROR_MASK);
-	m->vmx_pf_match = (uint32_t)vmcs_read(cpu, VMCS_PF_ERROR_MATCH);
-	m->vmx_cr0_mask = vmcs_read(cpu, VMCS_CR0_MASK);
-	m->vmx_cr0_shadow = vmcs_read(cpu, VMCS_CR0_SHADOW);
-	m->vmx_cr4_mask = vmcs_read(cpu, VMCS_CR4_MASK);
-	m->vmx_cr4_shadow = vmcs_read(cpu, VMCS_CR4_SHADOW);
-	m->vmx_cr3_targets = (uint32_t)vmcs_read(cpu, VMCS_CR3_TARGET_COUNT);
-	for (unsigned i = 0; i < 4; i++)
-		m->vmx_cr3_target[i] = vmcs_read(cpu, indexed(VMCS_CR3_TARGET_0, i));
-	m->vmx_link = vmcs_read(cpu, VMCS_LINK_POINTER);
-}
-
-/* Addresses and values that only some controls use; without them they are not looked at. */
-static void load_primary_fields(struct cpu *cpu)
-{
-	struct vcpu_state *m = &cpu->msr;
-
-	if (vmx_primary(cpu, VMX_USE_IO_BITMAPS)) {
-		m->vmx_io_bitmap_a = vmcs_read(cpu, VMCS_IO_BITMAP_A);
-		m->vmx_io_bitmap_b = vmcs_read(cpu, VMCS_IO_BITMAP_B);
-	}
-	if (vmx_primary(cpu, VMX_USE_MSR_BITMAPS))
-		m->vmx_msr_bitmap = vmcs_read(cpu, VMCS_MSR_BITMAP);
-	m->vmx_tsc_offset = vmx_primary(cpu, VMX_USE_TSC_OFFSETTING) ? vmcs_read(cpu, VMCS_TSC_OFFSET) : 0;
-	if (vmx_primary(cpu, VMX_TPR_SHADOW)) {
-		m->vmx_virtual_apic = vmcs_read(cpu, VMCS_VIRTUAL_APIC);
-		m->vmx_tpr_threshold = (uint32_t)vmcs_read(cpu, VMCS_TPR_THRESHOLD);
-	}
-}
-
-static void load_apic_fields(struct cpu *cpu)
-{
-	struct vcpu_state *m = &cpu->msr;
-
-	if (vmx_secondary(cpu, VMX2_VIRTUALIZE_APIC))
-		m->vmx_apic_access = vmcs_read(cpu, VMCS_APIC_ACCESS);
-	if (vmx_secondary(cpu, VMX2_VIRTUAL_INTERRUPTS)) {
-		m->vmx_interrupt_status = (uint16_t)vmcs_read(cpu, VMCS_GUEST_INTERRUPT_STATUS);
-		for (unsigned i = 0; i < 4; i++)
-			m->vmx_eoi_exit[i] = vmcs_read(cpu, indexed(VMCS_EOI_EXIT_0, i));
-	}
-	if (vmx_pin(cpu, VMX_PIN_POSTED_INTERRUPTS)) {
-		m->vmx_posted_vector = (uint16_t)vmcs_read(cpu, VMCS_POSTED_INTERRUPT_VECTOR);
-		m->vmx_posted_descriptor = vmcs_read(cpu, VMCS_POSTED_INTERRUPT_DESCRIPTOR);
-	}
-}
-
-static void load_paging_fields(struct cpu *cpu)
-{
-	struct vcpu_state *m = &cpu->msr;
-
-	m->vmx_vpid = vmx_secondary(cpu, VMX2_VPID) ? (uint16_t)vmcs_read(cpu, VMCS_VPID) : 0;
-	if (vmx_secondary(cpu, VMX2_EPT))
-		m->vmx_eptp = vmcs_read(cpu, VMCS_EPTP);
-	if (vmx_secondary(cpu, VMX2_EPT_VIOLATION_VE)) {
-		m->vmx_ve_information = vmcs_read(cpu, VMCS_VE_INFORMATION);
-		m->vmx_eptp_index = (uint16_t)vmcs_read(cpu, VMCS_EPTP_INDEX);
-	}
-	if (vmx_secondary(cpu, VMX2_PML)) {
-		m->vmx_pml_address = vmcs_read(cpu, VMCS_PML_ADDRESS);
-		m->vmx_pml_index = (uint16_t)vmcs_read(cpu, VMCS_PML_INDEX);
-	}
-	m->vmx_functions = 0;
-	if (vmx_secondary(cpu, VMX2_VM_FUNCTIONS))
-		m->vmx_functions = vmcs_read(cpu, VMCS_VM_FUNCTIONS);
-	if (m->vmx_functions & 1)
-		m->vmx_eptp_list = vmcs_read(cpu, VMCS_EPTP_LIST);
-}
-
-static void load_secondary_fields(struct cpu *cpu)
-{
-	struct vcpu_state *m = &cpu->msr;
-
-	load_apic_fields(cpu);
-	load_paging_fields(cpu);
-	if (vmx_secondary(cpu, VMX2_TSC_SCALING))
-		m->vmx_tsc_multiplier = vmcs_read(cpu, VMCS_TSC_MULTIPLIER);
-	if (vmx_secondary(cpu, VMX2_XSAVES))
-		m->vmx_xss_bitmap = vmcs_read(cpu, VMCS_XSS_EXITING_BITMAP);
-	if (vmx_secondary(cpu, VMX2_PAUSE_LOOP)) {
-		m->vmx_ple_gap = (uint32_t)vmcs_read(cpu, VMCS_PLE_GAP);
-		m->vmx_ple_window = (uint32_t)vmcs_read(cpu, VMCS_PLE_WINDOW);
-		m->vmx_ple_first = m->vmx_ple_last = 0;
-	}
-	if (vmx_secondary(cpu, VMX2_VMCS_SHADOWING)) {
-		m->vmx_vmread_bitmap = vmcs_read(cpu, VMCS_VMREAD_BITMAP);
-		m->vmx_vmwrite_bitmap = vmcs_read(cpu, VMCS_VMWRITE_BITMAP);
-	}
-}
-
-static void load_controls(struct cpu *cpu)
-{
-	load_execution_controls(cpu);
-	load_primary_fields(cpu);
-	load_secondary_fields(cpu);
-}
-
-/* ---- VM entry ---- */
-
-/*
- * 26.8: reason and qualification are all that is written; the host's state is loaded, and NMI blocking is what it was
- * before. The guest has not run, so that nothing of it is saved.
- */
-static _Noreturn void fail_entry(struct cpu *cpu, enum vmx_exit reason, uint64_t qualification, bool nmi_blocked)
-{
-	enum vmx_abort abort;
-
-	vmcs_write(cpu, VMCS_EXIT_REASON, (uint32_t)reason | VMX_EXIT_ENTRY_FAILURE);
-	vmcs_write(cpu, VMCS_EXIT_QUALIFICATION, qualification);
-	vmx_trace_exit(cpu, (uint32_t)reason | VMX_EXIT_ENTRY_FAILURE, qualification);
-	abort = load_host(cpu);
-	cpu->nmi_blocked = nmi_blocked;
-	if (abort)
-		abort_exit(cpu, abort);
-	cpu_switch(cpu);
-}
-
-/* 26.5: the event that comes first in the guest, or an exit of the monitor trap flag. */
-static void inject(struct cpu *cpu, uint32_t info)
-{
-	if (!(info & VMX_EVENT_VALID))
-		return;
-	if (VMX_EVENT_TYPE(info) == VMX_EVENT_OTHER) {
-		cpu->msr.vmx_mtf_pending = true;
-		return;
-	}
-	vmx_parse_injection(cpu, &cpu->injected);
-	cpu->injecting = true;
-	cpu->left_next_rip = cpu->injected.return_rip;
-}
-
-static _Noreturn void enter_guest(struct cpu *cpu, bool launch)
-{
-	uint32_t info = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_INTERRUPTION_INFO), failed;
-	uint32_t count = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_MSR_LOAD_COUNT);
-	bool nmi_blocked = cpu->nmi_blocked;
-
-	load_guest(cpu, info);
-	if (list_too_long(count))
-		fail_entry(cpu, VMX_EXIT_ENTRY_MACHINE_CHECK, 0, nmi_blocked);
-	failed = load_msrs(cpu, vmcs_read(cpu, VMCS_ENTRY_MSR_LOAD), count);
-	if (CHECK(VMX_ENTRY_MSR_LOADING, failed != 0))
-		fail_entry(cpu, VMX_EXIT_ENTRY_MSR_LOADING, failed, nmi_blocked);
-	if (launch)
-		vmcs_set_launched(cpu, cpu->msr.vmx_vmcs, true);
-	cpu->msr.vmx_guest = true;
-	cpu->msr.vmx_mtf_pending = false;
-	world_changed(cpu);
-	drop_translations(cpu);
-	vmx_timer_start(cpu);
-	inject(cpu, info);
-	vmx_apic_entered(cpu);
-	cpu_switch(cpu);
-}
-
-void vmx_enter(struct cpu *cpu, bool launch)
-{
-	enum vmx_error error = vmx_check_controls(cpu);
-	uint64_t qualification = 0;
-
-	if (!error)
-		error = vmx_check_host(cpu);
-	if (error) {
-		vmx_fail(cpu, error);
-		return;
-	}
-	load_controls(cpu);
-	cpu->rip = cpu_next_rip(cpu);
-	cpu->retired = cpu_retired(cpu) + 1;
-	cpu->insn = NULL;
-	if (!vmx_check_guest(cpu, &qualification))
-		fail_entry(cpu, VMX_EXIT_ENTRY_GUEST_STATE, qualification, cpu->nmi_blocked);
-	enter_guest(cpu, launch);
 }
 
 /* ---- VM exit: what it tells (27.2) ---- */
@@ -649,6 +289,18 @@ static void save_controls(struct cpu *cpu)
 	/* The processor keeps the control as the mode is (27.2). */
 	vmcs_write(cpu, VMCS_ENTRY_CONTROLS,
 		   (cpu->msr.vmx_entry_controls & ~VMX_ENTRY_IA32E) | (cpu_ia32e(cpu) ? VMX_ENTRY_IA32E : 0));
+}
+
+static void save_segments(struct cpu *cpu)
+{
+	for (unsigned i = 0; i < SEGMENTS; i++) {
+		const struct segment *s = segment_at(cpu, i);
+
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES, i), s->selector);
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES_LIMIT, i), s->limit);
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES_RIGHTS, i), s->attributes & SEGMENT_RIGHTS);
+		vmcs_write(cpu, indexed(VMCS_GUEST_ES_BASE, i), s->base);
+	}
 }
 
 static void save_tables(struct cpu *cpu)
@@ -777,7 +429,7 @@ void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info)
 	cpu->retired++;
 	save_information(cpu, info);
 	save_guest(cpu, info);
-	vmx_trace_exit(cpu, info->reason, info->qualification);
+	vmx_note_exit(cpu, info->reason, info->qualification);
 	if (host_too_narrow(cpu))
 		abort = VMX_ABORT_NOT_64;
 	cpu->msr.vmx_guest = false;
@@ -806,8 +458,19 @@ void vmx_reset(struct cpu *cpu)
 	cpu->msr.vmx_on = cpu->msr.vmx_smm = 0;
 }
 
-void vmx_trace_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification)
+static const char *exit_name(uint32_t reason)
 {
-	cpu_note(cpu, "VM exit %u%s, qualification %#llx", reason & VMX_EXIT_REASON_MASK,
-		 reason & VMX_EXIT_ENTRY_FAILURE ? " (VM-entry failure)" : "", (unsigned long long)qualification);
+	switch (reason & VMX_EXIT_REASON_MASK) {
+#define VMX_EXIT(number, name)                                                                               \
+	case number: return #name;
+#include "x86/vmx_exits.def"
+#undef VMX_EXIT
+	default: return "?";
+	}
+}
+
+void vmx_note_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification)
+{
+	if (cpu->tracing)
+		cpu_note(cpu, "VM exit %s (%#x) %#llx", exit_name(reason), reason, (unsigned long long)qualification);
 }
