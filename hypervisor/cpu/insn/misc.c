@@ -160,7 +160,10 @@ HANDLER_INLINE void random_register(struct cpu *cpu, const struct insn *insn, un
 	flags_set(&cpu->lazy, RFLAGS_CF);
 }
 
-/* The 66h rows do not size their operand by prefix, since for most of them 66h is part of the opcode. */
+/*
+ * The 66h rows do not size their operand by prefix, since for most of them 66h is part of the opcode: 32 bits in
+ * 16-bit code, 16 bits elsewhere.
+ */
 #define DEFINE_RANDOM(name, salt)                                                                            \
 	HANDLER_INLINE void name(struct cpu *cpu, const struct insn *insn, unsigned width)                   \
 	{                                                                                                    \
@@ -168,7 +171,9 @@ HANDLER_INLINE void random_register(struct cpu *cpu, const struct insn *insn, un
 	}                                                                                                    \
 	HANDLER_INLINE void name##_66(struct cpu *cpu, const struct insn *insn, unsigned width)              \
 	{                                                                                                    \
-		random_register(cpu, insn, width == 8 ? 8 : 2, salt);                                        \
+		bool code_16 = (cpu->code_mode & CODE_SIZE) == CODE_16;                                      \
+                                                                                                             \
+		random_register(cpu, insn, width == 8 ? 8 : code_16 ? 4 : 2, salt);                          \
 	}                                                                                                    \
 	DEFINE_INSN_W(name)                                                                                  \
 	DEFINE_INSN_W(name##_66)

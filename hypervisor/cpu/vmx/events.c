@@ -120,9 +120,12 @@ bool vmx_take_exception(struct cpu *cpu, struct event *event)
 		cpu->delivering_depth = 0;
 	info.qualification = exception_qualification(cpu, event);
 	info.interruption = vmx_event_info(event);
+	/* No error code would be delivered in real-address mode (27.2.2). */
+	if (CHECK(VMX_EXIT_REAL_MODE_ERROR, !cpu_protected(cpu)))
+		info.interruption &= ~VMX_EVENT_ERROR_CODE;
 	if (nmi_unblocked(cpu, event))
 		info.interruption |= VMX_EVENT_NMI_UNBLOCKED;
-	if (event->has_error_code)
+	if (info.interruption & VMX_EVENT_ERROR_CODE)
 		info.interruption_error = event->error_code;
 	info.length = exception_length(cpu, event);
 	info.rf = exception_rf(cpu, event);

@@ -72,6 +72,14 @@ static uint32_t selector_info(const struct insn *insn)
 	return operand_info(insn) | INFO_IDENTITY(identity);
 }
 
+/* RDRAND, RDSEED: the rows with 66h are not sized by it (insn/misc.c). */
+static unsigned random_width(const struct cpu *cpu, const struct insn *insn)
+{
+	if (!(insn->prefixes & PREFIX_66) || insn->width == 8)
+		return insn->width;
+	return (cpu->code_mode & CODE_SIZE) == CODE_16 ? 4 : 2;
+}
+
 /* RDRAND, RDSEED; TPAUSE and UMWAIT have 32 bits. */
 static uint32_t register_info(const struct insn *insn, unsigned width)
 {
@@ -94,7 +102,7 @@ uint32_t vmx_instruction_info(struct cpu *cpu, const struct insn *insn, uint64_t
 	case VMX_EXIT_VMREAD:
 	case VMX_EXIT_VMWRITE: return operand_info(insn) | INFO_REGISTER2(insn->reg);
 	case VMX_EXIT_RDRAND:
-	case VMX_EXIT_RDSEED: return register_info(insn, insn->width);
+	case VMX_EXIT_RDSEED: return register_info(insn, random_width(cpu, insn));
 	case VMX_EXIT_TPAUSE:
 	case VMX_EXIT_UMWAIT: return register_info(insn, 4);
 	case VMX_EXIT_VMCLEAR:
