@@ -57,7 +57,7 @@ bool svm_begin(void)
 
 void svm_end(void)
 {
-	__asm__ volatile("stgi" : : : "memory");
+	svm_try(SVM_DO_STGI, 0, 0); /* a story may have disabled it */
 	machine_write_msr(MSR_VM_HSAVE_PA, 0);
 	machine_write_msr(MSR_EFER, exchange.monitor_efer);
 }

@@ -37,6 +37,16 @@ FAMILY(nested)
 #include "nested.def"
 }
 
+FAMILY(state)
+{
+#include "state.def"
+}
+
+FAMILY(interrupts)
+{
+#include "interrupts.def"
+}
+
 FAMILY(entry)
 {
 #include "entry.def"
@@ -52,6 +62,8 @@ void suite_rows(struct suite *suite)
 	maps(&cell);
 	exceptions(&cell);
 	entry(&cell);
+	state(&cell);
+	interrupts(&cell);
 	nested(&cell);
 	events(&cell);
 }
