@@ -47,6 +47,11 @@ FAMILY(interrupts)
 #include "interrupts.def"
 }
 
+FAMILY(caching)
+{
+#include "caching.def"
+}
+
 FAMILY(entry)
 {
 #include "entry.def"
@@ -64,6 +69,7 @@ void suite_rows(struct suite *suite)
 	entry(&cell);
 	state(&cell);
 	interrupts(&cell);
+	caching(&cell);
 	nested(&cell);
 	events(&cell);
 }
