@@ -317,6 +317,8 @@ void cpu_raise_init(struct cpu *cpu, bool running);
 void cpu_start(struct cpu *cpu, uint8_t vector);
 /* Whether cpu_run() would do anything: the CPU is active, or what is pending ends its wait. */
 bool cpu_runnable(const struct cpu *cpu);
+/* The tick at which a CPU that waits goes on by itself, by the limit of MWAIT or a guest's timer; UINT64_MAX: never. */
+uint64_t cpu_wait_end(const struct cpu *cpu);
 /* A PAUSE: comes back from cpu_run() after it. */
 void cpu_yield(struct cpu *cpu);
 /* Moves event_at, from a bus call too; past stop_at, it is stop_at. */

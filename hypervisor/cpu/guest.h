@@ -125,6 +125,18 @@ static inline uint64_t guest_tsc(const struct cpu *cpu, uint64_t tsc)
 	return cpu->msr.vmx_guest ? vmx_tsc(cpu, tsc) : svm_tsc(cpu, tsc);
 }
 
+/* How long @cycles of that TSC take. */
+static inline uint64_t guest_ticks(const struct cpu *cpu, uint64_t cycles)
+{
+	return vmx_guest(cpu) ? vmx_ticks(cpu, cycles) : cycles;
+}
+
+/* MWAIT goes on at once: it would wait with interrupts masked (@masked ends it), and a window is due (SDM 3C 25.3). */
+static inline bool guest_ends_wait(const struct cpu *cpu, bool masked)
+{
+	return vmx_guest(cpu) && masked && vmx_ends_wait(cpu);
+}
+
 /* IRET, before it can fault, and when it is done. */
 static inline void guest_iret_begins(struct cpu *cpu)
 {

@@ -479,6 +479,15 @@ static bool end_wait(struct cpu *cpu)
 	return true;
 }
 
+uint64_t cpu_wait_end(const struct cpu *cpu)
+{
+	uint64_t due = guest_timer_due(cpu);
+
+	if (cpu->activity == ACTIVITY_MWAIT && cpu->wait.until < due)
+		return cpu->wait.until;
+	return due;
+}
+
 bool cpu_runnable(const struct cpu *cpu)
 {
 	if (cpu->init_pending && !init_blocked(cpu))

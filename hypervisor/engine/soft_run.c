@@ -96,8 +96,10 @@ static uint64_t wait_end(const struct soft *soft)
 	for (unsigned i = 0; i < soft->count; i++) {
 		const struct cpu *cpu = soft->vcpu[i].cpu;
 
-		if (cpu->activity == ACTIVITY_MWAIT && cpu->wait.until < next)
-			next = cpu->wait.until;
+		uint64_t until = cpu_wait_end(cpu);
+
+		if (until < next)
+			next = until;
 	}
 	return next;
 }

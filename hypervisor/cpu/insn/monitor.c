@@ -10,7 +10,7 @@
 #include "cpu/insn/operand.h"
 #include "cpu/mem/phys.h"
 #include "cpu/smm.h"
-#include "cpu/svm/svm.h"
+#include "cpu/guest.h"
 
 static inline void hlt(struct cpu *cpu, const struct insn *insn)
 {
@@ -80,7 +80,7 @@ static inline void mwait(struct cpu *cpu, const struct insn *insn)
 	check_extensions(cpu, 1);
 	if (svm_guest(cpu))
 		svm_check_mwait(cpu);
-	if (cpu->wait.armed)
+	if (cpu->wait.armed && !guest_ends_wait(cpu, cpu->reg[RCX] & 1))
 		wait_begin(cpu, UINT64_MAX, cpu->reg[RCX] & 1, false);
 }
 DEFINE_INSN(mwait)
@@ -118,8 +118,8 @@ DEFINE_INSN(umonitor)
  */
 static void user_wait(struct cpu *cpu, const struct insn *insn, bool monitor)
 {
-	uint64_t deadline = cpu->reg[RDX] << 32 | (uint32_t)cpu->reg[RAX], now = control_tsc(cpu);
-	uint64_t limit = cpu->msr.umwait_control & ~3ull;
+	uint64_t deadline = cpu->reg[RDX] << 32 | (uint32_t)cpu->reg[RAX], now = control_tsc_read(cpu);
+	uint64_t limit = cpu->msr.umwait_control & ~3ull, ticks;
 
 	if (CHECK(WAIT_RESERVED, reg_read(cpu, insn->rm, 4) & ~1ull))
 		cpu_raise(cpu, VECTOR_GP, 0);
@@ -127,10 +127,11 @@ static void user_wait(struct cpu *cpu, const struct insn *insn, bool monitor)
 	if (deadline <= now || (monitor && !cpu->wait.armed))
 		return;
 	cpu->wait.armed = monitor;
-	if (limit && limit < deadline - now)
+	ticks = guest_ticks(cpu, deadline - now); /* the deadline is one of the guest's TSC (SDM 3C 25.3) */
+	if (limit && limit < ticks)
 		wait_begin(cpu, limit, true, true);
 	else
-		wait_begin(cpu, deadline - now, true, false);
+		wait_begin(cpu, ticks, true, false);
 }
 
 static inline void umwait(struct cpu *cpu, const struct insn *insn) { user_wait(cpu, insn, true); }

@@ -19,10 +19,13 @@ static enum vmx_event_type event_type(const struct event *event)
 	}
 }
 
-uint32_t vmx_event_info(const struct event *event)
+uint32_t vmx_event_info(const struct cpu *cpu, const struct event *event)
 {
+	bool error_code = event->has_error_code && !CHECK(VMX_REAL_ERROR_CODE, !cpu_protected(cpu));
+
+
 	return event->vector | (uint32_t)event_type(event) << VMX_EVENT_TYPE_SHIFT |
-	       (event->has_error_code ? VMX_EVENT_ERROR_CODE : 0) | VMX_EVENT_VALID;
+	       (error_code ? VMX_EVENT_ERROR_CODE : 0) | VMX_EVENT_VALID;
 }
 
 static enum event_kind injected_kind(uint32_t info)
@@ -119,10 +122,7 @@ bool vmx_take_exception(struct cpu *cpu, struct event *event)
 	if (CHECK(VMX_DOUBLE_FAULT_DIRECT, event->vector == VECTOR_DF))
 		cpu->delivering_depth = 0;
 	info.qualification = exception_qualification(cpu, event);
-	info.interruption = vmx_event_info(event);
-	/* No error code would be delivered in real-address mode (27.2.2). */
-	if (CHECK(VMX_EXIT_REAL_MODE_ERROR, !cpu_protected(cpu)))
-		info.interruption &= ~VMX_EVENT_ERROR_CODE;
+	info.interruption = vmx_event_info(cpu, event);
 	if (nmi_unblocked(cpu, event))
 		info.interruption |= VMX_EVENT_NMI_UNBLOCKED;
 	if (info.interruption & VMX_EVENT_ERROR_CODE)
@@ -172,7 +172,7 @@ bool vmx_take_interrupt(struct cpu *cpu)
 		event.vector = (uint8_t)vector;
 		if (vmx_pin(cpu, VMX_PIN_POSTED_INTERRUPTS) && vmx_posted_interrupt(cpu, event.vector))
 			return true;
-		info.interruption = vmx_event_info(&event);
+		info.interruption = vmx_event_info(cpu, &event);
 	}
 	vmx_exit(cpu, &info);
 	return true;
@@ -187,7 +187,7 @@ bool vmx_take_nmi(struct cpu *cpu)
 	if (!CHECK(VMX_NMI_EXITING, vmx_pin(cpu, VMX_PIN_NMI)))
 		return false;
 	cpu->nmi_pending = false;
-	info.interruption = vmx_event_info(&event);
+	info.interruption = vmx_event_info(cpu, &event);
 	vmx_exit(cpu, &info);
 	cpu->nmi_blocked = true;
 	return true;

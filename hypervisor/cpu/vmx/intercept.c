@@ -471,3 +471,21 @@ uint64_t vmx_tsc(const struct cpu *cpu, uint64_t tsc)
 		tsc = (uint64_t)((unsigned __int128)tsc * cpu->msr.vmx_tsc_multiplier >> 48);
 	return tsc + cpu->msr.vmx_tsc_offset;
 }
+
+uint64_t vmx_ticks(const struct cpu *cpu, uint64_t cycles)
+{
+	uint64_t multiplier = cpu->msr.vmx_tsc_multiplier;
+	unsigned __int128 scaled = (unsigned __int128)cycles << 48;
+
+	if (!vmx_primary(cpu, VMX_USE_TSC_OFFSETTING) || !vmx_secondary(cpu, VMX2_TSC_SCALING) || !multiplier)
+		return cycles;
+	scaled = (scaled + multiplier - 1) / multiplier;
+	return scaled > UINT64_MAX ? UINT64_MAX : (uint64_t)scaled;
+}
+
+bool vmx_ends_wait(const struct cpu *cpu)
+{
+	bool due = vmx_primary(cpu, VMX_INTERRUPT_WINDOW) || cpu->msr.vmx_virtual_recognized;
+
+	return CHECK(VMX_MWAIT_WINDOW, !(cpu->rflags & RFLAGS_IF) && due);
+}

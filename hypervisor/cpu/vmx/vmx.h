@@ -189,6 +189,9 @@ void vmx_check_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, 
 uint32_t vmx_instruction_info(struct cpu *cpu, const struct insn *insn, uint64_t *displacement);
 /* The TSC as the guest reads it (25.3, 24.6.5). */
 uint64_t vmx_tsc(const struct cpu *cpu, uint64_t tsc);
+/* How many ticks @cycles of that TSC are; whether MWAIT that interrupts with IF = 0 end goes on (25.3). */
+uint64_t vmx_ticks(const struct cpu *cpu, uint64_t cycles);
+bool vmx_ends_wait(const struct cpu *cpu);
 
 /* ---- events.c ---- */
 
@@ -230,8 +233,8 @@ uint64_t vmx_timer_due(const struct cpu *cpu);
 /* ENTRY_INTERRUPTION_INFO, which was checked, as an event to be delivered. kind is EVENT_NONE where there is
  * none. */
 void vmx_parse_injection(struct cpu *cpu, struct event *event);
-/* @event as interruption information has it (24.9.2, 24.9.3). */
-uint32_t vmx_event_info(const struct event *event);
+/* @event as interruption information has it (24.9.2, 24.9.3); in real-address mode none has an error code. */
+uint32_t vmx_event_info(const struct cpu *cpu, const struct event *event);
 
 /* ---- apic.c ---- */
 

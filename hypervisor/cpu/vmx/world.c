@@ -234,10 +234,10 @@ enum vmx_abort load_host(struct cpu *cpu)
 static void save_vectoring(struct cpu *cpu)
 {
 	bool delivering = CHECK(VMX_IDT_VECTORING, cpu->delivering_depth > 0);
-	const struct event *event = &cpu->delivering;
+	uint32_t info = delivering ? vmx_event_info(cpu, &cpu->delivering) : 0;
 
-	vmcs_write(cpu, VMCS_IDT_VECTORING_INFO, delivering ? vmx_event_info(event) : 0);
-	vmcs_write(cpu, VMCS_IDT_VECTORING_ERROR, delivering && event->has_error_code ? event->error_code : 0);
+	vmcs_write(cpu, VMCS_IDT_VECTORING_INFO, info);
+	vmcs_write(cpu, VMCS_IDT_VECTORING_ERROR, info & VMX_EVENT_ERROR_CODE ? cpu->delivering.error_code : 0);
 }
 
 /* INT n, INT1, INT3 and INTO have a length while they are delivered as well (27.2.5). */
