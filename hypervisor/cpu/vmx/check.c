@@ -69,7 +69,7 @@ static bool tpr_threshold_valid(struct cpu *cpu, const struct vmx_entry_controls
 		return true;
 	if (CHECK(VMX_TPR_THRESHOLD_RESERVED, threshold >> 4))
 		return false;
-	vtpr = physical_read(cpu, vmcs_read(cpu, VMCS_VIRTUAL_APIC) + VMX_VTPR, 1);
+	vtpr = physical_read(cpu, (vmcs_read(cpu, VMCS_VIRTUAL_APIC) & cpu->physical_mask) + VMX_VTPR, 1);
 	return !CHECK(VMX_TPR_THRESHOLD_VTPR,
 		      !(c->secondary & VMX2_VIRTUALIZE_APIC) && (threshold & 0xf) > vtpr >> 4);
 }

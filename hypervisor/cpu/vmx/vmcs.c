@@ -180,7 +180,11 @@ void vmcs_set_launched(struct cpu *cpu, uint64_t vmcs, bool launched)
 	physical_write(cpu, vmcs + LAUNCH_STATE, launched, 4);
 }
 
-uint32_t vmcs_revision(struct cpu *cpu, uint64_t vmcs) { return (uint32_t)physical_read(cpu, vmcs, 4); }
+/* Of the region that the address is in, were it not checked to be one's own. */
+uint32_t vmcs_revision(struct cpu *cpu, uint64_t vmcs)
+{
+	return (uint32_t)physical_read(cpu, vmcs & cpu->physical_mask & ~(uint64_t)(VMCS_REGION_SIZE - 1), 4);
+}
 
 void vmcs_set_abort(struct cpu *cpu, uint64_t vmcs, enum vmx_abort abort)
 {
