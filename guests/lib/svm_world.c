@@ -293,6 +293,16 @@ uint64_t svm_run(void)
 	return code;
 }
 
+void svm_switch_legacy(uint32_t vmcb, uint32_t host, struct svm_registers *registers, const uint32_t cr[3]);
+
+uint64_t svm_run_legacy(const uint32_t cr[3])
+{
+	quiet_load(&exchange);
+	svm_switch_legacy((uint32_t)(uintptr_t)svm_vmcb, (uint32_t)(uintptr_t)host_area, &svm_registers, cr);
+	__asm__ volatile("stgi" : : : "memory");
+	return svm_get(VMCB_EXITCODE);
+}
+
 /* What the assembler of enter.S would have stored, and what it cannot: all of it is in the VMCB. */
 static void capture_fields(uint64_t *out)
 {

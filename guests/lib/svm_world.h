@@ -105,6 +105,13 @@ uint64_t svm_guest_address(void);
 void svm_nested_build(void);
 void svm_nested_use(void); /* NP_ENABLE, N_CR3 */
 
+/*
+ * The same from a host in 32-bit protected mode with these CR0, CR3 and CR4 (svm_legacy.S), for guests that have no
+ * more than 32 bits; svm_legacy_cr: those that the host had behind the exit. EXITCODE; GIF is 1 behind it.
+ */
+uint64_t svm_run_legacy(const uint32_t cr[3]);
+extern uint32_t svm_legacy_cr[3];
+
 /* The switch itself (svm_world.S): GIF is 0 behind it. @host: a page for VMSAVE. */
 void svm_switch(uint64_t vmcb, uint64_t host, struct svm_registers *registers);
 

@@ -98,10 +98,10 @@ STORY(svm_gif)
 		story_check("exitcode", SVM_EXIT_VMMCALL, svm_run_keep());
 		gif_intr();
 		break;
-	case GIF_FAULT: {
-		uint64_t value;
+	case GIF_FAULT: { /* nothing is mapped there */
+		uint8_t value;
 
-		story_check("gp", VECTOR_GP, story_try_rdmsr(0x40000000, &value));
+		story_check("pf", VECTOR_PF, story_try_read8(1ull << 39, &value));
 		break;
 	}
 	case GIF_SOFTWARE:
@@ -183,7 +183,6 @@ STORY(svm_cr8)
 
 	if (!svm_begin() || !story_has_apic())
 		return;
-	exchange.in.field[STATE_cr8] = 0;
 	svm_prepare(MODE_LONG, 0);
 	exchange.in.field[STATE_cr8] = physical;
 	svm_load(MODE_LONG, 0);
@@ -202,9 +201,8 @@ STORY(svm_cr8)
 		story_check("v_tpr", virtual, svm_get(VMCB_INTERRUPT) & SVM_V_TPR);
 		story_check("cr8", physical, machine_read_cr8());
 	}
-	svm_capture(); /* the library knows what CR8 holds again */
 	machine_write_cr8(0);
-	exchange.in.field[STATE_cr8] = 0;
+	svm_capture(); /* so that the library knows what CR8 holds */
 	svm_end();
 }
 

@@ -52,6 +52,16 @@ FAMILY(caching)
 #include "caching.def"
 }
 
+FAMILY(tasks)
+{
+#include "tasks.def"
+}
+
+FAMILY(hosts)
+{
+#include "hosts.def"
+}
+
 FAMILY(entry)
 {
 #include "entry.def"
@@ -70,6 +80,8 @@ void suite_rows(struct suite *suite)
 	state(&cell);
 	interrupts(&cell);
 	caching(&cell);
+	hosts(&cell);
+	tasks(&cell);
 	nested(&cell);
 	events(&cell);
 }

@@ -1,0 +1,213 @@
+/*
+ * nested.c: nested paging from hosts in legacy modes, whose paging mode is the nested tables'; VMLOAD and VMSAVE in a
+ * guest; last branch records (APM 2 15.5.1, 15.6, 15.23, 15.25.3, 15.33.1).
+ */
+#include "lib/exchange.h"
+#include "lib/machine.h"
+#include "lib/world.h"
+#include "svm/svm.h"
+#include "x86/case_layout.h"
+#include "x86/vectors.h"
+
+static volatile uint64_t *quad(uint32_t address) { return (volatile uint64_t *)(uintptr_t)address; }
+
+/* ---- hosts in legacy modes ---- */
+
+enum { HOST_NO_PAGING, HOST_PAE, HOST_32, HOST_PSE };
+
+#define HOST_CR0 (CR0_PE | CR0_ET | CR0_NE)
+
+/* A host's own tables, identity, for all of memory that is used: 4 GiB by PAE or PSE pages, the first 4 MiB by small ones. */
+static uint32_t host_pd[1024] __attribute__((aligned(4096))), host_pt[1024][4] __attribute__((aligned(4096)));
+static uint64_t pae_pdpt[4] __attribute__((aligned(4096))), pae_pd[4][512] __attribute__((aligned(4096)));
+
+static void host_tables(uint64_t mode, uint32_t cr[3])
+{
+	cr[0] = HOST_CR0 | (mode == HOST_NO_PAGING ? 0 : CR0_PG);
+	cr[1] = 0;
+	cr[2] = 0;
+	if (mode == HOST_PAE) {
+		for (uint64_t i = 0; i < 4; i++)
+			pae_pdpt[i] = (uintptr_t)pae_pd[i] | PTE_P;
+		for (uint64_t i = 0; i < 2048; i++)
+			pae_pd[i / 512][i % 512] = i << 21 | CASE_NESTED_BITS | PTE_PS;
+		cr[1] = (uint32_t)(uintptr_t)pae_pdpt;
+		cr[2] = CR4_PAE;
+	} else if (mode == HOST_PSE) {
+		for (uint32_t i = 0; i < 1024; i++)
+			host_pd[i] = i << 22 | (uint32_t)(CASE_NESTED_BITS | PTE_PS);
+		cr[1] = (uint32_t)(uintptr_t)host_pd;
+		cr[2] = CR4_PSE;
+	} else if (mode == HOST_32) { /* four tables: the first 16 MiB */
+		for (uint32_t i = 0; i < 4096; i++)
+			((uint32_t *)host_pt)[i] = i << 12 | (uint32_t)CASE_NESTED_BITS;
+		for (uint32_t i = 0; i < 1024; i++)
+			host_pd[i] = i < 4 ? (uint32_t)(uintptr_t)((uint32_t *)host_pt + 1024 * i) | (uint32_t)CASE_NESTED_BITS : 0;
+		cr[1] = (uint32_t)(uintptr_t)host_pd;
+	}
+}
+
+/* A guest of 32 bits runs and returns, and the host's control registers are back. */
+STORY(svm_legacy_host)
+{
+	uint64_t mode = GIVEN(mode), guest_mode = GIVEN(from);
+	bool nested = GIVEN(nested);
+	uint64_t code;
+	uint32_t cr[3];
+
+	if (!svm_begin() || (nested && !SVM_NEEDS(0)))
+		return;
+	svm_baseline((unsigned)guest_mode, guest_mode == MODE_VM86 ? 3 : 0);
+	SVM_CODE(0x0f, 0x01, 0xd9);
+	host_tables(mode, cr);
+	if (nested) {
+		svm_set(VMCB_NESTED, SVM_NP_ENABLE);
+		svm_set(VMCB_NCR3, cr[1]);
+	}
+	code = svm_run_legacy(cr);
+	if (nested && mode == HOST_NO_PAGING)
+		story_check("exitcode", (uint64_t)SVM_EXIT_INVALID, code);
+	else
+		story_check("exitcode", SVM_EXIT_VMMCALL, code);
+	story_check("cr0", cr[0], svm_legacy_cr[0]);
+	story_check("cr3", cr[1], svm_legacy_cr[1]);
+	story_check("cr4", cr[2], svm_legacy_cr[2]);
+	svm_end();
+}
+
+/* Nested tables of 32-bit paging: an entry's bits, as a host in long mode has them (nested.def). */
+STORY(svm_legacy_nested)
+{
+	uint64_t missing = GIVEN(value), kind = GIVEN(from);
+	bool faults = missing == PTE_P || missing == PTE_U || (missing == PTE_W && kind == 1);
+	uint32_t cr[3];
+	uint64_t code;
+
+	if (!svm_begin() || !SVM_NEEDS(0))
+		return;
+	svm_baseline(MODE_PROT32, 0);
+	if (kind) /* mov %eax, (%ebx) */
+		SVM_CODE(0x89, 0x03, 0x0f, 0x01, 0xd9);
+	else /* mov (%ebx), %eax */
+		SVM_CODE(0x8b, 0x03, 0x0f, 0x01, 0xd9);
+	host_tables(HOST_32, cr);
+	((uint32_t *)host_pt)[CASE_OPERAND >> 12] &= ~(uint32_t)missing;
+	svm_set(VMCB_NESTED, SVM_NP_ENABLE);
+	svm_set(VMCB_NCR3, cr[1]);
+	code = svm_run_legacy(cr);
+	story_check("exitcode", faults ? SVM_EXIT_NPF : SVM_EXIT_VMMCALL, code);
+	if (faults) {
+		story_check("error", (uint64_t)SVM_NPF_FINAL | PF_U | (kind ? PF_W : 0u) | (missing == PTE_P ? 0u : PF_P), svm_get(VMCB_EXITINFO1));
+		story_check("address", CASE_OPERAND, svm_get(VMCB_EXITINFO2));
+	}
+	svm_end();
+}
+
+/* The PDPEs of a host in PAE mode are loaded again: illegal ones are a shutdown (15.6). */
+STORY(svm_host_pdpes)
+{
+	uint32_t cr[3];
+
+	if (!svm_begin())
+		return;
+	story_spoils();
+	svm_baseline(MODE_PROT32, 0);
+	/* The guest makes entry 3 of the host's table illegal, present with a reserved bit: mov $0x1e1, (%ebx); VMMCALL. */
+	SVM_CODE(0xc7, 0x03, 0xe1, 0x01, 0x00, 0x00, 0x0f, 0x01, 0xd9);
+	host_tables(HOST_PAE, cr);
+	machine_copy((void *)(uintptr_t)CASE_PATH_PDPT, pae_pdpt, sizeof(pae_pdpt)); /* where the guest reaches it */
+	cr[1] = CASE_PATH_PDPT;
+	svm_registers.rbx = CASE_PATH_PDPT + 24;
+	svm_run_legacy(cr);
+	story_check("came_back", 0, 1);
+}
+
+/* ---- VMLOAD and VMSAVE in a guest (15.33.1) ---- */
+
+enum { VLS_SAVES, VLS_LOADS, VLS_ABSENT, VLS_READ_ONLY, VLS_WITHOUT_NPT, VLS_INTERCEPTED };
+
+STORY(svm_vls)
+{
+	uint64_t mode = GIVEN(mode), code;
+	bool load = mode == VLS_LOADS;
+
+	if (!svm_begin() || !SVM_NEEDS(15))
+		return;
+	svm_baseline(MODE_LONG, 0);
+	if (load)
+		SVM_CODE(0x0f, 0x01, 0xda, 0x0f, 0x01, 0xd9);
+	else
+		SVM_CODE(0x0f, 0x01, 0xdb, 0x0f, 0x01, 0xd9);
+	svm_nested_build();
+	if (mode != VLS_WITHOUT_NPT)
+		svm_nested_use();
+	svm_set(VMCB_VIRTUAL, SVM_VLS_ENABLE);
+	svm_set(VMCB_RAX, CASE_FRAME);
+	svm_intercept(SVM_EXIT_VMSAVE, mode == VLS_INTERCEPTED);
+	machine_fill((void *)(uintptr_t)CASE_FRAME, 0, PAGE_SIZE);
+	machine_fill((void *)(uintptr_t)CASE_FRAME2, 0, PAGE_SIZE);
+	/* The guest's page is another one. */
+	*quad(CASE_NESTED_PTE(CASE_FRAME)) = CASE_FRAME2 | CASE_NESTED_BITS;
+	if (mode == VLS_ABSENT)
+		*quad(CASE_NESTED_PTE(CASE_FRAME)) = 0;
+	if (mode == VLS_READ_ONLY)
+		*quad(CASE_NESTED_PTE(CASE_FRAME)) = CASE_FRAME2 | (CASE_NESTED_BITS & ~PTE_W);
+	*quad(CASE_FRAME2 + VMCB_KERNEL_GS) = load ? 0x424000 : 0;
+	svm_set(VMCB_KERNEL_GS, 0x535000);
+	code = svm_run();
+	switch (mode) {
+	case VLS_SAVES:
+		story_check("exitcode", SVM_EXIT_VMMCALL, code);
+		story_check("stored", 0x535000, *quad(CASE_FRAME2 + VMCB_KERNEL_GS));
+		story_check("elsewhere", 0, *quad(CASE_FRAME + VMCB_KERNEL_GS));
+		break;
+	case VLS_LOADS:
+		story_check("exitcode", SVM_EXIT_VMMCALL, code);
+		story_check("loaded", 0x424000, svm_get(VMCB_KERNEL_GS));
+		break;
+	case VLS_ABSENT:
+	case VLS_READ_ONLY:
+		story_check("exitcode", SVM_EXIT_NPF, code);
+		story_check("address", CASE_FRAME, svm_get(VMCB_EXITINFO2) & ~PAGE_MASK);
+		story_check("write", PF_W, svm_get(VMCB_EXITINFO1) & PF_W);
+		break;
+	default: story_check("exitcode", SVM_EXIT_VMSAVE, code); break;
+	}
+	svm_end();
+}
+
+/* ---- last branch records (15.23.1) ---- */
+
+#define VMCB_DBGCTL   0x670u
+#define VMCB_BR_FROM  0x678u
+#define VMCB_BR_TO    0x680u
+#define VMCB_INT_FROM 0x688u
+#define VMCB_INT_TO   0x690u
+
+static const struct {
+	uint32_t msr, offset;
+} records[] = {{MSR_DEBUGCTL, VMCB_DBGCTL}, {MSR_LASTBRANCHFROMIP, VMCB_BR_FROM}, {MSR_LASTBRANCHTOIP, VMCB_BR_TO},
+	       {MSR_LASTINTFROMIP, VMCB_INT_FROM}, {MSR_LASTINTTOIP, VMCB_INT_TO}};
+
+/* mode 0: the guest reads the VMCB's; 1: the host's is as it was; 2: switched off, nothing is switched. */
+STORY(svm_lbr)
+{
+	uint64_t i = GIVEN(index), mode = GIVEN(mode), mine = 0, value = i ? 0x123456 : DEBUGCTL_BTF;
+
+	if (!svm_begin() || !SVM_NEEDS(1))
+		return;
+	svm_baseline(MODE_LONG, 0);
+	SVM_CODE(0x0f, 0x32, 0x0f, 0x01, 0xd9);
+	svm_registers.rcx = records[i].msr;
+	svm_set(records[i].offset, value);
+	svm_set(VMCB_VIRTUAL, mode == 2 ? 0 : SVM_LBR_ENABLE);
+	story_check("readable", STORY_NO_FAULT, story_try_rdmsr(records[i].msr, &mine));
+	story_check("exitcode", SVM_EXIT_VMMCALL, svm_run());
+	if (mode == 2)
+		story_check("guest", (uint32_t)mine, (uint32_t)svm_get(VMCB_RAX));
+	else
+		story_check("guest", value, (uint32_t)svm_get(VMCB_RAX));
+	story_check("memory", value, svm_get(records[i].offset));
+	story_check("host", mine, machine_read_msr(records[i].msr));
+	svm_end();
+}
