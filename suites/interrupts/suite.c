@@ -40,6 +40,7 @@ FAMILY(chips)
 #include "chips.def"
 #include "smp.def"
 #include "legacy.def"
+#include "smi.def"
 }
 
 void suite_rows(struct suite *suite)
