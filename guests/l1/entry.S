@@ -1,4 +1,4 @@
-/* entry.S: VMRUN, the instructions that may fault, and the hypervisor's own exceptions. */
+/* entry.S: VMRUN, VMLAUNCH and VMRESUME, the instructions that may fault, and the hypervisor's own exceptions. */
 #include "l1/layout.h"
 
 	.text
@@ -68,6 +68,100 @@ nmi_open:
 nmi_closed:
 	ret
 
+/*
+ * int hw_vmx_run(RDI: gpr, ESI: launched). The exit comes back to vmx_exited, with RSP as it was. An NMI that comes
+ * in front of the entry must not wait until the next exit: it leads to vmx_not_entered (below).
+ */
+	.set HOST_RSP, 0x6c14
+	.set HOST_RIP, 0x6c16
+	.global hw_vmx_run
+hw_vmx_run:
+	push %rbx
+	push %rbp
+	push %r12
+	push %r13
+	push %r14
+	push %r15
+	push %rdi
+	mov $HOST_RSP, %eax
+	vmwrite %rsp, %rax
+	mov $HOST_RIP, %eax
+	lea vmx_exited(%rip), %rdx
+	vmwrite %rdx, %rax
+vmx_entering:
+	cmpq $0, %gs:0
+	jne vmx_not_entered
+	test %esi, %esi
+	mov (%rdi), %rax
+	mov 8(%rdi), %rcx
+	mov 16(%rdi), %rdx
+	mov 24(%rdi), %rbx
+	mov 40(%rdi), %rbp
+	mov 48(%rdi), %rsi
+	mov 64(%rdi), %r8
+	mov 72(%rdi), %r9
+	mov 80(%rdi), %r10
+	mov 88(%rdi), %r11
+	mov 96(%rdi), %r12
+	mov 104(%rdi), %r13
+	mov 112(%rdi), %r14
+	mov 120(%rdi), %r15
+	mov 56(%rdi), %rdi
+	jz 1f
+	vmresume
+	jmp 2f
+1:	vmlaunch
+vmx_entered:
+2:	mov $1, %eax                    /* HW_VMX_FAIL_VALID, HW_VMX_FAIL_INVALID */
+	jnc 3f
+	mov $2, %eax
+3:	pop %rdi
+	jmp vmx_leave
+vmx_not_entered:
+	pop %rdi
+	mov $3, %eax                    /* HW_VMX_NMI */
+	jmp vmx_leave
+vmx_exited:
+	xchg %rdi, (%rsp)
+	mov %rax, (%rdi)
+	mov %rcx, 8(%rdi)
+	mov %rdx, 16(%rdi)
+	mov %rbx, 24(%rdi)
+	mov %rbp, 40(%rdi)
+	mov %rsi, 48(%rdi)
+	mov %r8, 64(%rdi)
+	mov %r9, 72(%rdi)
+	mov %r10, 80(%rdi)
+	mov %r11, 88(%rdi)
+	mov %r12, 96(%rdi)
+	mov %r13, 104(%rdi)
+	mov %r14, 112(%rdi)
+	mov %r15, 120(%rdi)
+	pop %rcx
+	mov %rcx, 56(%rdi)
+	xor %eax, %eax
+vmx_leave:
+	pop %r15
+	pop %r14
+	pop %r13
+	pop %r12
+	pop %rbp
+	pop %rbx
+	cld
+	ret
+
+/* bool hw_try_xsetbv(EDI: index, RSI: value) */
+	.global hw_try_xsetbv
+hw_try_xsetbv:
+	mov %edi, %ecx
+	mov %esi, %eax
+	mov %rsi, %rdx
+	shr $32, %rdx
+try_xsetbv:
+	xsetbv
+	mov $1, %eax
+	ret
+
 /* bool hw_try_read_msr(EDI: index, RSI: value) */
 	.global hw_try_read_msr
 hw_try_read_msr:
@@ -119,6 +213,9 @@ exception:
 	je 1f
 	lea try_write(%rip), %rbx
 	cmp %rbx, 24(%rsp)
+	je 1f
+	lea try_xsetbv(%rip), %rbx
+	cmp %rbx, 24(%rsp)
 	jne fatal
 1:	lea try_failed(%rip), %rbx
 	mov %rbx, 24(%rsp)
@@ -134,7 +231,20 @@ nmi:	add $8, %rsp
 	cmp %rbx, 8(%rsp)
 	ja 2f
 	mov $1, %eax
-2:	pop %rbx
+	pop %rbx
+	iretq
+2:	cmpl $1, l1_machine             /* CORE_VMX; GS is the guest's under AMD-V */
+	jne 3f
+	movq $1, %gs:0
+	lea vmx_entering(%rip), %rbx
+	cmp %rbx, 8(%rsp)
+	jb 3f
+	lea vmx_entered(%rip), %rbx
+	cmp %rbx, 8(%rsp)
+	jae 3f
+	lea vmx_not_entered(%rip), %rbx
+	mov %rbx, 8(%rsp)
+3:	pop %rbx
 	iretq
 fatal:	mov %rsp, %rdi
 	cld

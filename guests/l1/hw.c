@@ -1,6 +1,7 @@
 /* hw.c: kmod/core/hw.h on bare metal. Memory is mapped to itself; the image is where boot.S and memory.c put it. */
 #include "l1/l1.h"
 #include "x86/control_device.h"
+#include "x86/msr.h"
 
 static volatile uint32_t pool_lock, print_lock;
 uint64_t pool_next, pool_end; /* memory.c */
@@ -91,6 +92,79 @@ void hw_svm_load(uint64_t vmcb) { __asm__ volatile("vmload %0" : : "a"(vmcb) : "
 void hw_svm_save(uint64_t vmcb) { __asm__ volatile("vmsave %0" : : "a"(vmcb) : "memory"); }
 void hw_svm_clgi(void) { __asm__ volatile("clgi" : : : "memory"); }
 
+void hw_wbinvd(void) { __asm__ volatile("wbinvd" : : : "memory"); }
+
+/* ---- VT-x ---- */
+
+/* An instruction with one memory operand, or two operands; ZF and CF say how it went (30.2). */
+#define VMX_INSTRUCTION(text, ...)                                                                           \
+	({                                                                                                   \
+		bool valid, invalid;                                                                         \
+		__asm__ volatile(text : "=@ccz"(valid), "=@ccc"(invalid) : __VA_ARGS__ : "memory");          \
+		invalid ? HW_VMX_FAIL_INVALID : valid ? HW_VMX_FAIL_VALID : HW_VMX_DONE;                     \
+	})
+
+enum hw_vmx hw_vmx_on(uint64_t region) { return VMX_INSTRUCTION("vmxon %2", "m"(region)); }
+enum hw_vmx hw_vmx_clear(uint64_t vmcs) { return VMX_INSTRUCTION("vmclear %2", "m"(vmcs)); }
+enum hw_vmx hw_vmx_load(uint64_t vmcs) { return VMX_INSTRUCTION("vmptrld %2", "m"(vmcs)); }
+
+enum hw_vmx hw_vmx_read(uint64_t field, uint64_t *value)
+{
+	return VMX_INSTRUCTION("vmread %2, (%3)", "r"(field), "r"(value));
+}
+
+enum hw_vmx hw_vmx_write(uint64_t field, uint64_t value)
+{
+	return VMX_INSTRUCTION("vmwrite %3, %2", "r"(field), "r"(value));
+}
+
+enum hw_vmx hw_vmx_invept(uint64_t type, uint64_t eptp)
+{
+	uint64_t descriptor[2] = {eptp, 0};
+
+	return VMX_INSTRUCTION("invept %3, %2", "r"(type), "m"(descriptor));
+}
+
+enum hw_vmx hw_vmx_invvpid(uint64_t type, uint16_t vpid, uint64_t linear)
+{
+	uint64_t descriptor[2] = {vpid, linear};
+
+	return VMX_INSTRUCTION("invvpid %3, %2", "r"(type), "m"(descriptor));
+}
+
+/* Where the NMI handler leaves word, at GS:0. */
+static uint64_t nmi_seen[L1_CPUS];
+
+void hw_vmx_host(struct hw_vmx_host *host)
+{
+	struct {
+		uint16_t limit;
+		uint64_t base;
+	} __attribute__((packed)) gdtr, idtr;
+	uint32_t r[4];
+
+	hw_cpuid(1, 0, r);
+	__asm__ volatile("sgdt %0" : "=m"(gdtr));
+	__asm__ volatile("sidt %0" : "=m"(idtr));
+	*host = (struct hw_vmx_host){.es = L1_DS,
+				     .cs = L1_CS64,
+				     .ss = L1_DS,
+				     .ds = L1_DS,
+				     .tr = L1_TSS,
+				     .gs_base = (uint64_t)&nmi_seen[r[1] >> 24],
+				     .gdtr_base = gdtr.base,
+				     .idtr_base = idtr.base};
+	hw_write_msr(MSR_GS_BASE, host->gs_base);
+}
+
+bool hw_vmx_take_nmi(void)
+{
+	uint64_t seen = 0;
+
+	__asm__ volatile("xchg %0, %%gs:0" : "+r"(seen) : : "memory");
+	return seen;
+}
+
 /* ---- the report ---- */
 
 void hw_pause(void) { __asm__ volatile("pause"); }
@@ -173,6 +247,18 @@ void l1_refuse(const char *why)
 	send(why);
 	send("\n");
 	finish();
+}
+
+/* A fault without an IDT is a triple one. */
+void hw_shutdown(void)
+{
+	static const struct {
+		uint16_t limit;
+		uint64_t base;
+	} __attribute__((packed)) none = {0, 0};
+
+	for (;;)
+		__asm__ volatile("lidt %0; ud2" : : "m"(none));
 }
 
 void hw_stop(const char *why, uint64_t value)

@@ -31,6 +31,9 @@ void hw_write_msr(uint32_t index, uint64_t value);
 /* The same where the processor may refuse by #GP: false then, and nothing has changed. */
 bool hw_try_read_msr(uint32_t index, uint64_t *value);
 bool hw_try_write_msr(uint32_t index, uint64_t value);
+/* XSETBV; false: #GP. CR4.OSXSAVE is 1. */
+bool hw_try_xsetbv(uint32_t index, uint64_t value);
+void hw_wbinvd(void);
 uint64_t hw_read_cr(unsigned number);
 void hw_write_cr(unsigned number, uint64_t value);
 
@@ -39,6 +42,8 @@ void hw_write_cr(unsigned number, uint64_t value);
 void hw_pause(void);
 /* A line of the report, without its newline. Whole lines of several processors do not mix. */
 void hw_print(const char *line);
+/* The guest has shut its processor down: the hypervisor's own does so. */
+_Noreturn void hw_shutdown(void);
 /* The core cannot go on; @why and @value tell the reader what it met. */
 _Noreturn void hw_stop(const char *why, uint64_t value);
 
@@ -59,7 +64,8 @@ bool hw_svm_take_nmi(void);
 
 /* ---- VT-x (SDM 3C chapters 24 to 31) ---- */
 
-enum hw_vmx { HW_VMX_DONE, HW_VMX_FAIL_VALID, HW_VMX_FAIL_INVALID }; /* VMsucceed, VMfailValid, VMfailInvalid */
+/* VMsucceed, VMfailValid, VMfailInvalid; there was no entry, since an NMI has come. */
+enum hw_vmx { HW_VMX_DONE, HW_VMX_FAIL_VALID, HW_VMX_FAIL_INVALID, HW_VMX_NMI };
 
 enum hw_vmx hw_vmx_on(uint64_t region); /* VMXON; CR0 and CR4 are as the capability MSRs want them */
 enum hw_vmx hw_vmx_clear(uint64_t vmcs);
@@ -69,10 +75,12 @@ enum hw_vmx hw_vmx_write(uint64_t field, uint64_t value);
 enum hw_vmx hw_vmx_invept(uint64_t type, uint64_t eptp);
 enum hw_vmx hw_vmx_invvpid(uint64_t type, uint16_t vpid, uint64_t linear);
 /*
- * VMLAUNCH or VMRESUME of the current VMCS until its exit: HW_VMX_DONE; else the instruction failed. Writes the
+ * VMLAUNCH or VMRESUME of the current VMCS until its exit: HW_VMX_DONE; HW_VMX_NMI; else the instruction failed. Writes the
  * host's RSP and RIP to the VMCS first. @gpr: the guest's registers but RSP.
  */
 enum hw_vmx hw_vmx_run(uint64_t gpr[GPR_COUNT], bool launched);
+/* Whether an NMI has come to the hypervisor since the last call; it was taken out of the processor's hands. */
+bool hw_vmx_take_nmi(void);
 /* What the host-state area must hold and is the embedder's: selectors, bases and descriptor tables. */
 struct hw_vmx_host {
 	uint16_t es, cs, ss, ds, fs, gs, tr;

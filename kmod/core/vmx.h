@@ -1,0 +1,87 @@
+/*
+ * vmx.h: what the files of VT-x share.
+ *
+ * vmx.c         control structure, start, entry, the vendor's answers to core.h
+ * vmx_exits.c   exits
+ * vmx_step.c    one instruction by itself
+ * vmx_task.c    task switches, which always exit
+ */
+#ifndef TRAPLINE_KMOD_CORE_VMX_H
+#define TRAPLINE_KMOD_CORE_VMX_H
+
+#include "kmod/core/core.h"
+#include "x86/vmx.h"
+
+#define VMX_VPID 1u
+
+/* Controls that an entry is made with. */
+struct vmx_controls {
+	uint32_t pin, primary, secondary, exceptions;
+};
+
+struct vmx_vcpu {
+	uint8_t *vmcs, *on;      /* regions */
+	uint8_t *msr_bitmap;     /* of MSRs that are the hypervisor's */
+	struct vmx_controls own; /* without a record or a step */
+	struct vmx_controls all; /* each exit that an instruction can have, and the processor offers */
+	uint32_t entry;          /* entry controls but for the guest's mode */
+	uint64_t cr0_fixed, cr4_fixed; /* bits that are 1 whatever the guest wants */
+	uint64_t cr4_refused;          /* bits that the guest cannot set */
+	bool active, launched;
+	bool flush; /* at the next entry */
+	bool has_vpid;
+	bool nmi;   /* one has come while the hypervisor ran, and is the guest's */
+	struct vmx_controls before; /* what vmx_step() has changed */
+	struct {
+		bool on;
+		unsigned number;
+		uint64_t next, old; /* RIP behind it, the register in front of it */
+	} cr; /* MOV to CR0 or CR4 on its way (vmx_exits.c) */
+};
+
+/* A field of the current VMCS. */
+static inline uint64_t vmx_get(enum vmcs_field field)
+{
+	uint64_t value = 0;
+
+	if (hw_vmx_read(field, &value) != HW_VMX_DONE)
+		hw_stop("VMREAD fails", field);
+	return value;
+}
+
+static inline void vmx_set(enum vmcs_field field, uint64_t value)
+{
+	if (hw_vmx_write(field, value) != HW_VMX_DONE)
+		hw_stop("VMWRITE fails", field);
+}
+
+/* Writes what it is made of to the VMCS. */
+void vmx_use(const struct vmx_controls *controls);
+
+/* Bits of CR0 and CR4 whose change exits: those that the guest cannot have, or all. */
+void vmx_own_crs(struct vmx_vcpu *vmx, bool all);
+/* Whether the access to the MSR exits without a record. */
+bool vmx_msr_intercepted(const struct vmx_vcpu *vmx, uint32_t index, bool write);
+
+/* CR0 and CR4 as the guest has them. */
+uint64_t vmx_guest_cr(const struct vmx_vcpu *vmx, unsigned number);
+/* Writes them so, as they are checked already. */
+void vmx_set_guest_cr(struct vmx_vcpu *vmx, unsigned number, uint64_t value);
+
+/* Whether the guest exits behind the next instruction or event. */
+void vmx_trap_monitor(bool on);
+
+/* vmx_exits.c: the exit that has just come. */
+void vmx_exit(struct core_vcpu *vcpu);
+/* The event whose delivery the exit has interrupted is delivered again. */
+void vmx_redeliver(struct core_vcpu *vcpu);
+/* An exception on top of that event (SDM 3A table 6-5). */
+void vmx_raise_upon(struct core_vcpu *vcpu, unsigned vector, uint32_t error);
+
+/* vmx_step.c: true: the exit was the step's own. */
+bool vmx_stepped(struct core_vcpu *vcpu, unsigned reason);
+
+/* vmx_task.c: the task switch that has exited (SDM 3A 7.3), in the guest's memory; raises its faults. */
+void vmx_task_switch(struct core_vcpu *vcpu);
+
+#endif
