@@ -115,6 +115,15 @@ const struct insn *gate_run(struct cpu *cpu, const struct insn *insn)
 #define GATES_OF_PRIVILEGE ((uint32_t)(GATE_CPL0 | GATE_IOPL | GATE_UMIP | GATE_TSD | GATE_PCE))
 #define GATES_OF_CR0       ((uint32_t)(GATE_EM_NM | GATE_TS | GATE_MP_TS))
 
+/* Whether one of @gates is closed. */
+static bool refuses(struct cpu *cpu, const struct insn *insn, uint32_t gates)
+{
+	for (; gates; gates &= gates - 1)
+		if (gate_vector(cpu, insn, (enum gate_index)__builtin_ctz(gates)) >= 0)
+			return true;
+	return false;
+}
+
 /*
  * SDM 3C 25.1.1: invalid opcodes and faults by privilege level come before an exit, others behind it. MOV DR exits
  * before both; VMX's own instructions between the two.
@@ -130,7 +139,9 @@ static void check_vmx(struct cpu *cpu, const struct insn *insn)
 	check_gates(cpu, insn, gates & ~(GATES_OF_PRIVILEGE | GATES_OF_CR0));
 	if (CHECK(VMX_BEFORE_CPL, order == VMX_BEFORE_CPL))
 		vmx_check_insn(cpu, insn);
-	check_gates(cpu, insn, gates & GATES_OF_PRIVILEGE);
+	/* A #NM that is there as well has its usual place (SDM 3A 6.9). */
+	if (refuses(cpu, insn, gates & GATES_OF_PRIVILEGE))
+		check_gates(cpu, insn, gates & (GATES_OF_PRIVILEGE | GATES_OF_CR0));
 	if (CHECK(VMX_AFTER_EXCEPTIONS, order == VMX_AFTER_EXCEPTIONS))
 		vmx_check_insn(cpu, insn);
 	check_gates(cpu, insn, gates & GATES_OF_CR0);

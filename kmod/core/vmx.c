@@ -412,6 +412,9 @@ void vmx_raise(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 		vmx_set(VMCS_ENTRY_EXCEPTION_ERROR, error);
 	}
 	vmx_set(VMCS_ENTRY_INTERRUPTION_INFO, event);
+	/* As a fault leaves it for the handler's IRET; the processor pushes it as it is here. */
+	if (vector != VECTOR_DB)
+		vmx_set(VMCS_GUEST_RFLAGS, vmx_get(VMCS_GUEST_RFLAGS) | RFLAGS_RF);
 }
 
 static bool in_64bit_mode(void)
