@@ -21,6 +21,11 @@ FAMILY(exits)
 #include "exceptions.def"
 }
 
+FAMILY(events)
+{
+#include "injection.def"
+}
+
 void suite_rows(struct suite *suite)
 {
 	static struct cell cell;
@@ -28,4 +33,5 @@ void suite_rows(struct suite *suite)
 	cell.suite = suite;
 	entry(&cell);
 	exits(&cell);
+	events(&cell);
 }
