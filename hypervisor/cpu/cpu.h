@@ -246,6 +246,7 @@ struct cpu {
 	struct cpuid_answer cpuid[CPUID_ANSWERS]; /* cpuid.c's: what the profile, which does not change, has answered */
 	uint32_t apic_id;          /* initial APIC id, as CPUID tells it; set by the engine, 0 after cpu_new() */
 	uint64_t physical_mask;    /* bits of a physical address, from the profile */
+	uint64_t apic_page;        /* where device memory hides a page of RAM from this processor; CPU_NO_PAGE: nowhere */
 	bool tracing;
 	bool shares;               /* other CPUs wait for their turn: PAUSE ends this one's */
 	struct event delivering;   /* while delivering_depth > 0: for #DF and for EXT */
@@ -303,6 +304,9 @@ void cpu_step_changed(struct cpu *cpu);
  * exact. A CPU that stopped for HALT or SHUTDOWN stays so until an event or a reset.
  */
 enum cpu_stop cpu_run(struct cpu *cpu);
+#define CPU_NO_PAGE UINT64_MAX
+/* The local APIC's registers are at physical @page, over whatever memory is there (SDM 3A 10.4.1). */
+void cpu_set_apic_page(struct cpu *cpu, uint64_t page);
 /* From a bus call: come back from cpu_run() after the current instruction. */
 void cpu_request_stop(struct cpu *cpu);
 /* The level of the interrupt line (INTR); delivered by bus.interrupt_acknowledge. */

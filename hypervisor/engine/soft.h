@@ -84,6 +84,8 @@ void soft_kvmclock_update(struct soft_vcpu *vcpu);
 
 /* ---- soft_chips.c ---- */
 
+/* Tells the vCPU where its local APIC is; before it runs, as others may have moved that. */
+void soft_place_apic(struct soft_vcpu *vcpu);
 struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu);
 /* Gives a vCPU its local APIC. False: no room. */
 bool soft_chips_add(struct soft_vcpu *vcpu);

@@ -54,12 +54,14 @@ static bool apic_read(void *owner, uint32_t index, uint64_t *value)
 	return lapic_msr_read(lapic_of(owner), index, value);
 }
 
-/* The page of registers must lie where no memory is: a slot would be seen in its place. */
-static void check_base(struct soft_vcpu *vcpu, uint64_t value)
+/* The page of registers hides memory that lies there; elsewhere its accesses are device accesses anyway. */
+void soft_place_apic(struct soft_vcpu *vcpu)
 {
-	if ((value & (APIC_BASE_ENABLE | APIC_BASE_EXTD)) == APIC_BASE_ENABLE &&
-	    phys_host(vcpu->soft->memory, value & vcpu->cpu->physical_mask & ~0xfffull, NULL))
-		cpu_unmodelled(vcpu->cpu, "IA32_APIC_BASE where memory is");
+	uint64_t base = vcpu->soft->chips.lapic[vcpu->vcpu.number].base;
+	uint64_t page = base & vcpu->cpu->physical_mask & ~0xfffull;
+	bool there = (base & (APIC_BASE_ENABLE | APIC_BASE_EXTD)) == APIC_BASE_ENABLE;
+
+	cpu_set_apic_page(vcpu->cpu, there && phys_host(vcpu->soft->memory, page, NULL) ? page : CPU_NO_PAGE);
 }
 
 static bool apic_write(void *owner, uint32_t index, uint64_t value)
@@ -69,9 +71,11 @@ static bool apic_write(void *owner, uint32_t index, uint64_t value)
 		soft_behind(owner)->chips.changed = true;
 		return true;
 	}
+	if (!lapic_msr_write(lapic_of(owner), index, value))
+		return false;
 	if (index == MSR_APIC_BASE)
-		check_base(owner, value);
-	return lapic_msr_write(lapic_of(owner), index, value);
+		soft_place_apic(owner);
+	return true;
 }
 
 static int interrupt_acknowledge(void *owner) { return lapic_acknowledge(lapic_of(owner)); }

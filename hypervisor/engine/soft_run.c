@@ -164,6 +164,7 @@ static enum cpu_stop run_turn(struct soft *soft, struct soft_vcpu *vcpu, uint64_
 	enum cpu_stop stop;
 
 	soft_time_set(soft, cpu);
+	soft_place_apic(vcpu);
 	if (__builtin_add_overflow(began, left, &cpu->stop_at))
 		cpu->stop_at = UINT64_MAX;
 	vcpu->overflow_at = msr_counter_overflow(cpu);

@@ -109,6 +109,47 @@ static void traces_tell_the_vcpu(void **state)
 	machine_free(machine);
 }
 
+/* ---- the local APIC where memory is ---- */
+
+/* Moves the registers over memory that it has in its TLB, and back: the APIC's version, and what memory keeps. */
+TEST_IMAGE(moves_apic, "0: movl $0x55, 0x200030\nmovl $0x1b, %ecx\nrdmsr\nmovl %eax, %esi\n"
+		       "andl $0xfff, %eax\norl $0x200000, %eax\nwrmsr\n"
+		       "movl 0x200030, %edi\nandl $0xff, %edi\nmovl $0x77, 0x200030\nmovl 0xfee00030, %ebp\n"
+		       "movl %esi, %eax\nwrmsr\n"
+		       "movl 0x200030, %ebx\nshll $8, %ebx\norl %edi, %ebx\n"
+		       "incl %ebp\nshll $16, %ebp\norl %ebp, %ebx\n" /* nobody is left at the old place */
+		       "movl 0xfee00030, %eax\nandl $0xff, %eax\nshll $24, %eax\norl %eax, %ebx\n"
+		       "movl %ebx, %eax\nmovw $0xf4, %dx\noutl %eax, %dx\nhlt\n");
+
+static void apic_over_memory(void **state)
+{
+	static const struct boot_options none;
+	struct test_output output = {0};
+	struct image image = {.path = "test",
+			      .data = (uint8_t *)(uintptr_t)moves_apic,
+			      .size = (size_t)(moves_apic_end - moves_apic)};
+	struct machine_config config = {.engine = &engine_soft,
+					.cpu = "intel",
+					.memory = TEST_MEMORY,
+					.open_bus = true,
+					.owner = &output,
+					.console = test_console,
+					.serial = test_serial};
+	const struct machine_end *end;
+	struct machine *machine;
+	char why[256];
+
+	(void)state;
+	assert_int_equal(machine_new(&machine, &config, why, sizeof(why)), 0);
+	assert_int_equal(boot_image(machine, &image, &none, why, sizeof(why)), 0);
+	end = machine_run(machine, &test_limits);
+	assert_int_equal(end->event, MACHINE_EXIT);
+	assert_int_equal(end->value & 0xffff, 0x5500 | end->value >> 24);
+	assert_int_equal(end->value >> 16 & 0xff, 0);
+	assert_true(end->value >> 24 >= 0x10);
+	machine_free(machine);
+}
+
 /* ---- waiting ---- */
 
 /* Listens on the serial port, and halts for good; the same with a timer that goes on; the first without listening. */
@@ -195,6 +236,7 @@ int main(void)
 		cmocka_unit_test(reset_and_again),
 		cmocka_unit_test(traces_tell_the_vcpu),
 		cmocka_unit_test(waits_for_input),
+		cmocka_unit_test(apic_over_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

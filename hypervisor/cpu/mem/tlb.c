@@ -175,6 +175,14 @@ void tlb_flush_spaces_page(struct cpu *cpu, uint64_t space, uint64_t mask, uint6
 		trace_mapping_changed(cpu);
 }
 
+void cpu_set_apic_page(struct cpu *cpu, uint64_t page)
+{
+	if (cpu->apic_page == page)
+		return;
+	cpu->apic_page = page;
+	tlb_flush_spaces(cpu, 0, 0);
+}
+
 /* ---- spaces ---- */
 
 /* Whose translations those of the running program are. */
@@ -364,7 +372,8 @@ static void fill(struct cpu *cpu, struct tlb *tlb, uint64_t linear, const struct
 	struct tlb_slow *slow = &tlb->slow[tlb_index(linear)];
 	struct tlb_hot *hot = &tlb->hot[tlb_index(linear)];
 	bool apic = vmx_apic_page(cpu, walked->physical);
-	struct memory_slot *memory = apic ? NULL : phys_slot(cpu->memory, walked->physical);
+	bool device = apic || walked->physical == cpu->apic_page;
+	struct memory_slot *memory = device ? NULL : phys_slot(cpu->memory, walked->physical);
 	uint64_t page = linear & ~PAGE_MASK;
 
 	*slow = (struct tlb_slow){.tag = page | tlb->generation,
