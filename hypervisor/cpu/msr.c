@@ -7,7 +7,7 @@
 #include "cpu/vmx/vmx.h"
 #include "x86/msr.h"
 
-#define MC_BANKS 4u
+#define MC_BANKS 8u /* AMD's software knows that the fifth is the north bridge's */
 
 enum { ON_INTEL = 1 << VENDOR_INTEL, ON_AMD = 1 << VENDOR_AMD };
 enum msr_access { READ_WRITE, READ_ONLY, WRITE_ONLY, NOT_MODELLED };

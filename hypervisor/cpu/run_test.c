@@ -1086,10 +1086,10 @@ static void test_unmodelled(void **state)
 {
 	struct machine *m = *state;
 
-	START_FLAT(m, 0x40, 0xc4, 0xe2, 0x71, 0x98, 0xc2, 0x90); /* VFMADD132PS XMM0, XMM1, XMM2 */
-	m->profile.features[FEATURE_fma / 64] |= 1ull << FEATURE_fma % 64;
+	START_FLAT(m, 0x40, 0xf3, 0x0f, 0x01, 0xea, 0x90); /* SAVEPREVSSP */
+	m->profile.features[FEATURE_cet_ss / 64] |= 1ull << FEATURE_cet_ss % 64;
 	assert_int_equal(cpu_run(m->cpu), CPU_STOP_UNMODELLED);
-	assert_non_null(strstr(m->cpu->unmodelled, "7001 c4 e2 71 98 c2"));
+	assert_non_null(strstr(m->cpu->unmodelled, "7001 f3 0f 01 ea"));
 	assert_int_equal(m->cpu->rip, CODE + 1);
 	assert_int_equal(m->cpu->retired, 1);
 }

@@ -294,6 +294,13 @@ static int place_platform(struct loader *loader)
 	return platform_describe_boot(&loader->machine->platform, &boot);
 }
 
+/* A ROM may bring a multiboot header for others to load it by, where ROMs are. */
+static bool is_header_of_rom(const struct image *image, const struct multiboot_header *header)
+{
+	return image->kind == IMAGE_FLAT && (header->flags & MULTIBOOT_ADDRESSES) && image->size <= ROM_MAX &&
+	       image->size % PAGE_SIZE == 0 && header->load_addr >= MEMORY_LOW_MAX;
+}
+
 int boot_image(struct machine *machine, const struct image *image, const struct boot_options *options,
 	       char *why, size_t size)
 {
@@ -301,7 +308,8 @@ int boot_image(struct machine *machine, const struct image *image, const struct 
 		.machine = machine, .image = image, .options = options, .why = why, .size = size};
 	struct multiboot_header header;
 	size_t offset = 0;
-	bool multiboot = find_multiboot(image, &header, &offset), is_linux = boot_is_linux(image);
+	bool multiboot = find_multiboot(image, &header, &offset) && !is_header_of_rom(image, &header);
+	bool is_linux = boot_is_linux(image);
 	/* A ROM is the firmware, and finds the machine as reset leaves it. */
 	bool rom = image->kind == IMAGE_FLAT && !is_linux && !multiboot && !image->has_pvh;
 	int error = rom ? 0 : place_platform(&loader);

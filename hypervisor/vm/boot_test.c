@@ -284,11 +284,15 @@ static void rom(void **state)
 	struct session *s = *state;
 	uint8_t *bytes = calloc(1, 0x40000);
 	struct boot_options options = {.append = "x"};
+	const uint32_t header[] = {0x1badb002, 0x10000, -(0x1badb002u + 0x10000), 0xfffc0100, 0xfffc0000, 0, 0,
+				   0xfffff000};
 
 	bytes[0x3fff0] = 0xf4;
 	bytes[0x20000] = 0x11;
 	assert_int_equal(boot(s, bytes, 0x40000, &options), -EINVAL);
 	assert_int_equal(boot(s, bytes, 0x40001, NULL), -EINVAL);
+	/* A header that says where ROMs are is for other loaders. */
+	memcpy(bytes + 0x100, header, sizeof(header));
 	assert_int_equal(boot(s, bytes, 0x40000, NULL), 0);
 	assert_int_equal(vcpu(s).rip, 0xfff0);
 	assert_int_equal(vcpu(s).segment[CS].base, 0xffff0000);
