@@ -32,6 +32,20 @@ void *hw_pages(unsigned count)
 	return pages;
 }
 
+void hw_copy_page(void *to, const void *from)
+{
+	uint64_t quads = CORE_PAGE / 8;
+
+	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(quads) : : "memory");
+}
+
+void hw_clear_page(void *page)
+{
+	uint64_t quads = CORE_PAGE / 8;
+
+	__asm__ volatile("rep stosq" : "+D"(page), "+c"(quads) : "a"(0) : "memory");
+}
+
 uint64_t hw_physical(const void *page) { return (uint64_t)page; }
 
 void *hw_map(uint64_t physical) { return (void *)physical; }

@@ -95,21 +95,32 @@ _Noreturn void l1_refuse(const char *why);
 
 static inline void copy(void *to, const void *from, uint64_t size)
 {
-	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
+	uint64_t quads = size / 8, rest = size % 8;
+
+	__asm__ volatile("rep movsq\n\tmov %3, %2\n\trep movsb"
+			 : "+D"(to), "+S"(from), "+&c"(quads)
+			 : "r"(rest)
+			 : "memory");
 }
 
-/* The same where they overlap and @to is above. */
-static inline void copy_down(void *to, const void *from, uint64_t size)
+/* The same where they overlap and @to is above; both are page-aligned. */
+static inline void copy_up(void *to, const void *from, uint64_t size)
 {
-	void *t = (uint8_t *)to + size - 1;
-	const void *f = (const uint8_t *)from + size - 1;
+	uint64_t quads = (size + 7) / 8;
+	void *t = (uint8_t *)to + 8 * quads - 8;
+	const void *f = (const uint8_t *)from + 8 * quads - 8;
 
-	__asm__ volatile("std; rep movsb; cld" : "+D"(t), "+S"(f), "+c"(size) : : "memory");
+	__asm__ volatile("std; rep movsq; cld" : "+D"(t), "+S"(f), "+c"(quads) : : "memory");
 }
 
 static inline void clear(void *to, uint64_t size)
 {
-	__asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(0) : "memory");
+	uint64_t quads = size / 8, rest = size % 8;
+
+	__asm__ volatile("rep stosq\n\tmov %2, %1\n\trep stosb"
+			 : "+D"(to), "+&c"(quads)
+			 : "r"(rest), "a"(0)
+			 : "memory");
 }
 
 #endif

@@ -36,7 +36,7 @@ static uint64_t lift_modules(uint64_t top)
 
 		if (size > top || to < MEBIBYTE || to < module->start)
 			l1_refuse("the modules do not fit into the guest's memory");
-		copy_down((void *)to, (void *)module->start, size);
+		copy_up((void *)to, (void *)module->start, size);
 		module->start = top = to;
 		module->end = to + size;
 	}

@@ -25,6 +25,8 @@ const char *core_create(struct core_vcpu *vcpu, struct core_machine *machine)
 	/* All memory at once, so that nothing of it faults in the middle of an event. */
 	for (uint64_t at = 0; at < machine->hidden; at += TABLES_LARGE)
 		tables_fill(vcpu, at);
+	/* In pages where cases have their bytes (x86/l1.h). */
+	tables_set(vcpu, 0, 0, CORE_READ | CORE_WRITE | CORE_EXECUTE);
 	return CORE_CALL(vcpu, create, vcpu);
 }
 

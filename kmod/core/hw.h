@@ -20,6 +20,9 @@
 void *hw_pages(unsigned count);
 /* The physical address of what hw_pages() gave. */
 uint64_t hw_physical(const void *page);
+/* A whole page, or zeros to one. */
+void hw_copy_page(void *to, const void *from);
+void hw_clear_page(void *page);
 /* @physical for reading and writing: guest memory, or a page of device registers. Valid within that page. */
 void *hw_map(uint64_t physical);
 

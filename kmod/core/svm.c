@@ -70,10 +70,17 @@ bool svm_msr_intercepted(const uint8_t *map, uint32_t index, bool write)
 
 static void watch(struct core_vcpu *vcpu, uint32_t index, bool read, bool write)
 {
+	struct svm_vcpu *svm = vcpu->svm;
 	unsigned byte, bit;
 
-	if (svm_msr_bit(index, &byte, &bit))
-		vcpu->svm->msrpm[byte] |= (uint8_t)((read | write << 1) << bit);
+	if (!svm_msr_bit(index, &byte, &bit))
+		return;
+	if (!svm->msrpm[byte]) {
+		if (svm->watched == SVM_WATCH_MAX)
+			hw_stop("too many MSRs are watched", index);
+		svm->watch[svm->watched++] = (uint16_t)byte;
+	}
+	svm->msrpm[byte] |= (uint8_t)((read | write << 1) << bit);
 }
 
 void svm_watch_msr(struct core_vcpu *vcpu, uint32_t index) { watch(vcpu, index, false, true); }
@@ -338,12 +345,13 @@ uint64_t svm_cr4(const struct core_vcpu *vcpu) { return *vmcb64(vcpu->svm->vmcb,
 
 void svm_flush(struct core_vcpu *vcpu) { vcpu->svm->flush = true; }
 
-uint64_t svm_table_entry(uint64_t address) { return address | PTE_P | PTE_W | PTE_U; }
+uint64_t svm_table_entry(uint64_t address) { return address | PTE_P | PTE_W | PTE_U | PTE_A; }
 
-/* All accesses are a user's (15.25.5). */
+/* All accesses are a user's (15.25.5). Nobody asks for A and D, and a hypervisor above that joins these tables with its
+ * own need not wait for them. */
 uint64_t svm_page_entry(const struct core_vcpu *vcpu, uint64_t address, unsigned access, bool large)
 {
-	uint64_t entry = address | PTE_U | (large ? PTE_PS : 0);
+	uint64_t entry = address | PTE_U | PTE_A | PTE_D | (large ? PTE_PS : 0);
 
 	(void)vcpu;
 	if (!access)

@@ -16,6 +16,7 @@
 
 #define SVM_ASID        1u
 #define SVM_ASID_NESTED 2u
+#define SVM_WATCH_MAX   16u
 
 struct svm_shadow {
 	uint64_t *root;
@@ -46,6 +47,8 @@ struct svm_vcpu {
 	uint8_t *own;
 	uint8_t *host; /* the processor's save area */
 	uint8_t *msrpm;
+	uint16_t watch[SVM_WATCH_MAX]; /* bytes of @msrpm that are not 0 */
+	unsigned watched;
 	uint64_t efer_valid, efer_kept; /* bits that may be written, and that stay */
 	unsigned physical_bits;
 	bool nrips, decode;

@@ -28,13 +28,32 @@ static bool by_instruction(struct core_vcpu *vcpu, uint64_t event)
 	return vector == VECTOR_BP || vector == VECTOR_OF;
 }
 
+/*
+ * A #DB that is a fault pushes RF as set, which the injection of a #DB does not do by itself: DR7.GD, and breakpoints
+ * on instructions.
+ */
+static bool is_debug_fault(uint8_t *vmcb, uint64_t event)
+{
+	uint64_t dr6 = *vmcb64(vmcb, VMCB_DR6), dr7 = *vmcb64(vmcb, VMCB_DR7);
+
+	if (event_type(event) != SVM_EVENT_EXCEPTION || (event & SVM_EVENT_VECTOR) != VECTOR_DB)
+		return false;
+	for (unsigned n = 0; n < 4; n++)
+		if (dr6 >> n & 1 && !(dr7 >> (16 + 4 * n) & 3))
+			return true;
+	return dr6 & DR6_BD;
+}
+
 void svm_redeliver(struct core_vcpu *vcpu)
 {
 	uint8_t *vmcb = vcpu->svm->vmcb;
 	uint64_t event = *vmcb64(vmcb, VMCB_EXITINTINFO);
 
-	if (event & SVM_EVENT_VALID && !by_instruction(vcpu, event))
-		*vmcb64(vmcb, VMCB_EVENTINJ) = event;
+	if (!(event & SVM_EVENT_VALID) || by_instruction(vcpu, event))
+		return;
+	*vmcb64(vmcb, VMCB_EVENTINJ) = event;
+	if (is_debug_fault(vmcb, event))
+		*vmcb64(vmcb, VMCB_RFLAGS) |= RFLAGS_RF;
 }
 
 /* Whether @second on top of @first is a double fault. */

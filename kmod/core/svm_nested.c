@@ -248,19 +248,17 @@ static bool controls_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
 	return maps && svm_intercepted(vmcb, SVM_EXIT_VMRUN) && *vmcb32(vmcb, VMCB_ASID);
 }
 
-/* Both permission maps in one. */
+/* Both permission maps in one: theirs, and the few bits of ours. */
 static void merge_msrpm(struct core_vcpu *vcpu, uint8_t *vmcb)
 {
-	struct svm_nested *nested = nested_of(vcpu);
-	const uint64_t *own = (const uint64_t *)(const void *)vcpu->svm->msrpm;
-	uint64_t *to = (uint64_t *)(void *)nested->msrpm, base = *vmcb64(vmcb, VMCB_MSRPM_BASE) & ~PAGE_MASK;
+	struct svm_vcpu *svm = vcpu->svm;
+	uint8_t *to = svm->nested.msrpm;
+	uint64_t base = *vmcb64(vmcb, VMCB_MSRPM_BASE) & ~PAGE_MASK;
 
-	for (unsigned page = 0; page < SVM_MSRPM_SIZE; page += CORE_PAGE) {
-		const uint64_t *from = hw_map(base + page);
-
-		for (unsigned i = 0; i < CORE_PAGE / 8; i++)
-			*to++ = from[i] | *own++;
-	}
+	for (unsigned page = 0; page < SVM_MSRPM_SIZE; page += CORE_PAGE)
+		hw_copy_page(to + page, hw_map(base + page));
+	for (unsigned i = 0; i < svm->watched; i++)
+		to[svm->watch[i]] |= svm->msrpm[svm->watch[i]];
 }
 
 static void merge_intercepts(struct core_vcpu *vcpu, uint8_t *vmcb)

@@ -9,6 +9,7 @@
 
 #define ENTRY_ADDRESS 0x000ffffffffff000ull
 #define ENTRIES       512u
+#define PAGES_EAGER   64u
 #define PAGES_MAX     (sizeof(((struct svm_shadow *)0)->page) / sizeof(uint64_t *))
 
 /* What the guest's tables say of an address. */
@@ -17,6 +18,12 @@ struct mapping {
 	unsigned level;
 	bool writable, executable, dirty;
 };
+
+/* Whether it is the local APIC's page, where that is watched. */
+static bool is_apic(const struct core_vcpu *vcpu, uint64_t host)
+{
+	return vcpu->apic_page && host == vcpu->apic_page;
+}
 
 /* ---- our pages ---- */
 
@@ -32,8 +39,7 @@ static uint64_t *take_page(struct core_vcpu *vcpu)
 			return NULL;
 		shadow->pages++;
 	} else {
-		for (unsigned i = 0; i < ENTRIES; i++)
-			shadow->page[shadow->used][i] = 0;
+		hw_clear_page(shadow->page[shadow->used]);
 	}
 	return shadow->page[shadow->used++];
 }
@@ -47,21 +53,10 @@ void shadow_drop(struct core_vcpu *vcpu)
 	vcpu->svm->flush = true;
 }
 
-uint64_t *shadow_root(struct core_vcpu *vcpu)
-{
-	struct svm_shadow *shadow = &vcpu->svm->nested.shadow;
-
-	if (!shadow->root)
-		shadow->root = take_page(vcpu);
-	if (!shadow->root)
-		hw_stop("no memory for joined tables", 0);
-	return shadow->root;
-}
-
 /* The entry for @address at @level, with the tables above it; NULL where there are no pages left. */
 static uint64_t *entry_for(struct core_vcpu *vcpu, uint64_t address, unsigned level)
 {
-	uint64_t *table = shadow_root(vcpu);
+	uint64_t *table = vcpu->svm->nested.shadow.root;
 
 	for (unsigned at = 3;; at--) {
 		uint64_t *entry = &table[address >> (12 + 9 * at) & (ENTRIES - 1)];
@@ -157,30 +152,94 @@ static bool whole_block(struct core_vcpu *vcpu, uint64_t host)
 	       (!vcpu->apic_page || (vcpu->apic_page & ~(TABLES_LARGE - 1)) != block);
 }
 
+/* Puts what the guest's tables say of @address into ours. False: there are no pages left. */
+static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping *mapping)
+{
+	unsigned rights = CORE_READ | (mapping->writable && mapping->dirty ? CORE_WRITE : 0u) |
+			  (mapping->executable ? CORE_EXECUTE : 0u);
+	bool large = mapping->level > 0 && whole_block(vcpu, mapping->host);
+	uint64_t *entry = entry_for(vcpu, address, large);
+
+	if (!entry)
+		return false;
+	if (is_apic(vcpu, mapping->host))
+		rights &= ~(unsigned)CORE_WRITE;
+	*entry = svm_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, rights, large);
+	return true;
+}
+
+/* What the entry of a page may be in ours; 0: it is left to shadow_fill(). */
+static uint64_t joined_entry(struct core_vcpu *vcpu, uint64_t entry, unsigned level, uint64_t reserved)
+{
+	uint64_t frame = entry & ENTRY_ADDRESS;
+
+	if ((entry & (PTE_P | PTE_A | PTE_U)) != (PTE_P | PTE_A | PTE_U) || entry & reserved)
+		return 0;
+	if (level ? !(entry & PTE_PS) || frame & (TABLES_LARGE - 1) || !whole_block(vcpu, frame)
+		  : !tables_guests(vcpu->machine, frame, CORE_PAGE))
+		return 0;
+	entry &= PTE_NX | ENTRY_ADDRESS | PTE_P | PTE_U | PTE_A | PTE_D | (entry & PTE_D ? PTE_W : 0) |
+		 (level ? PTE_PS : 0);
+	return !level && is_apic(vcpu, frame) ? entry & ~PTE_W : entry;
+}
+
+/*
+ * Joins all that the guest's @theirs at @level maps and has used before (A), so that it does not fault: a fault in
+ * the middle of a task switch cannot be taken back. A page that was not used faults as it does now.
+ */
+static void join_used(struct core_vcpu *vcpu, const uint64_t *theirs, uint64_t *ours, unsigned level)
+{
+	uint64_t reserved = reserved_bits(vcpu, 0, level), below, *table;
+
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		uint64_t entry = theirs[i];
+
+		if (!(entry & PTE_P))
+			continue;
+		if (level < 2)
+			ours[i] = joined_entry(vcpu, entry, level, reserved);
+		below = entry & ENTRY_ADDRESS;
+		/* Rights add up: a table that restricts them is left to shadow_fill(). */
+		if (!level || entry & (PTE_PS | PTE_NX | reserved) || !(entry & PTE_W) || !(entry & PTE_U) ||
+		    !(entry & PTE_A) || !tables_guests(vcpu->machine, below, CORE_PAGE))
+			continue;
+		table = vcpu->svm->nested.shadow.used < PAGES_EAGER ? take_page(vcpu) : NULL;
+		if (!table)
+			return;
+		ours[i] = svm_table_entry(hw_physical(table));
+		join_used(vcpu, hw_map(below), table, level - 1);
+	}
+}
+
+uint64_t *shadow_root(struct core_vcpu *vcpu)
+{
+	struct svm_nested *nested = &vcpu->svm->nested;
+	bool five = *vmcb64(vcpu->svm->own, VMCB_CR4) & CR4_LA57;
+
+	if (nested->shadow.root)
+		return nested->shadow.root;
+	nested->shadow.root = take_page(vcpu);
+	if (!nested->shadow.root)
+		hw_stop("no memory for joined tables", 0);
+	if (!five && tables_guests(vcpu->machine, nested->ncr3 & ENTRY_ADDRESS, CORE_PAGE) && *vmcb64(vcpu->svm->own, VMCB_EFER) & EFER_LMA)
+		join_used(vcpu, hw_map(nested->ncr3 & ENTRY_ADDRESS), nested->shadow.root, 3);
+	return nested->shadow.root;
+}
+
 bool shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error)
 {
 	struct mapping mapping;
-	bool large;
-	unsigned rights;
-	uint64_t *entry;
 
 	if (!walk(vcpu, address, access, &mapping, error))
 		return false;
 	if (!tables_guests(vcpu->machine, mapping.host, CORE_PAGE))
 		hw_stop("the guest's guest reaches for the hypervisor's memory", mapping.host);
-	if (vcpu->apic_page == mapping.host && vcpu->apic_page && access & CORE_WRITE)
+	if (is_apic(vcpu, mapping.host) && access & CORE_WRITE)
 		hw_stop("the guest's guest writes to the local APIC past its hypervisor", address);
-	rights = CORE_READ | (mapping.writable && mapping.dirty ? CORE_WRITE : 0u) |
-		 (mapping.executable ? CORE_EXECUTE : 0u);
-	if (vcpu->apic_page == mapping.host)
-		rights &= ~(unsigned)CORE_WRITE;
-	large = mapping.level > 0 && whole_block(vcpu, mapping.host);
-	entry = entry_for(vcpu, address, large);
-	if (!entry) {
+	if (!join(vcpu, address, &mapping)) {
 		shadow_drop(vcpu);
 		*vmcb64(vcpu->svm->nested.merged, VMCB_NCR3) = hw_physical(shadow_root(vcpu));
-		entry = entry_for(vcpu, address, large);
+		join(vcpu, address, &mapping);
 	}
-	*entry = svm_page_entry(vcpu, large ? mapping.host & ~(TABLES_LARGE - 1) : mapping.host, rights, large);
 	return true;
 }
