@@ -103,6 +103,13 @@ static void put_shadow_bit(void) { *(uint32_t *)vmx_at(VMX_PAGE_SHADOW, 0) |= VM
 
 static void put_pdpte(unsigned n, uint64_t value) { world_poke(CASE_CR3_PAE + 8 * n, &value, 8); }
 
+/* Access rights as virtual-8086 mode demands them, of ES to GS. */
+static void put_vm86_rights(void)
+{
+	for (uint32_t field = VMCS_GUEST_ES_RIGHTS; field <= VMCS_GUEST_GS_RIGHTS; field += 2)
+		vmx_write(field, 0xf3);
+}
+
 static void put_msr(unsigned slot, uint32_t index, uint32_t reserved, uint64_t value)
 {
 	uint64_t *entry = vmx_at(VMX_PAGE_ENTRY_LOAD, 16 * slot);

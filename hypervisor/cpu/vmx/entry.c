@@ -298,7 +298,7 @@ static _Noreturn void enter_guest(struct cpu *cpu, bool launch)
 	load_guest(cpu, info);
 	if (list_too_long(count))
 		fail_entry(cpu, VMX_EXIT_ENTRY_MACHINE_CHECK, 0, nmi_blocked);
-	failed = load_msrs(cpu, vmcs_read(cpu, VMCS_ENTRY_MSR_LOAD), count);
+	failed = load_msrs(cpu, vmcs_read(cpu, VMCS_ENTRY_MSR_LOAD) & cpu->physical_mask, count);
 	if (CHECK(VMX_ENTRY_MSR_LOADING, failed != 0))
 		fail_entry(cpu, VMX_EXIT_ENTRY_MSR_LOADING, failed, nmi_blocked);
 	if (launch)
