@@ -129,6 +129,22 @@ vmx_try_stubs:
 	.balign 16
 	vmfunc
 	jmp vmx_tried
+	.balign 16
+	mov %ss, %edi
+	mov %edi, %ss
+	vmlaunch
+	jmp vmx_tried
+	.balign 16
+	mov %ss, %edi
+	mov %edi, %ss
+	vmresume
+	jmp vmx_tried
+	.balign 16
+	mov %rdx, %cr0
+	jmp vmx_tried
+	.balign 16
+	mov %rdx, %cr4
+	jmp vmx_tried
 vmx_try_end:
 	.balign 16
 vmx_tried:

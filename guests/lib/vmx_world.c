@@ -75,6 +75,15 @@ unsigned vmx_do(enum vmx_operation operation, void *memory, uint64_t reg)
 	return flags ? by_flags(flags) : VMX_FAULT(fault_vector);
 }
 
+static unsigned try_move(enum vmx_operation operation, uint64_t value)
+{
+	story_handle(catch_fault);
+	return vmx_try(vmx_try_stubs + 16 * operation, NULL, value) ? STORY_NO_FAULT : fault_vector;
+}
+
+unsigned vmx_try_cr0(uint64_t value) { return try_move(VMX_DO_MOV_CR0, value); }
+unsigned vmx_try_cr4(uint64_t value) { return try_move(VMX_DO_MOV_CR4, value); }
+
 unsigned vmx_do_address(enum vmx_operation operation, uint64_t physical)
 {
 	static uint64_t operand;

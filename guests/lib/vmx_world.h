@@ -94,10 +94,17 @@ enum vmx_operation {
 	VMX_DO_VMCALL,
 	VMX_DO_VMLAUNCH,
 	VMX_DO_VMRESUME,
-	VMX_DO_VMFUNC /* @reg: EAX */
+	VMX_DO_VMFUNC, /* @reg: EAX */
+	VMX_DO_MOV_SS_VMLAUNCH,
+	VMX_DO_MOV_SS_VMRESUME, /* behind MOV SS */
+	VMX_DO_MOV_CR0,
+	VMX_DO_MOV_CR4 /* for vmx_try_cr0, vmx_try_cr4 */
 };
 /* In VMX root operation, 64-bit mode, CPL 0. VMLAUNCH and VMRESUME must fail, else use vmx_run(). */
 unsigned vmx_do(enum vmx_operation operation, void *memory, uint64_t reg);
+/* MOV to CR0 and CR4: the exception's vector, or STORY_NO_FAULT. */
+unsigned vmx_try_cr0(uint64_t value);
+unsigned vmx_try_cr4(uint64_t value);
 uint64_t vmx_fault_error(void); /* error code of the last VMX_FAULT */
 /* The same with a physical address as operand: VMXON, VMCLEAR, VMPTRLD. */
 unsigned vmx_do_address(enum vmx_operation operation, uint64_t physical);

@@ -46,14 +46,14 @@ enum kind { COMES_RUNS, COMES_FAIL, COMES_EITHER, COMES_EXIT, COMES_HANDLER, COM
 /* As one number, so that macros of the rows can hand it on. */
 #define RESULT(kind, number, qualification)                                                                  \
 	((uint64_t)(kind) << 48 | (uint64_t)(number) << 32 | (qualification))
-#define RUNS        RESULT(COMES_RUNS, 0, 0)
-#define CONTROLS    RESULT(COMES_FAIL, VMX_ERROR_ENTRY_CONTROLS, 0)
-#define HOST        RESULT(COMES_FAIL, VMX_ERROR_ENTRY_HOST_STATE, 0)
-#define EITHER      RESULT(COMES_EITHER, 0, 0)
-#define STATE_FAILS(n)    RESULT(COMES_EXIT, VMX_EXIT_ENTRY_GUEST_STATE, n)
-#define LOADING(n)  RESULT(COMES_EXIT, VMX_EXIT_ENTRY_MSR_LOADING, n)
-#define HANDLER     RESULT(COMES_HANDLER, 0, 0)
-#define ZERO_LENGTH RESULT(COMES_ZERO_LENGTH, 0, 0)
+#define RUNS           RESULT(COMES_RUNS, 0, 0)
+#define CONTROLS       RESULT(COMES_FAIL, VMX_ERROR_ENTRY_CONTROLS, 0)
+#define HOST           RESULT(COMES_FAIL, VMX_ERROR_ENTRY_HOST_STATE, 0)
+#define EITHER         RESULT(COMES_EITHER, 0, 0)
+#define STATE_FAILS(n) RESULT(COMES_EXIT, VMX_EXIT_ENTRY_GUEST_STATE, n)
+#define LOADING(n)     RESULT(COMES_EXIT, VMX_EXIT_ENTRY_MSR_LOADING, n)
+#define HANDLER        RESULT(COMES_HANDLER, 0, 0)
+#define ZERO_LENGTH    RESULT(COMES_ZERO_LENGTH, 0, 0)
 
 static const uint64_t results[CHECKS] = {
 #define ENTRY_CHECK(name, base, needs, change, result, key) [CHECK_##name] = result,

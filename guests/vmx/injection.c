@@ -1,6 +1,6 @@
 /*
- * injection.c: events that VM entry delivers (SDM 3C 27.2.1.3, 27.6): every type and vector, with and without an error code,
- * into every mode; and exits in the middle of a delivery (28.2.4).
+ * injection.c: events that VM entry delivers (SDM 3C 27.2.1.3, 27.6): every type and vector, with and without
+ * an error code, into every mode; and exits in the middle of a delivery (28.2.4).
  */
 #include "lib/ending.h"
 #include "lib/exchange.h"
@@ -18,7 +18,8 @@
 static bool is_valid(unsigned mode, unsigned type, unsigned vector, bool error)
 {
 	bool needed = type == VMX_EVENT_EXCEPTION && mode != MODE_REAL && vector_has_error_code(vector);
-	bool any = vmx_msr(VMX_MSR_BASIC) & VMX_BASIC_ANY_ERROR && type == VMX_EVENT_EXCEPTION && mode != MODE_REAL;
+	bool any = vmx_msr(VMX_MSR_BASIC) & VMX_BASIC_ANY_ERROR && type == VMX_EVENT_EXCEPTION &&
+		   mode != MODE_REAL;
 
 	if (type == 1 || (type == VMX_EVENT_NMI && vector != VECTOR_NMI) ||
 	    (type == VMX_EVENT_EXCEPTION && vector > 31))
@@ -40,12 +41,14 @@ static unsigned meets(unsigned mode, unsigned cpl, unsigned type, unsigned vecto
 {
 	if (mode == MODE_REAL)
 		return VMX_NO_VECTOR;
-	if ((type == VMX_EVENT_SOFTWARE_INTERRUPT || type == VMX_EVENT_SOFTWARE_EXCEPTION) && gate_dpl(vector) < cpl)
+	if ((type == VMX_EVENT_SOFTWARE_INTERRUPT || type == VMX_EVENT_SOFTWARE_EXCEPTION) &&
+	    gate_dpl(vector) < cpl)
 		return VECTOR_GP;
 	return gate_present(vector) ? VMX_NO_VECTOR : VECTOR_NP;
 }
 
-static void check_delivered(unsigned mode, unsigned type, unsigned vector, bool error, uint64_t code, unsigned length)
+static void check_delivered(unsigned mode, unsigned type, unsigned vector, bool error, uint64_t code,
+			    unsigned length)
 {
 	struct case_spec spec = {.mode = (uint8_t)mode};
 	const uint64_t *in = exchange.in.field, *out = exchange.out.field;
@@ -57,7 +60,8 @@ static void check_delivered(unsigned mode, unsigned type, unsigned vector, bool 
 		return;
 	vmx_check_field(VMCS_IDT_VECTORING_INFO, 0);
 	vmx_check_field(VMCS_GUEST_INTERRUPTIBILITY, type == VMX_EVENT_NMI ? VMX_BLOCKING_NMI : 0);
-	if (mode != MODE_LONG && mode != MODE_COMPAT && type == VMX_EVENT_EXCEPTION && error != vector_has_error_code(vector))
+	if (mode != MODE_LONG && mode != MODE_COMPAT && type == VMX_EVENT_EXCEPTION &&
+	    error != vector_has_error_code(vector))
 		return; /* the frame does not say which it is */
 	vmx_capture_delivery(&spec, &end);
 	story_check("rip", in[STATE_rip] + length, out[STATE_rip]);
@@ -72,15 +76,16 @@ static void check_delivered(unsigned mode, unsigned type, unsigned vector, bool 
 }
 
 /*
- * @index: mode and level of the guest; @type, @vector; @value: with an error code; @count: the instruction's length.
- * The entry that delivers, and another that delivers nothing.
+ * @index: mode and level of the guest; @type, @vector; @value: with an error code; @count: the instruction's
+ * length. The entry that delivers, and another that delivers nothing.
  */
 STORY(vmx_inject)
 {
 	unsigned mode = GIVEN(index) & 0xff, cpl = (unsigned)GIVEN(index) >> 8, type = (unsigned)GIVEN(type);
 	unsigned vector = (unsigned)GIVEN(vector), got, met, length = TYPE_SOFTWARE(type) ? 2 : 0;
 	bool error = GIVEN(value);
-	uint32_t info = vector | type << VMX_EVENT_TYPE_SHIFT | (error ? VMX_EVENT_ERROR_CODE : 0) | VMX_EVENT_VALID;
+	uint32_t info =
+		vector | type << VMX_EVENT_TYPE_SHIFT | (error ? VMX_EVENT_ERROR_CODE : 0) | VMX_EVENT_VALID;
 	uint64_t code = 0x5a50;
 
 	if (!vmx_begin() || !vmx_needs_mode(mode, mode == MODE_REAL ? VMX_EPT | VMX_UNRESTRICTED : VMX_BARE))
@@ -110,9 +115,12 @@ STORY(vmx_inject)
 		bool ext = type != VMX_EVENT_SOFTWARE_INTERRUPT && type != VMX_EVENT_SOFTWARE_EXCEPTION;
 
 		vmx_check_exit(VMX_EXIT_EXCEPTION_NMI, 0, length);
-		vmx_check_field(VMCS_EXIT_INTERRUPTION_INFO, VMX_EVENT_VALID | VMX_EVENT_ERROR_CODE | VMX_EVENT_EXCEPTION << VMX_EVENT_TYPE_SHIFT | met);
+		vmx_check_field(VMCS_EXIT_INTERRUPTION_INFO,
+				VMX_EVENT_VALID | VMX_EVENT_ERROR_CODE |
+					VMX_EVENT_EXCEPTION << VMX_EVENT_TYPE_SHIFT | met);
 		vmx_check_field(VMCS_EXIT_INTERRUPTION_ERROR, vector << 3 | 2 | ext);
-		story_check("IDT_VECTORING_INFO", info, vmx_read(VMCS_IDT_VECTORING_INFO) & ~(uint64_t)VMX_EVENT_NMI_UNBLOCKED);
+		story_check("IDT_VECTORING_INFO", info,
+			    vmx_read(VMCS_IDT_VECTORING_INFO) & ~(uint64_t)VMX_EVENT_NMI_UNBLOCKED);
 		if (error)
 			vmx_check_field(VMCS_IDT_VECTORING_ERROR, code);
 		vmx_check_field(VMCS_GUEST_RIP, exchange.in.field[STATE_rip]);
@@ -127,7 +135,17 @@ STORY(vmx_inject)
 
 /* ---- exits in the middle of a delivery ---- */
 
-enum breakage { GATE_ABSENT, GATE_TYPE, IDT_LIMIT, IDT_PAGE, STACK_PAGE, CODE_NULL, IDT_EPT, STACK_EPT, BREAKAGES };
+enum breakage {
+	GATE_ABSENT,
+	GATE_TYPE,
+	IDT_LIMIT,
+	IDT_PAGE,
+	STACK_PAGE,
+	CODE_NULL,
+	IDT_EPT,
+	STACK_EPT,
+	BREAKAGES
+};
 
 /* What raises the event; and the event as IDT-vectoring information has it. */
 static const struct raiser {
@@ -145,7 +163,10 @@ static const struct raiser {
 	{{0x8a, 0x03}, 2, VECTOR_PF, VMX_EVENT_EXCEPTION, true, 0},     /* MOV AL, [RBX]: not present */
 };
 
-static void poke(uint64_t address, uint64_t value, unsigned size) { world_poke((uint32_t)address, &value, size); }
+static void poke(uint64_t address, uint64_t value, unsigned size)
+{
+	world_poke((uint32_t)address, &value, size);
+}
 
 static void put_rights(uint32_t page)
 {
@@ -174,7 +195,8 @@ static void break_delivery(enum breakage breakage, unsigned vector)
 /* The exit that the breakage brings: vector and error code, or reason 48. */
 static unsigned broken_vector(enum breakage breakage)
 {
-	static const uint8_t vectors[BREAKAGES] = {VECTOR_NP, VECTOR_GP, VECTOR_GP, VECTOR_PF, VECTOR_PF, VECTOR_GP, 0, 0};
+	static const uint8_t vectors[BREAKAGES] = {VECTOR_NP, VECTOR_GP, VECTOR_GP, VECTOR_PF,
+						   VECTOR_PF, VECTOR_GP, 0,         0};
 
 	return vectors[breakage];
 }
@@ -191,11 +213,13 @@ static uint64_t broken_error(enum breakage breakage, unsigned vector, bool ext)
 
 static uint32_t event_info(const struct raiser *r)
 {
-	return VMX_EVENT_VALID | r->vector | (uint32_t)r->type << VMX_EVENT_TYPE_SHIFT | (r->error ? VMX_EVENT_ERROR_CODE : 0);
+	return VMX_EVENT_VALID | r->vector | (uint32_t)r->type << VMX_EVENT_TYPE_SHIFT |
+	       (r->error ? VMX_EVENT_ERROR_CODE : 0);
 }
 
 /*
- * @index: what raises; @value: what is broken; @mode: the exception bitmap has 0 all but the event's own bit, 1 #DF alone.
+ * @index: what raises; @value: what is broken; @mode: the exception bitmap has 0 all but the event's own bit,
+ * 1 #DF alone.
  */
 STORY(vmx_broken_delivery)
 {
@@ -204,7 +228,8 @@ STORY(vmx_broken_delivery)
 	bool ext = r->type == VMX_EVENT_EXCEPTION || r->type == VMX_EVENT_PRIVILEGED_SOFTWARE;
 	bool ept = breakage == IDT_EPT || breakage == STACK_EPT, double_only = GIVEN(mode);
 	unsigned met = broken_vector(breakage);
-	bool twice = r->type == VMX_EVENT_EXCEPTION && (r->vector == VECTOR_PF || (r->vector == VECTOR_GP && met != VECTOR_PF));
+	bool twice = r->type == VMX_EVENT_EXCEPTION &&
+		     (r->vector == VECTOR_PF || (r->vector == VECTOR_GP && met != VECTOR_PF));
 
 	if (!vmx_baseline(MODE_LONG, 0, ept ? VMX_EPT : VMX_BARE))
 		return;
@@ -229,10 +254,13 @@ STORY(vmx_broken_delivery)
 		return;
 	}
 	if (double_only && !ept) {
-		/* #DF exits by itself; what is not combined goes on to other breakages, and ends in #DF or a shutdown. */
+		/* #DF exits by itself; what is not combined goes on to other breakages, and ends in #DF or a
+		 * shutdown. */
 		if (twice && breakage != IDT_PAGE) {
 			vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_EXCEPTION_NMI);
-			vmx_check_field(VMCS_EXIT_INTERRUPTION_INFO, VMX_EVENT_VALID | VMX_EVENT_ERROR_CODE | VMX_EVENT_EXCEPTION << VMX_EVENT_TYPE_SHIFT | VECTOR_DF);
+			vmx_check_field(VMCS_EXIT_INTERRUPTION_INFO,
+					VMX_EVENT_VALID | VMX_EVENT_ERROR_CODE |
+						VMX_EVENT_EXCEPTION << VMX_EVENT_TYPE_SHIFT | VECTOR_DF);
 			vmx_check_field(VMCS_EXIT_INTERRUPTION_ERROR, 0);
 			vmx_check_field(VMCS_IDT_VECTORING_INFO, 0);
 		} else {
@@ -240,7 +268,8 @@ STORY(vmx_broken_delivery)
 		}
 		return;
 	}
-	story_check("IDT_VECTORING_INFO", event_info(r), vmx_read(VMCS_IDT_VECTORING_INFO) & ~(uint64_t)VMX_EVENT_NMI_UNBLOCKED);
+	story_check("IDT_VECTORING_INFO", event_info(r),
+		    vmx_read(VMCS_IDT_VECTORING_INFO) & ~(uint64_t)VMX_EVENT_NMI_UNBLOCKED);
 	if (r->error)
 		vmx_check_field(VMCS_IDT_VECTORING_ERROR, r->code);
 	if (r->type != VMX_EVENT_EXCEPTION)
@@ -250,6 +279,8 @@ STORY(vmx_broken_delivery)
 		return;
 	}
 	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_EXCEPTION_NMI);
-	vmx_check_field(VMCS_EXIT_INTERRUPTION_INFO, VMX_EVENT_VALID | VMX_EVENT_ERROR_CODE | VMX_EVENT_EXCEPTION << VMX_EVENT_TYPE_SHIFT | met);
+	vmx_check_field(VMCS_EXIT_INTERRUPTION_INFO, VMX_EVENT_VALID | VMX_EVENT_ERROR_CODE |
+							     VMX_EVENT_EXCEPTION << VMX_EVENT_TYPE_SHIFT |
+							     met);
 	vmx_check_field(VMCS_EXIT_INTERRUPTION_ERROR, broken_error(breakage, r->vector, ext));
 }

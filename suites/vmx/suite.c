@@ -24,6 +24,7 @@ FAMILY(exits)
 FAMILY(events)
 {
 #include "injection.def"
+#include "lifecycle.def"
 }
 
 void suite_rows(struct suite *suite)

@@ -8,6 +8,9 @@
 #ifndef TRAPLINE_SUITES_VMX_WORDS_H
 #define TRAPLINE_SUITES_VMX_WORDS_H
 
+#include <stdio.h>
+#include <string.h>
+
 #include "../interrupts/ways.h"
 #include "../notation.h"
 #include "x86/vmx.h"
@@ -46,6 +49,16 @@
 	(VMX_HLT | VMX_INVLPG | VMX_MWAIT | VMX_RDPMC | VMX_RDTSC | VMX_CR3_LOAD | VMX_CR3_STORE |          \
 	 VMX_CR8_LOAD | VMX_CR8_STORE | VMX_MOV_DR | VMX_UNCONDITIONAL_IO | VMX_MONITOR | VMX_PAUSE)
 #define SECONDARY_EXITS (VMX2_DESCRIPTOR_TABLE | VMX2_WBINVD | VMX2_RDRAND | VMX2_RDSEED)
+
+/* A word with a number, kept as long as the program runs. */
+static inline const char *numbered(const char *format, unsigned n)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), format, n);
+	return strdup(text);
+}
+#define NUMBERED(format, n) numbered(format, n)
 
 static inline unsigned way_type(const struct way *way)
 {
