@@ -106,6 +106,16 @@ void hw_svm_load(uint64_t vmcb) { __asm__ volatile("vmload %0" : : "a"(vmcb) : "
 void hw_svm_save(uint64_t vmcb) { __asm__ volatile("vmsave %0" : : "a"(vmcb) : "memory"); }
 void hw_svm_clgi(void) { __asm__ volatile("clgi" : : : "memory"); }
 
+uint64_t hw_dr6(void)
+{
+	uint64_t value;
+
+	__asm__ volatile("mov %%dr6, %0" : "=r"(value));
+	return value;
+}
+
+void hw_set_dr6(uint64_t value) { __asm__ volatile("mov %0, %%dr6" : : "r"(value)); }
+
 void hw_wbinvd(void) { __asm__ volatile("wbinvd" : : : "memory"); }
 
 /* ---- VT-x ---- */

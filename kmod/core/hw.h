@@ -34,6 +34,8 @@ void hw_write_msr(uint32_t index, uint64_t value);
 /* The same where the processor may refuse by #GP: false then, and nothing has changed. */
 bool hw_try_read_msr(uint32_t index, uint64_t *value);
 bool hw_try_write_msr(uint32_t index, uint64_t value);
+uint64_t hw_dr6(void);
+void hw_set_dr6(uint64_t value);
 /* XSETBV; false: #GP. CR4.OSXSAVE is 1. */
 bool hw_try_xsetbv(uint32_t index, uint64_t value);
 void hw_wbinvd(void);

@@ -4,7 +4,7 @@
  * vmx.c         control structure, start, entry, the vendor's answers to core.h
  * vmx_exits.c   exits
  * vmx_step.c    one instruction by itself
- * vmx_task.c    task switches, which always exit
+ * vmx_task.c    task switches, which always exit; vmx_linear.c the guest's memory for them
  */
 #ifndef TRAPLINE_KMOD_CORE_VMX_H
 #define TRAPLINE_KMOD_CORE_VMX_H
