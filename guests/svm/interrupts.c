@@ -356,7 +356,12 @@ STORY(svm_vnmi)
 	svm_end();
 }
 
-/* ---- INIT and SMI, which would not come back: the machine is spoilt ---- */
+/* ---- SMI: a handler at the SMBASE of RESET that counts and returns (15.13.3, 15.22) ---- */
+
+#define SMM_CODE  0x38000u
+#define SMM_COUNT 0x38100u
+
+enum { SMI_INTERCEPTED, SMI_TAKEN, SMI_LOCKED, SMI_GIF };
 
 static void send_smi(void)
 {
@@ -364,61 +369,111 @@ static void send_smi(void)
 	apic_send(apic_id(), ICR_SMI | ICR_ASSERT);
 }
 
-static uint32_t first;
+static uint8_t smis(void) { return *(volatile uint8_t *)(uintptr_t)SMM_COUNT; }
 
-static void send_init(void *argument)
+static void install_smm_handler(void)
 {
-	(void)argument;
-	apic_enable(0xff);
-	apic_send(first, ICR_INIT | ICR_ASSERT);
+	static const uint8_t code[] = {0x2e, 0xfe, 0x06, 0x00, 0x81, 0x0f, 0xaa}; /* incb %cs:0x8100; rsm */
+
+	machine_copy((void *)(uintptr_t)SMM_CODE, code, sizeof(code));
+	*(volatile uint8_t *)(uintptr_t)SMM_COUNT = 0;
 }
 
-static void other_sends_init(void)
-{
-	cpus_tell(1, send_init, NULL);
-	cpus_wait(1);
-}
-
-/* mode 0: intercepted; 1: HWCR.SMMLOCK switches the intercept off (15.13.3), and the handler's first is not ours. */
 STORY(svm_smi)
 {
+	uint64_t mode = GIVEN(mode), hwcr;
+
 	if (!svm_begin() || !story_has_apic())
 		return;
-	story_spoils();
-	begin_guest(false);
-	SVM_CODE(0x90, 0x0f, 0x01, 0xd9);
-	svm_prelude(send_smi);
-	story_check("exitcode", SVM_EXIT_SMI, svm_run_keep());
-	story_check("external", 1, svm_get(VMCB_EXITINFO1) & 1);
-	story_check("rip", CASE_STUB, svm_get(VMCB_RIP));
-}
-
-/* While GIF is 0 it waits: a guest's first boundary is the first that it can be taken at. */
-STORY(svm_init)
-{
-	bool redirected = GIVEN(mode);
-	uint64_t old;
-
-	if (!svm_begin() || !story_has_apic() || !cpus_needs(2))
+	if (mode == SMI_LOCKED && !story_needs(story_try_rdmsr(MSR_HWCR, &hwcr) == STORY_NO_FAULT, "msr.c0010015=gp"))
 		return;
-	first = apic_id();
-	if (redirected) {
-		if (!story_needs(story_try_rdmsr(MSR_VM_CR, &old) == STORY_NO_FAULT, "msr.c0010114=gp"))
-			return;
-		machine_write_msr(MSR_VM_CR, old | VM_CR_R_INIT);
-	}
 	story_spoils();
+	install_smm_handler();
 	begin_guest(false);
-	SVM_CODE(0x90, 0x0f, 0x01, 0xd9);
-	svm_intercept(SVM_EXIT_INIT, !redirected);
-	svm_prelude(other_sends_init);
-	if (redirected) { /* #SX in the guest, and the INIT is gone */
-		story_check("exitcode", SVM_EXIT_EXCEPTION + VECTOR_SX, svm_run_keep());
-		story_check("error", 1, svm_get(VMCB_EXITINFO1));
+	SVM_CODE(0x90, 0x90, 0x90, 0x0f, 0x01, 0xd9);
+	svm_intercept(SVM_EXIT_SMI, mode == SMI_INTERCEPTED || mode == SMI_LOCKED);
+	if (mode == SMI_LOCKED)
+		machine_write_msr(MSR_HWCR, hwcr | HWCR_SMM_LOCK);
+	switch (mode) {
+	case SMI_INTERCEPTED: /* still pending, as it is external, and comes with GIF */
+		svm_prelude(send_smi);
+		story_check("exitcode", SVM_EXIT_SMI, svm_run_keep());
+		story_check("external", 1, svm_get(VMCB_EXITINFO1) & 1);
+		story_check("rip", CASE_STUB, svm_get(VMCB_RIP));
+		story_check("held", 0, smis());
 		stgi();
 		nops();
-	} else {
-		story_check("exitcode", SVM_EXIT_INIT, svm_run_keep());
+		story_check("handled", 1, smis());
+		break;
+	case SMI_TAKEN: /* in the guest, which goes on */
+	case SMI_LOCKED:
+		svm_prelude(send_smi);
+		story_check("exitcode", SVM_EXIT_VMMCALL, svm_run_keep());
+		story_check("handled", 1, smis());
+		story_check("rip", CASE_STUB + 3, svm_get(VMCB_RIP));
+		break;
+	case SMI_GIF:
+		clgi();
+		send_smi();
+		nops();
+		story_check("held", 0, smis());
+		stgi();
+		nops();
+		story_check("handled", 1, smis());
+		break;
 	}
+}
+
+/* ---- INIT: the guest runs on the other processor, so that one that is reset is noticed (15.13.4, 15.21.8) ---- */
+
+static volatile unsigned stage;
+static uint8_t other_hsave[0x1000] __attribute__((aligned(4096))), other_area[0x1000] __attribute__((aligned(4096)));
+static bool redirect;
+
+#define LONG_WHILE 2000000u
+static bool wait_for(unsigned wanted)
+{
+	for (unsigned i = 0; i < LONG_WHILE && stage != wanted; i++)
+		__asm__ volatile("pause");
+	return stage == wanted;
+}
+
+static void meet_init(void *argument)
+{
+	(void)argument;
+	machine_write_msr(MSR_EFER, machine_read_msr(MSR_EFER) | EFER_SVME);
+	machine_write_msr(MSR_VM_HSAVE_PA, (uintptr_t)other_hsave);
+	if (redirect)
+		machine_write_msr(MSR_VM_CR, machine_read_msr(MSR_VM_CR) | VM_CR_R_INIT);
+	clgi();
+	stage = 1;
+	wait_for(2); /* the INIT has been sent, and waits for GIF */
+	svm_switch((uintptr_t)svm_vmcb, (uintptr_t)other_area, &svm_registers);
+	stage = 3;
+}
+
+STORY(svm_init)
+{
+	uint64_t old;
+
+	redirect = GIVEN(mode);
+	if (!svm_begin() || !story_has_apic() || !cpus_needs(2))
+		return;
+	if (redirect && !story_needs(story_try_rdmsr(MSR_VM_CR, &old) == STORY_NO_FAULT, "msr.c0010114=gp"))
+		return;
+	story_spoils();
+	begin_guest(false);
+	SVM_CODE(0x90, 0x0f, 0x01, 0xd9);
+	svm_intercept(SVM_EXIT_INIT, !redirect);
+	stage = 0;
+	cpus_tell(1, meet_init, NULL);
+	story_check("ready", true, wait_for(1));
+	apic_enable(0xff);
+	apic_send(cpus_apic_id(1), ICR_INIT | ICR_ASSERT);
+	stage = 2;
+	story_check("came_back", true, wait_for(3));
+	story_check("exitcode", redirect ? SVM_EXIT_EXCEPTION + VECTOR_SX : SVM_EXIT_INIT, svm_get(VMCB_EXITCODE));
+	if (redirect)
+		story_check("error", 1, svm_get(VMCB_EXITINFO1));
 	story_check("rip", CASE_STUB, svm_get(VMCB_RIP));
 }

@@ -211,3 +211,66 @@ STORY(svm_lbr)
 	story_check("host", mine, machine_read_msr(records[i].msr));
 	svm_end();
 }
+
+/* ---- the records themselves, and DebugCtl.BTF (13.1.3, 13.1.4) ---- */
+
+enum { RECORD_BRANCH, RECORD_EVENT, RECORD_OFF, RECORD_CLEARED, STEP_BRANCH };
+
+static volatile uint64_t stepped_rip, control_in_handler;
+
+static void record_handler(struct story_frame *frame)
+{
+	stepped_rip = frame->rip;
+	if (frame->vector == VECTOR_DB) {
+		frame->rflags &= ~(uint64_t)RFLAGS_TF;
+		control_in_handler = machine_read_msr(MSR_DEBUGCTL);
+	}
+}
+
+STORY(svm_branch_records)
+{
+	uint64_t mode = GIVEN(mode), from, to, taken_from, taken_to;
+
+	if (!svm_begin() || !SVM_NEEDS(1))
+		return;
+	story_handle(record_handler);
+	stepped_rip = control_in_handler = 0;
+	machine_write_msr(MSR_DEBUGCTL, mode == RECORD_OFF ? 0 : mode == STEP_BRANCH ? DEBUGCTL_BTF : DEBUGCTL_LBR);
+	switch (mode) {
+	case RECORD_BRANCH:
+	case RECORD_OFF:
+		__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; 1: jmp 2f; nop; 2: mov $0x1d9, %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
+				 : "=&r"(from), "=&r"(to)
+				 :
+				 : "rax", "rcx", "rdx", "cc", "memory");
+		taken_from = machine_read_msr(MSR_LASTBRANCHFROMIP);
+		taken_to = machine_read_msr(MSR_LASTBRANCHTOIP);
+		story_check("from", mode == RECORD_BRANCH, taken_from == from);
+		story_check("to", mode == RECORD_BRANCH, taken_to == to);
+		break;
+	case RECORD_EVENT: /* the interrupt keeps the branch in front of it */
+		__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; 1: jmp 2f; nop; 2: int $0x46; mov $0x1d9, %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
+				 : "=&r"(from), "=&r"(to)
+				 :
+				 : "rax", "rcx", "rdx", "cc", "memory");
+		story_check("from", from, machine_read_msr(MSR_LASTINTFROMIP));
+		story_check("to", to, machine_read_msr(MSR_LASTINTTOIP));
+		story_check("came", 1, story_count(0x46));
+		break;
+	case RECORD_CLEARED: /* by #DB, in front of its handler */
+		__asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; nop" : : : "memory", "cc");
+		story_check("stepped", 1, story_count(VECTOR_DB));
+		story_check("in_handler", 0, control_in_handler & DEBUGCTL_LBR);
+		break;
+	case STEP_BRANCH: /* three instructions run, and the branch is the first that steps */
+		__asm__ volatile("lea 2f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; nop; nop; nop; jmp 2f; nop; 2: nop"
+				 : "=&r"(to)
+				 :
+				 : "memory", "cc");
+		story_check("stepped", 1, story_count(VECTOR_DB));
+		story_check("rip", to, stepped_rip);
+		break;
+	}
+	machine_write_msr(MSR_DEBUGCTL, 0);
+	svm_end();
+}

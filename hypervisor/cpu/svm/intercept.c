@@ -13,6 +13,28 @@ static const struct handlers *handlers_of(const struct insn *insn)
 	return opcode_table[insn->opcode].handlers;
 }
 
+/* Each intercept is a check by itself; those of all CRn, DRn and exceptions are one each. */
+static enum check intercept_check(unsigned code)
+{
+	unsigned range = code < SVM_EXIT_EXCEPTION				   ? code & ~0xfu
+			 : code < SVM_EXIT_INTR					   ? SVM_EXIT_EXCEPTION
+			 : code >= SVM_EXIT_CR0_WRITE_TRAP && code < SVM_EXIT_INVLPGB ? SVM_EXIT_CR0_WRITE_TRAP
+										   : code;
+
+	switch (range) {
+#define SVM_EXIT(code_, name_)                                                                               \
+	case code_: return CHECK_INTERCEPT_##name_;
+#include "x86/svm_exits.def"
+#undef SVM_EXIT
+	default: return CHECK_SVM_INTERCEPT;
+	}
+}
+
+static bool intercepted(const struct cpu *cpu, unsigned word, unsigned bit, unsigned code)
+{
+	return CHECK(SVM_INTERCEPT, cpu->msr.svm_intercept[word] >> bit & 1) && check_holds(intercept_check(code));
+}
+
 /* Exit codes are the intercept words' bits in order, but for the first two words, which have 16 + 16. */
 bool svm_intercepts(const struct cpu *cpu, int code)
 {
@@ -20,10 +42,10 @@ bool svm_intercepts(const struct cpu *cpu, int code)
 
 	/* INVLPGB and behind it: word 5. */
 	if (c >= SVM_EXIT_INVLPGB && c < SVM_EXIT_INVLPGB + 32)
-		return CHECK(SVM_INTERCEPT, cpu->msr.svm_intercept[5] >> (c - SVM_EXIT_INVLPGB) & 1);
+		return intercepted(cpu, 5, c - SVM_EXIT_INVLPGB, c);
 	if (c >= 32 * 5)
 		return false;
-	return CHECK(SVM_INTERCEPT, cpu->msr.svm_intercept[c / 32] >> (c % 32) & 1);
+	return intercepted(cpu, c / 32, c % 32, c);
 }
 
 /* What a decode assist adds, where the processor has them (15.8). */
@@ -166,10 +188,13 @@ void svm_check_mwait(struct cpu *cpu)
 		exit_insn(cpu, SVM_EXIT_MWAIT, 0, 0);
 }
 
+/* No intercept of an instruction: the VMCB's nRIP becomes 0 (15.7.1). */
 void svm_check_ferr(struct cpu *cpu)
 {
+	struct svm_exit_info info = {.code = SVM_EXIT_FERR_FREEZE};
+
 	if (svm_guest(cpu) && svm_intercepts(cpu, SVM_EXIT_FERR_FREEZE))
-		exit_insn(cpu, SVM_EXIT_FERR_FREEZE, 0, 0);
+		svm_exit_insn(cpu, &info);
 }
 
 /* ---- all instructions ---- */
