@@ -203,7 +203,7 @@ static int parse_or(struct parser *p, struct span rest)
 /* `MANUAL VOLUME SECTION TITLE`: whether it is that. */
 static bool read_cite(struct case_cite *cite, struct span rest)
 {
-	static const char *const manuals[] = {"SDM", "APM", "8259A", "82093AA", "8254", NULL};
+	static const char *const manuals[] = {"SDM", "APM", "8259A", "82093AA", "8254", "MC146818A", NULL};
 
 	cite->manual = span_word(&rest);
 	cite->volume = span_word(&rest);
