@@ -33,6 +33,7 @@ struct svm_nested {
 	bool host_if;      /* its RFLAGS.IF at VMRUN */
 	uint64_t hsave;    /* VM_HSAVE_PA */
 	uint64_t vm_cr;
+	uint64_t tpr;      /* CR8 when GIF became 0 */
 	uint64_t vmcb;     /* physical address of what it runs */
 	uint8_t *merged;   /* the control block that runs for it */
 	uint8_t *msrpm;    /* both permission maps in one */

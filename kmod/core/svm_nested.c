@@ -123,10 +123,13 @@ static void set_gif(struct core_vcpu *vcpu, bool gif)
 		return;
 	nested->gif = gif;
 	if (gif) {
-		hw_write_cr(8, *interrupt & SVM_V_TPR);
+		/* What it has written to CR8 meanwhile; a write by way of the APIC's page has reached it. */
+		if ((*interrupt & SVM_V_TPR) != nested->tpr)
+			hw_write_cr(8, *interrupt & SVM_V_TPR);
 		*interrupt = 0;
 	} else {
-		*interrupt = SVM_V_INTR_MASKING | (hw_read_cr(8) & SVM_V_TPR);
+		nested->tpr = hw_read_cr(8) & SVM_V_TPR;
+		*interrupt = SVM_V_INTR_MASKING | nested->tpr;
 	}
 	svm_own_intercepts(vcpu);
 }
