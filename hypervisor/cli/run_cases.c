@@ -108,7 +108,8 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 		.owner = &session, .ready = on_ready, .started = on_started, .ended = on_ended};
 	struct suite_options suite = {
 		.inverted = options->invert,
-		.max_insns = options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT,
+		.max_insns = (options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT)
+			     << (2 * options->depth),
 		.timeout = options->timeout > 0 ? (uint64_t)(options->timeout * 1e9) : SUITE_TIMEOUT_DEFAULT,
 		.break_check = options->break_check,
 		.coverage = options->coverage,

@@ -13,6 +13,8 @@
 #define ICR_VECTOR    0xffu
 #define ICR_DELIVERY  (7u << 8)
 #define ICR_STARTUP   (6u << 8)
+#define ICR_NMI       (4u << 8)
+#define ICR_ASSERT    (1u << 14)
 #define ICR_LOGICAL   (1u << 11)
 #define ICR_SHORTHAND (3u << 18)
 #define EVERYONE      0xffu
@@ -63,6 +65,23 @@ void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value)
 	if (offset == REGISTER_ICR)
 		value = redirect(vcpu, value, *apic_register(vcpu, REGISTER_ICR_HIGH) >> 24);
 	*apic_register(vcpu, offset) = value;
+}
+
+void apic_send_nmi(struct core_vcpu *vcpu)
+{
+	uint64_t base = hw_read_msr(MSR_APIC_BASE);
+	uint8_t *page = hw_map(base & 0x000ffffffffff000ull);
+	volatile uint32_t *high = (volatile uint32_t *)(page + REGISTER_ICR_HIGH);
+	uint32_t was;
+
+	if (base & APIC_BASE_EXTD) {
+		hw_write_msr(MSR_X2APIC_ICR, (uint64_t)vcpu->apic_id << 32 | ICR_NMI | ICR_ASSERT);
+		return;
+	}
+	was = *high;
+	*high = vcpu->apic_id << 24;
+	*(volatile uint32_t *)(page + REGISTER_ICR) = ICR_NMI | ICR_ASSERT;
+	*high = was;
 }
 
 bool apic_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value)

@@ -130,6 +130,8 @@ uint64_t *tables_new(void);
 void apic_watch(struct core_vcpu *vcpu);
 /* A write of the register at @offset of the page. */
 void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value);
+/* An NMI to this processor, from itself. */
+void apic_send_nmi(struct core_vcpu *vcpu);
 /* WRMSR to the register @index of x2APIC; false: #GP. */
 bool apic_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value);
 

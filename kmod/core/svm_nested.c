@@ -134,14 +134,14 @@ static void set_gif(struct core_vcpu *vcpu, bool gif)
 	svm_own_intercepts(vcpu);
 }
 
-/* An NMI that came while GIF was 0, where nothing else is on its way. */
+/*
+ * An NMI that came while GIF was 0: sent again, now that the processor may take it, so that masks and intercepts of
+ * NMIs have their say.
+ */
 static void pass_nmi(struct core_vcpu *vcpu)
 {
-	uint64_t *event = vmcb64(vcpu->svm->vmcb, VMCB_EVENTINJ);
-
-	if (!nested_of(vcpu)->nmi || *event & SVM_EVENT_VALID)
-		return;
-	*event = VECTOR_NMI | SVM_EVENT_NMI << SVM_EVENT_TYPE_SHIFT | SVM_EVENT_VALID;
+	if (nested_of(vcpu)->nmi)
+		apic_send_nmi(vcpu);
 	nested_of(vcpu)->nmi = false;
 }
 
@@ -333,12 +333,7 @@ static void vmrun(struct core_vcpu *vcpu, uint64_t address)
 	merge(vcpu, vmcb);
 	nested->running = true;
 	enter_block(vcpu, nested->merged);
-	if (nested->nmi && svm_intercepted(vmcb, SVM_EXIT_NMI)) {
-		*vmcb64(nested->merged, VMCB_EXITINTINFO) = 0;
-		reflect(vcpu, SVM_EXIT_NMI, 0, 0);
-	} else {
-		pass_nmi(vcpu);
-	}
+	pass_nmi(vcpu);
 }
 
 /* ---- its instructions ---- */
