@@ -223,12 +223,13 @@ void cpu_start(struct cpu *cpu, uint8_t vector)
 
 void cpu_yield(struct cpu *cpu) { pending_set(cpu, PENDING_YIELD); }
 
-/* A guest's own timer ends the fast path as well. */
+/* A guest's own timer ends the fast path as well; one that is due is look()'s. */
 static void clamp_event_at(struct cpu *cpu)
 {
 	uint64_t due = guest_timer_due(cpu);
 
-	if (unlikely(due != UINT64_MAX) && due - cpu->clock_offset < cpu->event_at)
+	if (unlikely(due != UINT64_MAX) && due > cpu->retired + cpu->clock_offset &&
+	    due - cpu->clock_offset < cpu->event_at)
 		cpu->event_at = due - cpu->clock_offset;
 }
 

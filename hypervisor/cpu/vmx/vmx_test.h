@@ -175,9 +175,13 @@ static inline enum cpu_stop vmx_run_for(struct machine *m, const uint8_t *code, 
 {
 	static const uint8_t launch[] = {0x0f, 0x01, 0xc2, 0xf4}, resume[] = {0x0f, 0x01, 0xc3, 0xf4};
 
+	enum cpu_stop stop;
+
 	machine_write(m, GUEST_AT, code, size);
-	m->cpu->activity = ACTIVITY_ACTIVE;
-	return machine_run(m, vmcs_launched(m->cpu, VMCS_AT) ? resume : launch, sizeof(launch), count);
+	stop = machine_run(m, vmcs_launched(m->cpu, VMCS_AT) ? resume : launch, sizeof(launch), count);
+	while (stop == CPU_STOP_REQUESTED) /* the preemption timer's event_at, as an engine goes on */
+		stop = cpu_run(m->cpu);
+	return stop;
 }
 
 /* As above; the exit reason. The host has come to the HLT to which exits lead. */
