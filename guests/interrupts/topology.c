@@ -45,6 +45,22 @@ static unsigned look_all(uint32_t leaf)
 	return cpus;
 }
 
+static uint32_t lapic_of(const struct self *self) { return self->lapic; }
+static uint32_t core_of(const struct self *self)
+{
+	return (self->extended[2] & 0xff) << 8 | (self->extended[1] & 0xff);
+}
+
+/* How many have the same as processor @n, itself included. */
+static unsigned sharing(unsigned cpus, unsigned n, uint32_t (*what)(const struct self *self))
+{
+	unsigned count = 0;
+
+	for (unsigned m = 0; m < cpus; m++)
+		count += what(&selves[m]) == what(&selves[n]);
+	return count;
+}
+
 /* Leaf 1: the initial APIC ID is the local APIC's, and there is room for all of them. */
 STORY(cpuid_ids)
 {
@@ -52,8 +68,7 @@ STORY(cpuid_ids)
 
 	for (unsigned n = 0; n < cpus; n++) {
 		story_check_at("initial_id", n, selves[n].lapic & 0xff, selves[n].one[1] >> 24);
-		for (unsigned m = 0; m < n; m++)
-			story_check_at("its_own", n, 1, selves[n].lapic != selves[m].lapic);
+		story_check_at("shared_by", n, 1, sharing(cpus, n, lapic_of));
 		if (selves[n].one[3] >> 28 & 1)
 			story_check_at("room", n, 1, (selves[n].one[1] >> 16 & 0xff) >= cpus);
 	}
@@ -115,11 +130,8 @@ STORY(cpuid_extended)
 	cpus = look_all(0xb);
 	for (unsigned n = 0; n < cpus; n++) {
 		story_check_at("id", n, selves[n].lapic, selves[n].extended[0]);
-		for (unsigned m = 0; m < n && !(selves[n].extended[1] >> 8 & 0xff); m++)
-			story_check_at("core", n, 1,
-				       (selves[n].extended[1] & 0xff) != (selves[m].extended[1] & 0xff) ||
-					       (selves[n].extended[2] & 0xff) !=
-						       (selves[m].extended[2] & 0xff));
+		if (!(selves[n].extended[1] >> 8 & 0xff))
+			story_check_at("core_shared_by", n, 1, sharing(cpus, n, core_of));
 		story_check_at("same_threads", n, selves[0].extended[1] >> 8 & 0xff,
 			       selves[n].extended[1] >> 8 & 0xff);
 	}

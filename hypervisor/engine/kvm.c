@@ -154,10 +154,14 @@ static int set_cpuid(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 	for (unsigned i = 0; i < kvm->cpuid->nent; i++) {
 		struct kvm_cpuid_entry2 *entry = &kvm->cpuid->entries[i];
 
-		if (entry->function == 1)
+		if (entry->function == 1) {
 			entry->ebx = (entry->ebx & 0xff00ffff & 0x00ffffff) | kvm->room << 16 | id << 24;
-		else if (entry->function == 0xb || entry->function == 0x1f)
+		} else if (entry->function == 0xb || entry->function == 0x1f) {
 			entry->edx = id;
+		} else if (entry->function == 0x8000001e) { /* a core with one thread each */
+			entry->eax = id;
+			entry->ebx = id & 0xff;
+		}
 	}
 	return ioctl(vcpu->fd, KVM_SET_CPUID2, kvm->cpuid) ? -errno : 0;
 }
