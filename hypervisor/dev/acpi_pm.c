@@ -294,6 +294,13 @@ int acpi_pm_attach(struct acpi_pm *pm, struct pci *pci, struct bus *bus)
 	return error ? error : pci_add_beside(pci, &pm->function, &pci->isa_bridge, PCI_NUMBER);
 }
 
+void acpi_pm_without_smi(struct acpi_pm *pm)
+{
+	pm->smi = NULL;
+	pm->function.mask[DEVACTB + 3] &= (uint8_t)~DEVACTB_APMC;
+	pm->function.config[DEVACTB + 3] |= DEVACTB_APMC;
+}
+
 void acpi_pm_firmware(struct acpi_pm *pm)
 {
 	put16(pm->function.config + PMBA, ACPI_PM_PORTS | 1);

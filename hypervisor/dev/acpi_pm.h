@@ -55,6 +55,9 @@ extern const struct state_table acpi_pm_state;
 /* @pm was zero but for the callbacks. False: the clock has no room. */
 bool acpi_pm_init(struct acpi_pm *pm, struct clock *clock);
 void acpi_pm_reset(struct acpi_pm *pm);
+/* A board without SMIs: DEVACTB says that firmware has switched them on already, as QEMU's does with smm=off, so that
+ * none does. */
+void acpi_pm_without_smi(struct acpi_pm *pm);
 /* What firmware does: the ports are at ACPI_PM_PORTS. */
 void acpi_pm_firmware(struct acpi_pm *pm);
 /* The real-time clock's interrupt: its rise is an event. */

@@ -206,6 +206,13 @@ static void apm(void **state)
 	test_out(&s->bench, 0xb2, 1, 0x13);
 	test_out(&s->bench, 0xb3, 1, 0x13);
 	assert_int_equal(s->smis, 1);
+	acpi_pm_without_smi(&s->pm);
+	config_write(s, 0x5b, 1, 0);
+	assert_int_equal(config_read(s, 0x5b, 1), 2);
+	acpi_pm_reset(&s->pm);
+	assert_int_equal(config_read(s, 0x5b, 1), 2);
+	test_out(&s->bench, 0xb2, 1, 0x13);
+	assert_int_equal(s->smis, 1);
 }
 
 static void saved(void **state)

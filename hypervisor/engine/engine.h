@@ -132,6 +132,8 @@ struct engine_ops {
 	void (*nmi)(struct engine *engine, unsigned vcpu);
 	/* The SMI pin of the vCPU. */
 	void (*smi)(struct engine *engine, unsigned vcpu);
+	/* Whether a PC's board can use that: its firmware knows AMD's map of the state that an SMI saves, and no other. */
+	bool (*smi_for_board)(const struct engine *engine);
 
 	/*
 	 * What the engine has beyond memory and struct vcpu_state, with its table: NULL past the last. 0 is

@@ -318,6 +318,7 @@ const struct engine_ops engine_kvm = {
 	.reset = kvm_reset,
 	.nmi = kvm_nmi,
 	.smi = kvm_smi,
+	.smi_for_board = kvm_smi_for_board,
 	.firmware = kvm_firmware,
 	.interrupt_input = kvm_interrupt_input,
 	.msi = kvm_msi,

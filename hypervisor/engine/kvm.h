@@ -201,6 +201,7 @@ void kvm_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
 void kvm_msi(struct engine *engine, uint64_t address, uint32_t data);
 void kvm_nmi(struct engine *engine, unsigned vcpu);
 void kvm_smi(struct engine *engine, unsigned vcpu);
+bool kvm_smi_for_board(const struct engine *engine);
 void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table);
 int kvm_chips_fetch(struct engine *engine);
 int kvm_chips_store(struct engine *engine);

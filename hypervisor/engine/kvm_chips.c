@@ -307,6 +307,13 @@ void kvm_nmi(struct engine *engine, unsigned vcpu) { lapic_nmi_pin(lapic_of(&kvm
 
 void kvm_smi(struct engine *engine, unsigned vcpu) { smi(&kvm_of(engine)->vcpu[vcpu]); }
 
+/* No SMRAM address space is made, so the device would refuse it. */
+bool kvm_smi_for_board(const struct engine *engine)
+{
+	(void)engine;
+	return false;
+}
+
 void kvm_chips_reset(struct kvm_engine *kvm)
 {
 	chips_reset(&kvm->chips);

@@ -293,6 +293,7 @@ const struct engine_ops engine_soft = {
 	.msi = soft_msi,
 	.nmi = soft_nmi,
 	.smi = soft_smi,
+	.smi_for_board = soft_smi_for_board,
 	.chip = soft_chip,
 	.chips_fetch = soft_chips_fetch,
 	.chips_store = soft_chips_store,

@@ -97,6 +97,7 @@ void soft_interrupt_input(struct engine *engine, unsigned gsi, bool raised);
 void soft_msi(struct engine *engine, uint64_t address, uint32_t data);
 void soft_nmi(struct engine *engine, unsigned vcpu);
 void soft_smi(struct engine *engine, unsigned vcpu);
+bool soft_smi_for_board(const struct engine *engine);
 void *soft_chip(struct engine *engine, unsigned index, const struct state_table **table);
 int soft_chips_fetch(struct engine *engine);
 int soft_chips_store(struct engine *engine);

@@ -237,6 +237,11 @@ void soft_smi(struct engine *engine, unsigned vcpu)
 	smi(&soft_of(engine)->vcpu[vcpu]);
 }
 
+bool soft_smi_for_board(const struct engine *engine)
+{
+	return ((const struct soft *)engine)->profile.vendor == VENDOR_AMD;
+}
+
 /* ---- state ---- */
 
 /* What struct vcpu_state has no field for. vcpu_load() makes it as if none of this were under way. */

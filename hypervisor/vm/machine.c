@@ -367,6 +367,8 @@ int machine_new(struct machine **made, const struct machine_config *config, char
 	}
 	if (!error)
 		error = open_engine(machine, why, size);
+	if (!error && !machine->engine->ops->smi_for_board(machine->engine))
+		acpi_pm_without_smi(&machine->platform.pm);
 	if (error) {
 		if (!why[0])
 			snprintf(why, size, "%s", strerror(-error));
