@@ -238,6 +238,10 @@ enum vmx_activity { VMX_ACTIVE, VMX_HALTED, VMX_SHUTDOWN, VMX_WAIT_FOR_SIPI };
 #define EPT_VIOLATION_USER_EXECUTE  (1ull << 6)
 #define EPT_VIOLATION_LINEAR_VALID  (1ull << 7)
 #define EPT_VIOLATION_FINAL         (1ull << 8) /* the access itself, not the walk to it */
+/* Advanced information, where the processor has it: of the linear address, if the two above are 1. */
+#define EPT_VIOLATION_USER          (1ull << 9)
+#define EPT_VIOLATION_WRITABLE      (1ull << 10)
+#define EPT_VIOLATION_NO_EXECUTE    (1ull << 11)
 #define EPT_VIOLATION_NMI_UNBLOCKED (1ull << 12)
 
 /* VMCS_VM_FUNCTIONS, IA32_VMX_VMFUNC (24.6.14, A.11) */

@@ -8,6 +8,7 @@
  */
 #include "cpu/checks.h"
 #include "cpu/insn/operand.h"
+#include "cpu/mem/tlb.h"
 #include "cpu/vmx/vmx.h"
 #include "x86/msr.h"
 
@@ -235,8 +236,7 @@ static inline void vmresume(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(vmresume)
 
-/* ---- INVEPT, INVVPID: translations are not tagged, so that each drops all of them, as a processor may ----
- */
+/* ---- INVEPT, INVVPID (28.3.3.1) ---- */
 
 struct invalidation {
 	uint64_t low, high;
@@ -264,8 +264,10 @@ static inline void invept(struct cpu *cpu, const struct insn *insn)
 		vmx_fail(cpu, VMX_ERROR_INVALIDATION_OPERAND);
 		return;
 	}
-	if (CHECK(TLB_INVEPT, true))
-		tlb_flush_all(cpu);
+	if (CHECK(TLB_INVEPT_CONTEXT, type == INVEPT_CONTEXT))
+		tlb_flush_spaces(cpu, vmx_space(0, descriptor.low), VMX_SPACE_OF_EPTP);
+	else if (CHECK(TLB_INVEPT_ALL, type == INVEPT_ALL))
+		tlb_flush_spaces(cpu, VMX_SPACE | VMX_SPACE_EPT, VMX_SPACE | VMX_SPACE_EPT);
 	vmx_succeed(cpu);
 }
 DEFINE_INSN(invept)
@@ -278,6 +280,31 @@ static bool invvpid_valid(const struct cpu *cpu, uint64_t type, const struct inv
 		return false;
 	return !CHECK(INVVPID_CANONICAL,
 		      type == INVVPID_ADDRESS && !linear_is_canonical(cpu, descriptor->high));
+}
+
+/* Translations that are global go with the others where the type allows to keep them. */
+static void invalidate_vpid(struct cpu *cpu, enum vmx_invvpid type, const struct invalidation *descriptor)
+{
+	uint64_t space = vmx_space((uint16_t)descriptor->low, 0);
+
+	switch (type) {
+	case INVVPID_ADDRESS:
+		if (CHECK(TLB_INVVPID_ADDRESS, true))
+			tlb_flush_spaces_page(cpu, space, VMX_SPACE_OF_VPID, descriptor->high);
+		break;
+	case INVVPID_ALL:
+		if (CHECK(TLB_INVVPID_ALL, true))
+			tlb_flush_spaces(cpu, VMX_SPACE, VMX_SPACE);
+		break;
+	case INVVPID_CONTEXT:
+		if (CHECK(TLB_INVVPID_CONTEXT, true))
+			tlb_flush_spaces(cpu, space, VMX_SPACE_OF_VPID);
+		break;
+	case INVVPID_KEEP_GLOBAL:
+		if (CHECK(TLB_INVVPID_KEEP_GLOBAL, true))
+			tlb_flush_spaces(cpu, space, VMX_SPACE_OF_VPID);
+		break;
+	}
 }
 
 static inline void invvpid(struct cpu *cpu, const struct insn *insn)
@@ -294,8 +321,19 @@ static inline void invvpid(struct cpu *cpu, const struct insn *insn)
 		vmx_fail(cpu, VMX_ERROR_INVALIDATION_OPERAND);
 		return;
 	}
-	if (CHECK(TLB_INVVPID, true))
-		tlb_flush_all(cpu);
+	invalidate_vpid(cpu, (enum vmx_invvpid)type, &descriptor);
 	vmx_succeed(cpu);
 }
 DEFINE_INSN(invvpid)
+
+/* ---- VMFUNC ---- */
+
+static inline void vmfunc(struct cpu *cpu, const struct insn *insn)
+{
+	(void)insn;
+	if (CHECK(VMFUNC_GUEST, !vmx_guest(cpu)))
+		cpu_raise(cpu, VECTOR_UD, 0);
+	if (vmx_guest(cpu))
+		vmx_function(cpu);
+}
+DEFINE_INSN(vmfunc)

@@ -119,13 +119,6 @@ static void set_flush(struct tlb_set *set)
 	set->context[0].large_high = 0;
 }
 
-void tlb_flush_all(struct cpu *cpu)
-{
-	set_flush(tlb_set(cpu));
-	if (cpu->traces)
-		trace_mapping_changed(cpu);
-}
-
 void tlb_flush_spaces(struct cpu *cpu, uint64_t space, uint64_t mask)
 {
 	for (unsigned i = 0; i < TLB_SPACES; i++) {
@@ -137,6 +130,14 @@ void tlb_flush_spaces(struct cpu *cpu, uint64_t space, uint64_t mask)
 	if (cpu->traces)
 		trace_mapping_changed(cpu);
 }
+
+/* What a guest of VT-x drops goes for its VPID with every EPTP (SDM 3C 28.3.3.1). */
+static uint64_t flush_mask(const struct cpu *cpu)
+{
+	return CHECK(TLB_ALL_EPTPS, tlb_set(cpu)->space & VMX_SPACE) ? VMX_SPACE_OF_VPID : ~0ull;
+}
+
+void tlb_flush_all(struct cpu *cpu) { tlb_flush_spaces(cpu, tlb_set(cpu)->space, flush_mask(cpu)); }
 
 /* A TLB may drop any entry at any time (SDM 3A 4.10.2.2): globals go as well. */
 void tlb_flush_non_global(struct cpu *cpu) { tlb_flush_all(cpu); }
@@ -154,13 +155,6 @@ static void set_flush_page(struct tlb_set *set, uint64_t linear)
 		set->context[c].hot[index] = (struct tlb_hot){0};
 		set->context[c].slow[index] = (struct tlb_slow){0};
 	}
-}
-
-void tlb_flush_page(struct cpu *cpu, uint64_t linear)
-{
-	set_flush_page(tlb_set(cpu), linear);
-	if (cpu->traces)
-		trace_mapping_changed(cpu);
 }
 
 void tlb_flush_spaces_page(struct cpu *cpu, uint64_t space, uint64_t mask, uint64_t linear)
@@ -183,12 +177,23 @@ void cpu_set_apic_page(struct cpu *cpu, uint64_t page)
 	tlb_flush_spaces(cpu, 0, 0);
 }
 
+void tlb_flush_page(struct cpu *cpu, uint64_t linear)
+{
+	tlb_flush_spaces_page(cpu, tlb_set(cpu)->space, flush_mask(cpu), linear);
+}
+
 /* ---- spaces ---- */
 
 /* Whose translations those of the running program are. */
 static uint64_t current_space(const struct cpu *cpu)
 {
-	return svm_guest(cpu) ? cpu->msr.svm_asid : TLB_SPACE_HOST;
+	const struct vcpu_state *m = &cpu->msr;
+
+	if (unlikely(m->svm_guest))
+		return m->svm_asid;
+	if (unlikely(m->vmx_guest))
+		return vmx_space(m->vmx_vpid, vmx_nested_paging(cpu) ? m->vmx_eptp : 0);
+	return TLB_SPACE_HOST;
 }
 
 /* The set for @space; where there is none, the one that was used longest ago, emptied. The host keeps its own. */
@@ -292,6 +297,9 @@ static bool inputs_changed(struct cpu *cpu)
 		nested_root = cpu->msr.svm_ncr3;
 		nested_mode = (cpu->msr.svm_host_efer & (EFER_LMA | EFER_NXE)) |
 			      (cpu->msr.svm_host_cr4 & CR4_INPUTS) << 32 | 1;
+	} else if (vmx_nested_paging(cpu)) {
+		nested_mode = (cpu->msr.vmx_eptp & PAGE_MASK) |
+			      (uint64_t)(cpu->msr.vmx_secondary & (VMX2_MODE_BASED_EXECUTE | VMX2_PML)) << 32;
 	}
 	if (unlikely(watches_any_data(cpu))) {
 		watched[0] = cpu->dr7;
@@ -334,8 +342,11 @@ void tlb_select(struct cpu *cpu)
 /* An intercepted #PF leaves CR2 alone (APM 2 15.12.15, SDM 3C 27.1). */
 static _Noreturn void raise_page_fault(struct cpu *cpu, uint64_t linear, const struct walk *walked)
 {
-	if (unlikely(walked->nested))
+	if (unlikely(walked->nested)) {
+		if (vmx_guest(cpu))
+			vmx_nested_fault(cpu, walked->nested, walked->physical, linear);
 		svm_nested_fault(cpu, walked->nested, walked->physical);
+	}
 	cpu->fault_address = linear;
 	if (!guest_takes_page_fault(cpu, walked->error) && CHECK(PAGE_FAULT_CR2, true))
 		cpu->cr2 = linear;

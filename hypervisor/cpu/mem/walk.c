@@ -5,7 +5,7 @@
 
 #include "cpu/checks.h"
 #include "cpu/mem/phys_internal.h"
-#include "cpu/svm/svm.h"
+#include "cpu/guest.h"
 #include "x86/paging.h"
 
 #define ALLOW_READ    (1u << ACCESS_READ)
@@ -26,6 +26,7 @@ struct trail {
 	unsigned entry_size; /* 4 or 8 bytes */
 	unsigned depth;      /* entries so far */
 	uint64_t address[LEVELS_MAX], entry[LEVELS_MAX];
+	uint64_t guest_address[LEVELS_MAX]; /* of the same, where they are a guest's of VT-x */
 	bool writable, user, executable;
 	bool nested;         /* physical addresses are a guest's */
 	uint64_t fault, fault_at; /* of the nested walk: struct walk's nested and physical */
@@ -111,23 +112,46 @@ static uint32_t supervisor_denied(const struct trail *trail)
 
 /* ---- accessed and dirty flags (SDM 3A 4.8) ---- */
 
-static void set_entry_bits(const struct trail *trail, unsigned i, uint64_t bits)
+/*
+ * With EPT the update is a write of its own, where using the entry was none (SDM 3C 28.2.3.2). False: it was not
+ * allowed.
+ */
+static bool may_update(struct trail *trail, unsigned i)
 {
-	if ((trail->entry[i] & bits) != bits)
-		physical_write(trail->cpu, trail->address[i], trail->entry[i] | bits, trail->entry_size);
+	struct vmx_nested nested;
+
+	if (likely(!trail->nested) || !vmx_guest(trail->cpu))
+		return true;
+	if (vmx_nested_walk(trail->cpu, trail->guest_address[i], ACCESS_WRITE, false, &nested))
+		return true;
+	trail->fault = nested.fault | EPT_VIOLATION_LINEAR_VALID;
+	trail->fault_at = trail->guest_address[i];
+	return !CHECK(EPT_GUEST_FLAGS, true);
 }
 
-static void set_accessed_above(const struct trail *trail)
+static bool set_entry_bits(struct trail *trail, unsigned i, uint64_t bits)
+{
+	if ((trail->entry[i] & bits) == bits)
+		return true;
+	if (!may_update(trail, i))
+		return false;
+	trail->entry[i] |= bits;
+	physical_write(trail->cpu, trail->address[i], trail->entry[i], trail->entry_size);
+	return true;
+}
+
+static bool set_accessed_above(struct trail *trail)
 {
 	if (trail->access & ACCESS_PROBE)
-		return;
+		return true;
 	for (unsigned i = 0; i + 1 < trail->depth; i++) {
-		if (CHECK(ACCESSED_TABLE, !(trail->entry[i] & PTE_A)))
-			set_entry_bits(trail, i, PTE_A);
+		if (CHECK(ACCESSED_TABLE, !(trail->entry[i] & PTE_A)) && !set_entry_bits(trail, i, PTE_A))
+			return false;
 	}
+	return true;
 }
 
-/* ---- nested tables (APM 2 15.25.5) ---- */
+/* ---- nested tables (APM 2 15.25.5, SDM 3C 28.2.3) ---- */
 
 /* Makes the guest-physical *@address a physical one. False: a nested page fault, of which @where tells. */
 static bool through_nested(struct trail *trail, uint64_t *address, unsigned access, uint64_t where,
@@ -142,10 +166,56 @@ static bool through_nested(struct trail *trail, uint64_t *address, unsigned acce
 	return true;
 }
 
+static bool ept_table(struct trail *trail, uint64_t *address)
+{
+	struct vmx_nested nested;
+
+	if (!vmx_nested_walk(trail->cpu, *address, VMX_ACCESS_TABLE | (trail->access & ACCESS_PROBE), false, &nested)) {
+		trail->fault = nested.fault | EPT_VIOLATION_LINEAR_VALID;
+		trail->fault_at = *address;
+		return false;
+	}
+	if (vmx_apic_page(trail->cpu, nested.physical))
+		vmx_apic_guest_physical(trail->cpu);
+	trail->guest_address[trail->depth] = *address;
+	*address = nested.physical | (*address & PAGE_MASK);
+	return true;
+}
+
+/* What advanced information tells of the linear address (table 27-7). */
+static uint64_t advanced_information(const struct trail *trail)
+{
+	if (!cpu_has(trail->cpu, FEATURE_vmx_ept_advanced))
+		return 0;
+	return (trail->user ? EPT_VIOLATION_USER : 0) | (trail->writable ? EPT_VIOLATION_WRITABLE : 0) |
+	       (trail->executable ? 0 : EPT_VIOLATION_NO_EXECUTE);
+}
+
+static bool ept_page(struct trail *trail, struct walk *result)
+{
+	unsigned access = trail->access & (ACCESS_WRITE | ACCESS_EXECUTE | ACCESS_PROBE);
+	uint64_t address = result->physical | (trail->linear & PAGE_MASK);
+	struct vmx_nested nested;
+
+	if (!vmx_nested_walk(trail->cpu, address, access, trail->user, &nested)) {
+		trail->fault = nested.fault | EPT_VIOLATION_LINEAR_VALID | EPT_VIOLATION_FINAL |
+			       advanced_information(trail);
+		trail->fault_at = address;
+		return fail(result, trail, 0);
+	}
+	result->physical = nested.physical;
+	result->rights &= nested.rights;
+	result->dirty = result->dirty && nested.dirty;
+	return true;
+}
+
 /* The guest's tables are walked as a write of the nested tables' user. */
 static bool nested_table(struct trail *trail, uint64_t *address)
 {
 	struct svm_nested nested;
+
+	if (vmx_guest(trail->cpu))
+		return ept_table(trail, address);
 
 	return through_nested(trail, address, ACCESS_WRITE | (trail->access & ACCESS_PROBE), SVM_NPF_TABLE, &nested);
 }
@@ -157,6 +227,8 @@ static bool nested_page(struct trail *trail, struct walk *result)
 	struct svm_nested nested;
 	uint64_t address = result->physical | (trail->linear & PAGE_MASK);
 
+	if (vmx_guest(trail->cpu))
+		return ept_page(trail, result);
 	if (!through_nested(trail, &address, access, SVM_NPF_FINAL, &nested))
 		return fail(result, trail, 0);
 	result->physical = nested.physical;
@@ -178,14 +250,16 @@ static bool finish(struct trail *trail, struct walk *result, uint64_t base, uint
 
 	if (CHECK(PTE_NX, !trail->executable))
 		denied |= ALLOW_EXECUTE;
-	set_accessed_above(trail);
+	if (!set_accessed_above(trail))
+		return fail(result, trail, 0);
 	if ((denied | by_key) & wanted)
 		return fail(result, trail, PF_P | (CHECK(ERROR_KEY, by_key & wanted) ? PF_PK : 0));
 	if (CHECK(ACCESSED_PAGE, !probe && !(trail->entry[last] & PTE_A)))
 		flags |= PTE_A;
 	if (CHECK(DIRTY_PAGE, !probe && write && !(trail->entry[last] & PTE_D)))
 		flags |= PTE_D;
-	set_entry_bits(trail, last, flags);
+	if (!set_entry_bits(trail, last, flags))
+		return fail(result, trail, 0);
 	result->nested = 0;
 	result->physical = base + (trail->linear & (size - 1) & ~PAGE_MASK);
 	result->size = size;
@@ -334,13 +408,14 @@ static bool read_pdpte(struct trail *trail, uint64_t *pdpte)
 static bool walk_pae(struct trail *trail, struct walk *result)
 {
 	uint64_t pdpte = trail->cpu->pdpte[trail->linear >> 30 & 3];
+	bool on_demand = unlikely(trail->nested) && !vmx_guest(trail->cpu);
 
-	if (unlikely(trail->nested) && !read_pdpte(trail, &pdpte))
+	if (on_demand && !read_pdpte(trail, &pdpte))
 		return fail(result, trail, 0);
 
 	if (CHECK(PDPTE_PRESENT, !(pdpte & PTE_P)))
 		return fail(result, trail, 0);
-	if (CHECK(NPT_PDPTE, trail->nested && pdpte & pdpte_mbz(trail->cpu)))
+	if (CHECK(NPT_PDPTE, on_demand && pdpte & pdpte_mbz(trail->cpu)))
 		return fail(result, trail, PF_P | PF_RSVD);
 	return walk_64(trail, result, pdpte & ADDRESS_BITS & trail->cpu->physical_mask, 2);
 }
@@ -353,7 +428,7 @@ bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result
 			      .writable = true,
 			      .user = true,
 			      .executable = true,
-			      .nested = svm_nested_paging(cpu)};
+			      .nested = guest_nested_paging(cpu)};
 
 	if (!(cpu->cr0 & CR0_PG)) {
 		*result = (struct walk){.physical = linear & BITS(31, 12),
@@ -369,6 +444,19 @@ bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result
 	return cpu->cr4 & CR4_PAE ? walk_pae(&trail, result) : walk_32(&trail, result);
 }
 
+/* Through EPT the registers are loaded by reads without a linear address (SDM 3C 27.2.1, 28.2.3.2). */
+static uint64_t pdpte_at(struct cpu *cpu, uint64_t address)
+{
+	struct vmx_nested nested;
+
+	if (unlikely(vmx_nested_paging(cpu))) {
+		if (!vmx_nested_walk(cpu, address, ACCESS_READ, false, &nested))
+			vmx_nested_fault(cpu, nested.fault, address, 0);
+		address = nested.physical | (address & PAGE_MASK);
+	}
+	return physical_read(cpu, address, 8);
+}
+
 bool pdptes_load(struct cpu *cpu, uint64_t cr3)
 {
 	uint64_t pdpte[4];
@@ -376,7 +464,7 @@ bool pdptes_load(struct cpu *cpu, uint64_t cr3)
 	if (svm_nested_paging(cpu))
 		return true;
 	for (unsigned i = 0; i < 4; i++) {
-		pdpte[i] = physical_read(cpu, (cr3 & BITS(31, 5)) + 8 * i, 8);
+		pdpte[i] = pdpte_at(cpu, (cr3 & BITS(31, 5)) + 8 * i);
 		if (!pdpte_valid(cpu, pdpte[i]))
 			return false;
 	}

@@ -18,8 +18,8 @@ struct walk {
 	bool dirty;     /* the D flag is set, or there is none: writes need no further walk */
 	uint32_t error; /* of the #PF where there is no translation */
 	/*
-	 * EXITINFO1 of the nested page fault that there is in its place, with the guest-physical address in
-	 * @physical (svm/svm.h); else 0.
+	 * EXITINFO1 of the nested page fault that there is in its place (svm/svm.h), or VMX_FAULT and its like
+	 * (vmx/vmx.h), with the guest-physical address in @physical; else 0.
 	 */
 	uint64_t nested;
 };

@@ -276,21 +276,34 @@ bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector);
 
 /* ---- ept.c ---- */
 
+/* With enum access: guest paging structures, by the walk that goes through them. */
+#define VMX_ACCESS_TABLE 32u
+
+/* Why there is no translation: the exit qualification of an EPT violation, or what else; VMX_FAULT is always there. */
+#define VMX_FAULT               (1ull << 63)
+#define VMX_FAULT_MISCONFIGURED (1ull << 62)
+#define VMX_FAULT_LOG_FULL      (1ull << 61) /* the page-modification log */
+#define VMX_FAULT_SUPPRESS      (1ull << 60) /* it is not convertible: no #VE */
+#define VMX_FAULT_QUALIFICATION 0xfffull
+
 struct vmx_nested {
 	uint64_t physical; /* of the 4 KiB page */
-	uint32_t rights;   /* 1 << ACCESS_… */
+	uint32_t rights;   /* 1 << ACCESS_…; execute, for the kind of linear address that @user told of */
 	bool dirty;
-	bool misconfigured;     /* where there is no translation: exit 49, else 48 */
-	uint64_t qualification; /* of an EPT violation, bits 6:0 */
+	uint64_t fault; /* where there is no translation: bits 6:0 of the qualification */
 };
-/* Translates the guest-physical @address for @access (enum access). False: a violation or misconfiguration.
- * In a guest. */
-bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool user,
-		     struct vmx_nested *result);
-/* Of a walk that failed: the exit, or #VE. @linear is valid where @linear_valid; @final: not in the walk of
- * guest tables. */
-_Noreturn void vmx_nested_fault(struct cpu *cpu, const struct vmx_nested *nested, uint64_t physical,
-				uint64_t linear, bool linear_valid, bool final);
+/*
+ * Translates the guest-physical @address for @access (enum access, ACCESS_PROBE, VMX_ACCESS_TABLE), which comes from a
+ * user-mode linear address where @user. False: result->fault. In a guest with EPT.
+ */
+bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool user, struct vmx_nested *result);
+/*
+ * Of a walk that failed there: the exit, or #VE. @fault is completed by EPT_VIOLATION_LINEAR_VALID, _FINAL and the
+ * advanced information; @linear is meant where it is valid.
+ */
+_Noreturn void vmx_nested_fault(struct cpu *cpu, uint64_t fault, uint64_t physical, uint64_t linear);
+/* VMFUNC, in a guest that has it: the function of EAX, or its exit. */
+void vmx_function(struct cpu *cpu);
 /* EPTP valid (26.2.1.1); also for EPTP switching. */
 bool vmx_eptp_valid(const struct cpu *cpu, uint64_t eptp);
 

@@ -4,6 +4,7 @@
 #include "cpu/events.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
+#include "cpu/mem/tlb.h"
 #include "cpu/mem/walk.h"
 #include "cpu/segment.h"
 #include "cpu/trace.h"
@@ -43,8 +44,8 @@ void world_changed(struct cpu *cpu)
 /* Translations of either world go, but where a VPID keeps them apart (28.3.3.1). */
 void drop_translations(struct cpu *cpu)
 {
-	if (!vmx_secondary(cpu, VMX2_VPID))
-		tlb_flush_all(cpu);
+	if (CHECK(TLB_WITHOUT_VPID, !vmx_secondary(cpu, VMX2_VPID)))
+		tlb_flush_spaces(cpu, 0, VMX_SPACE_VPIDS);
 }
 
 /* ---- MSR lists (24.7.2, 24.8.2, 26.4, 27.4, 27.6): entries of index, reserved doubleword and value ---- */
