@@ -124,6 +124,8 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/guests $(SHARE)/runner
 	install $(VISOR) runner/trapline $(DESTDIR)$(PREFIX)/bin
 	install -m644 build/guests/*.elf build/guests/*.bin build/guests/rom/reset.bin $(SHARE)/guests
+	install -d $(SHARE)/l1
+	install -m644 build/l1/l1.elf build/l1/l1.bin $(SHARE)/l1
 	rm -rf $(SHARE)/suites $(SHARE)/results $(SHARE)/runner/traplib
 	cp -R suites $(SHARE)/suites
 	cp -R runner/traplib $(SHARE)/runner/traplib

@@ -25,7 +25,7 @@ static void catch_signals(void)
 /* The hypervisor that was built or installed beside this program. */
 static const char *find_l1(const struct run_options *options)
 {
-	static const char *const places[] = {"/../l1/l1.elf", "/../share/trapline/guests/l1.elf"};
+	static const char *const places[] = {"/../l1/l1.elf", "/../share/trapline/l1/l1.elf"};
 	static char path[PATH_MAX];
 	char self[PATH_MAX - 64];
 	ssize_t size = readlink("/proc/self/exe", self, sizeof(self) - 1);

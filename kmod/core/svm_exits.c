@@ -221,6 +221,7 @@ void svm_exit(struct core_vcpu *vcpu)
 	case SVM_EXIT_EXCEPTION + VECTOR_GP: exit_gp(vcpu); break;
 	case SVM_EXIT_NMI: vcpu->svm->nested.nmi |= hw_svm_take_nmi(); break;
 	case (uint64_t)SVM_EXIT_INVALID: hw_stop("the processor refuses the guest's state", vcpu->rip); break;
+	case SVM_EXIT_SHUTDOWN: hw_shutdown(); /* some exit without being asked */
 	default: exit_instruction(vcpu, (unsigned)code);
 	}
 }

@@ -16,7 +16,8 @@ OLDEST = (2, 6)
 DEFAULT_MODEL = "corei7_skylake_x"
 HOLE = range(0xa0000, 0x100000)  # is no RAM
 # What reset.S looks for; multiboot's information; the command line, where no guest has anything of its own.
-START, INFORMATION, LINE, LINE_MAX = 0x500, 0x600, 0x80000, 0x10000
+START, INFORMATION, MODULE, LINE, LINE_MAX = 0x500, 0x600, 0x700, 0x80000, 0x10000
+PAGE = 4096
 LOG = "log"
 # A display without a window, a debugger that goes on at once, no sound, output on the debug console, ports
 # that end it. A shutdown of the processor ends it as well.
@@ -65,12 +66,23 @@ def missing(model):
     return "" if rom().is_file() else f"{rom()}: there is no such file; run `make` first"
 
 
-def image(flat, line, memory):
-    """The guest in memory, as a multiboot loader leaves it, by the addresses of its header."""
+def add_module(data, end, module):
+    """Puts a multiboot module behind the guest, whose memory ends at @end, and tells of it."""
+    start = -(-end // PAGE) * PAGE
+    data.extend(bytes(start - len(data)))
+    data.extend(module)
+    flags, = struct.unpack_from("<I", data, INFORMATION)
+    struct.pack_into("<I", data, INFORMATION, flags | 8)
+    struct.pack_into("<2I", data, INFORMATION + 20, 1, MODULE)
+    struct.pack_into("<4I", data, MODULE, start, start + len(module), 0, 0)
+
+
+def image(flat, line, memory, module=b""):
+    """The guest in memory, as a multiboot loader leaves it, by the addresses of its header, with a module."""
     header = flat.find(struct.pack("<I", 0x1badb002))
     if header < 0:
         raise UsageError("the flat image has no multiboot header")
-    header_address, load_address, _, _, entry = struct.unpack_from("<5I", flat, header + 12)
+    header_address, load_address, _, end, entry = struct.unpack_from("<5I", flat, header + 12)
     at = header_address - header
     if at != load_address or at < HOLE.stop:
         raise UsageError("the flat image does not begin at its load address")
@@ -81,15 +93,18 @@ def image(flat, line, memory):
     text = line.encode("ascii", "replace")[:LINE_MAX] + b"\0"
     data[LINE:LINE + len(text)] = text
     data[at:] = flat
+    if module:
+        add_module(data, end, module)
     del data[HOLE.start:HOLE.stop]
     return data
 
 
-def prepare(folder, flat, line, model=DEFAULT_MODEL, memory=128 << 20, smp=1):
-    """Writes the files of one start of the flat image in the file @flat to @folder; the command, to run there."""
+def prepare(folder, flat, line, model=DEFAULT_MODEL, memory=128 << 20, smp=1, module=None):
+    """Writes the files of one start of the flat image in the file @flat to @folder, with the file @module for it;
+    the command, to run there."""
     folder = Path(folder)
     try:
-        data = image(Path(flat).read_bytes(), line, memory)
+        data = image(Path(flat).read_bytes(), line, memory, Path(module).read_bytes() if module else b"")
     except OSError as error:
         raise UsageError(f"{flat}: {error.strerror}; objcopy -O binary makes it of the guest") from error
     (folder / "ram.img").write_bytes(data)

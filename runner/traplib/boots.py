@@ -21,6 +21,7 @@ from . import machines, paths
 from .errors import UsageError
 from .results import DUMP
 
+REFUSED = "the hypervisor cannot run"
 BARREN = 3       # boots in a row that came to no case: then the machine does not boot this guest
 WORDS = 50       # lines of a machine's standard error that are kept
 CHUNK = 1 << 16
@@ -167,9 +168,7 @@ class Runner:
         """Runs all cases."""
         missing = self.machine.missing()
         if missing:
-            self.say(t="run", engine=self.machine.kind, cpu=self.machine.cpu, missing=missing)
-            for case_id in list(self.left):
-                self.verdict(case_id, "NOTSUP", missing)
+            self.refuse(missing)
         while self.left:
             cases = [(index, case_id) for case_id, index in self.left.items()]
             before = len(self.left)
@@ -183,6 +182,12 @@ class Runner:
                     self.take(line)
                 self.finish(before)
             self.out.flush()
+
+    def refuse(self, why):
+        """The machine cannot run what it should: all that is left is NOTSUP."""
+        self.say(t="run", engine=self.machine.kind, cpu=self.machine.cpu, missing=why)
+        for case_id in list(self.left):
+            self.verdict(case_id, "NOTSUP", why)
 
     def take(self, line):
         """One record of the judge: passes on those of cases that were asked for."""
@@ -209,6 +214,9 @@ class Runner:
         status, words = boot.close()
         if len(self.left) < before:
             self.barren = 0
+            return
+        if self.machine.depth and REFUSED in words:
+            self.refuse(words[words.index(REFUSED):].splitlines()[0])
             return
         refusal = self.machine.refusal(boot.words)
         if refusal:
@@ -249,7 +257,7 @@ def command_boot(options):
     machine = machines.parse(options.target)
     if not machine:
         raise UsageError(f"--target {options.target}: not a foreign machine")
-    machine.smp = options.smp
+    machine.smp, machine.depth = options.smp, options.depth
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=CHUNK)
     runner = Runner(machine, options.image, read_list(options.cases), options.timeout, out)
 

@@ -42,6 +42,7 @@ class Machine:
 
     kind = name = spelling = cpu = ""
     smp = 1           # processors
+    depth = 0         # hypervisors of ours between it and the guest
     noise = None      # what begins a line that the machine itself prints where the guest does
     fatal_words = ()  # lines on standard error after which a machine stands still for ever
 
@@ -113,7 +114,14 @@ class Qemu(Machine):
         return [self.program, "-machine", "microvm,x-option-roms=off", "-nodefaults", "-no-user-config", "-display",
                 "none", "-no-reboot", "-accel", self.accelerator, "-cpu", cpu, "-m", str(MEMORY), "-smp",
                 str(self.smp), "-device",
-                "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "pc-testdev", "-debugcon", "stdio", "-kernel", str(image), "-append", words]
+                "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "pc-testdev", "-debugcon", "stdio",
+                *self.boots(str(image), words)]
+
+    def boots(self, image, words):
+        """The options that name the guest: itself, or as the module of a hypervisor of ours."""
+        if not self.depth:
+            return ["-kernel", image, "-append", words]
+        return ["-kernel", str(paths.hypervisor()), "-initrd", image, "-append", f"l1.depth={self.depth} {words}"]
 
     def shell(self, image, case_id):
         return shlex.join(self.command(image, "cases=", "")) + case_id
@@ -153,7 +161,10 @@ class Bochs(Machine):
         return bochs.missing(self.cpu)
 
     def command(self, image, words, folder):
-        return bochs.prepare(folder, Path(image).with_suffix(".bin"), words, self.cpu, MEMORY << 20, self.smp)
+        if not self.depth:
+            return bochs.prepare(folder, Path(image).with_suffix(".bin"), words, self.cpu, MEMORY << 20, self.smp)
+        return bochs.prepare(folder, paths.hypervisor().with_suffix(".bin"), f"l1.depth={self.depth} {words}", self.cpu,
+                             MEMORY << 20, self.smp, image)
 
     def shell(self, image, case_id):
         return None
@@ -197,6 +208,8 @@ class Exec(Machine):
         self.name = f"exec:{label or Path(self.words[0]).name}" + (f"/{self.cpu}" if self.cpu else "")
 
     def missing(self):
+        if self.depth:
+            return "a command does not say how a guest gets modules; give it the hypervisor and --depth 0"
         return "" if shutil.which(self.words[0]) else f"{self.words[0]}: there is no such program"
 
     def select(self, cases):

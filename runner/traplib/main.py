@@ -53,6 +53,8 @@ def parser():
     run.add_argument("select", nargs="*", metavar="SELECT", help=SELECT_HELP)
     run.add_argument("--target", action="append", metavar="T", help=f"{targets.SPELLINGS}; again for more; "
                      "default: soft, which means each of its profiles")
+    run.add_argument("--depth", type=count, metavar="N", help="run the guests under N hypervisors of our own, each a "
+                     "guest of the one below it; these are judged too (default: 0)")
     run.add_argument("-j", type=count, default=os.cpu_count() or 1, metavar="N", dest="jobs",
                      help="processes at once (default: the number of processors)")
     run.add_argument("--shard", metavar="I/N", help="only every Nth selected case, from the Ith on")
@@ -143,6 +145,7 @@ def parser():
     boot.add_argument("--target", required=True, metavar="T", help="a foreign machine, as for run")
     boot.add_argument("--cases", required=True, metavar="FILE", help="lines of INDEX ID, in the image's order")
     boot.add_argument("--smp", type=int, default=1, metavar="N", help="processors of the machine")
+    boot.add_argument("--depth", type=int, default=0, metavar="N", help="hypervisors of ours under the guest")
     boot.add_argument("--timeout", type=positive, default=10.0, metavar="SECONDS", help="wall clock for one case")
     boot.add_argument("image", metavar="IMAGE")
     return top
@@ -390,17 +393,20 @@ class Plan:
                 raise UsageError(f"{name}: a run of mutants; trapline mutants --resume goes on with it")
         words = options.select
         if options.resume:
-            if words or options.target or options.shard:
-                raise UsageError("--resume takes its selection and targets from the run")
+            if words or options.target or options.shard or options.depth is not None:
+                raise UsageError("--resume takes its selection, targets and depth from the run")
             words = self.previous.header["select"]
             options.target = self.previous.header.get("spelled") or self.previous.header["targets"]
             options.shard = self.previous.header["shard"]
+        if self.previous and options.depth is None:
+            options.depth = self.previous.header.get("depth", 0)
+        options.depth = options.depth or 0
         self.words, self.selection = words, Selection(words)
         self.suites = load_suites(self.selection)
         self.policies = {suite.name: policy.load(suite.name, options.timeout, options.max_insns)
                          for suite in self.suites}
         self.spelled = options.target or self.policy_targets()
-        self.targets = targets.parse(self.spelled)
+        self.targets = targets.parse(self.spelled, options.depth)
         self.ids = self.select()
 
     def policy_targets(self):
@@ -446,8 +452,8 @@ class Plan:
         """The first record of the results."""
         return {"t": "run", "schema": results.SCHEMA, "trapline": VERSION, "run": folder.name,
                 "commit": results.commit(), "command": sys.argv, "select": self.words,
-                "targets": [target.name for target in self.targets], "spelled": self.spelled, "shard": self.options.shard, "skip_missing": self.options.skip_missing,
-                "selected": self.total(), "host": results.host(),
+                "targets": [target.name for target in self.targets], "spelled": self.spelled, "shard": self.options.shard,
+                "depth": self.options.depth, "skip_missing": self.options.skip_missing, "selected": self.total(), "host": results.host(),
                 "reproduce": {target.name: {suite.name: target.reproduction(
                     suite.image, self.policies[suite.name], "{id}").replace("'{id}'", "{id}")
                     for suite in self.suites} for target in self.targets}}
@@ -518,7 +524,8 @@ def command_run(options):
     """trapline run"""
     if options.jobs < 1:
         raise UsageError("-j 0: expected at least one process")
-    plan, known = Plan(options), deviations.load()
+    plan = Plan(options)
+    known = deviations.load(depth=options.depth)
     if not plan.total() and not options.resume:
         raise NothingSelected("nothing is selected")
     if options.dry_run:
@@ -538,7 +545,7 @@ def command_run(options):
             progress.close()
             writer.close()
     if options.update_deviations:
-        count = deviations.update(writer.run.ends)
+        count = deviations.update(writer.run.ends, depth=options.depth)
         print(f"{count} lines proposed in {paths.shown(deviations.folder())}; each needs its reason", file=sys.stderr)
     if executor.why_stopped:
         print(f"trapline: stopped: {executor.why_stopped}", file=sys.stderr)

@@ -37,6 +37,11 @@ def guests():
     return TREE / "build" / "guests" if TREE else SHARE / "guests"
 
 
+def hypervisor():
+    """Our own hypervisor between a machine and a guest."""
+    return (TREE / "build" if TREE else SHARE) / "l1" / "l1.elf"
+
+
 def suites():
     """Folder of the tables and the run policies."""
     return Path(os.environ.get("TRAPLINE_SUITES") or (TREE or SHARE) / "suites")

@@ -25,7 +25,7 @@ class Visor:
     gentle = False  # its process may be killed at once: nothing outlives it
 
     def __init__(self, engine, cpu):
-        self.engine, self.cpu = engine, cpu
+        self.engine, self.cpu, self.depth = engine, cpu, 0
         self.name = f"{engine}:{cpu}" if cpu else engine
 
     def command(self, image, policy, cases=None, program=None):
@@ -39,6 +39,8 @@ class Visor:
             line += ["--max-insns", str(policy.max_insns)]
         if policy.smp > 1:
             line += ["--smp", str(policy.smp)]
+        if self.depth:
+            line += ["--depth", str(self.depth)]
         if cases is not None:
             line += ["--cases", cases]
         return line + [str(image)]
@@ -73,10 +75,19 @@ class Foreign:
     def __init__(self, machine):
         self.machine, self.name = machine, machine.name
 
+    @property
+    def depth(self):
+        """Hypervisors of ours between the machine and the guest."""
+        return self.machine.depth
+
+    @depth.setter
+    def depth(self, depth):
+        self.machine.depth = depth
+
     def process(self, image, policy, listed):
         """As above; @listed is never None, as a machine is given its cases by place."""
         return [sys.executable, str(paths.program()), "boot", "--target", self.machine.spelling, "--timeout",
-                f"{policy.foreign_timeout:g}", "--smp", str(policy.smp), "--cases", listed, str(image)]
+                f"{policy.foreign_timeout:g}", "--smp", str(policy.smp), "--depth", str(self.depth), "--cases", listed, str(image)]
 
     @staticmethod
     def list_line(index, case_id):
@@ -93,7 +104,8 @@ class Foreign:
         self.machine.smp = policy.smp
         command = self.machine.shell(paths.shown(image), case_id)
         if command is None:
-            return shlex.join([paths.shown(paths.program()), "run", case_id, "--target", self.machine.spelling])
+            depth = ["--depth", str(self.depth)] if self.depth else []
+            return shlex.join([paths.shown(paths.program()), "run", case_id, "--target", self.machine.spelling, *depth])
         return f"{command} | {shlex.join([paths.shown(paths.visor()), 'judge', paths.shown(image)])}"
 
 
@@ -110,11 +122,12 @@ def parse_one(word):
     return [Foreign(machine)]
 
 
-def parse(words):
+def parse(words, depth=0):
     """The targets of `--target` options. `soft` alone means each of its profiles."""
     found = {}
     for word in words or DEFAULT:
         for target in parse_one(word):
+            target.depth = depth
             found.setdefault(target.name, target)
     return list(found.values())
 
