@@ -25,6 +25,7 @@ FAMILY(events)
 {
 #include "injection.def"
 #include "lifecycle.def"
+#include "events.def"
 }
 
 void suite_rows(struct suite *suite)
