@@ -287,11 +287,14 @@ STORY(smi_io_restart)
 	if (!smi_story() || !story_needs(port_raises(), "no PIIX4 power management (8086:7113)") ||
 	    !story_needs(saved(SMI_BASE, REVISION, 4) & CAN_RESTART, "no I/O restart (revision bit 16)"))
 		return;
+	machine_out8(0xb2, 0x41);
+	if (!story_needs(box->count == 2, "port b2H raises no SMI"))
+		return;
 	map = map_by_revision();
 	if (restart)
 		poke(map->restart, 0xff);
 	machine_out8(0xb2, 0x42);
-	story_check("count", restart ? 3 : 2, box->count);
+	story_check("count", restart ? 4 : 3, box->count);
 }
 
 /* ---- what RSM refuses: shutdown ---- */
