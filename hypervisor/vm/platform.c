@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dev/absent.h"
+#include "dev/mptable.h"
 #include "dev/pci.h"
 #include "vm/memory_map.h"
 
@@ -160,10 +161,12 @@ void platform_woken(struct platform *platform)
 
 void platform_place_tables(struct platform *platform)
 {
+	const struct mptable_config mp = {.cpus = platform->config.vcpus, .pci_irq = pci_irq};
 	uint8_t image[ACPI_SIZE_MAX + 64];
 
 	acpi_place(&platform->acpi, ACPI_BASE, image);
 	platform->dma.write(platform->dma.owner, ACPI_BASE, image, acpi_size(&platform->acpi));
+	platform->dma.write(platform->dma.owner, MPTABLE_BASE, image, mptable_make(&mp, MPTABLE_BASE, image));
 }
 
 /* Copies bytes behind those of an item already there; returns them and what is behind. */

@@ -70,7 +70,8 @@ uint32_t platform_waking_vector(const struct platform *platform);
 /* Behind the RESET that ends S3: CMOS and ACPI say that it did. */
 void platform_woken(struct platform *platform);
 
-/* Puts the ACPI tables where a guest without firmware looks for them: at ACPI_BASE, the RSDP first. */
+/* Puts the ACPI tables and the MP table where a guest without firmware looks for them: at ACPI_BASE, the RSDP first, and at
+ * MPTABLE_BASE. */
 void platform_place_tables(struct platform *platform);
 
 /* What fw_cfg says of a loaded kernel. */
