@@ -21,6 +21,7 @@ struct cpu *cpu_new(const struct profile *profile, const struct cpu_bus *bus, st
 		return NULL;
 	*cpu = (struct cpu){.profile = profile, .bus = *bus, .memory = memory};
 	cpu->physical_mask = (1ull << profile->physical_bits) - 1;
+	vmx_prepare(cpu);
 	cpu->apic_page = CPU_NO_PAGE;
 	cpu->traces = trace_cache_new(cpu);
 	if (!cpu->traces || tlb_create(cpu) < 0 || phys_attach(memory, cpu) < 0) {

@@ -265,6 +265,9 @@ struct cpu {
 	uint64_t fault_address;    /* of a #PF that a hypervisor takes: CR2 is not written */
 	bool injecting;            /* deliver @injected, then go on */
 	struct event injected;
+	const uint8_t *vmcs_reads; /* vmx/: the current VMCS, while an entry or an exit lasts */
+	uint8_t *vmcs_stores;
+	uint32_t vmx_allowed[5];   /* vmx/capability.c: by enum vmx_controls */
 	bool nmi_unblocked;        /* vmx/: the running instruction is an IRET that has unblocked (virtual) NMIs */
 	char unmodelled[160];      /* for CPU_STOP_UNMODELLED: what, with bytes and address */
 	jmp_buf unwind;            /* run.c: where cpu_raise() goes */

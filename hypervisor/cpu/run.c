@@ -76,6 +76,7 @@ void cpu_unmodelled(struct cpu *cpu, const char *what)
 	for (size_t i = 0; i < length; i++)
 		used += snprintf(cpu->unmodelled + used, sizeof(cpu->unmodelled) - (size_t)used, " %02x",
 				 bytes[i]);
+	vmcs_close(cpu);
 	cpu_leave_insn(cpu);
 	longjmp(cpu->unwind, UNWIND_UNMODELLED);
 }

@@ -15,7 +15,7 @@
 #define EXIT_ALWAYS  (VMX_EXIT_DEFAULT1 | VMX_EXIT_HOST_64 | VMX_EXIT_ACKNOWLEDGE)
 #define ENTRY_ALWAYS (VMX_ENTRY_DEFAULT1 | VMX_ENTRY_IA32E)
 
-uint32_t vmx_may_be_1(const struct cpu *cpu, enum vmx_controls which)
+static uint32_t allowed(const struct cpu *cpu, enum vmx_controls which)
 {
 	static const struct {
 		uint32_t msr, always;
@@ -33,6 +33,14 @@ uint32_t vmx_may_be_1(const struct cpu *cpu, enum vmx_controls which)
 		bits |= VMX_NMI_WINDOW;
 	return bits;
 }
+
+void vmx_prepare(struct cpu *cpu)
+{
+	for (unsigned i = 0; i <= VMX_CONTROLS_ENTRY; i++)
+		cpu->vmx_allowed[i] = allowed(cpu, (enum vmx_controls)i);
+}
+
+uint32_t vmx_may_be_1(const struct cpu *cpu, enum vmx_controls which) { return cpu->vmx_allowed[which]; }
 
 /* Without the "true" MSRs all of the default1 class is 1; with them, some of it may be 0 (A.2). */
 static uint32_t must_be_1(enum vmx_controls which, bool strict)

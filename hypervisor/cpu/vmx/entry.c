@@ -264,6 +264,7 @@ static _Noreturn void fail_entry(struct cpu *cpu, enum vmx_exit reason, uint64_t
 	vmcs_write(cpu, VMCS_EXIT_QUALIFICATION, qualification);
 	vmx_note_exit(cpu, (uint32_t)reason | VMX_EXIT_ENTRY_FAILURE, qualification);
 	abort = load_host(cpu);
+	vmcs_close(cpu);
 	cpu->nmi_blocked = nmi_blocked;
 	if (abort)
 		abort_exit(cpu, abort);
@@ -310,18 +311,22 @@ static _Noreturn void enter_guest(struct cpu *cpu, bool launch)
 	vmx_timer_start(cpu);
 	cpu_note(cpu, "VM entry, VMCS %#llx", (unsigned long long)cpu->msr.vmx_vmcs);
 	inject(cpu, info);
+	vmcs_close(cpu);
 	vmx_apic_entered(cpu);
 	cpu_switch(cpu);
 }
 
 void vmx_enter(struct cpu *cpu, bool launch)
 {
-	enum vmx_error error = vmx_check_controls(cpu);
 	uint64_t qualification = 0;
+	enum vmx_error error;
 
+	vmcs_open(cpu, false);
+	error = vmx_check_controls(cpu);
 	if (!error)
 		error = vmx_check_host(cpu);
 	if (error) {
+		vmcs_close(cpu);
 		vmx_fail(cpu, error);
 		return;
 	}

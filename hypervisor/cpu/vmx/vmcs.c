@@ -2,36 +2,30 @@
  * vmcs.c: the VMCS (SDM 3C 24.2, 24.11; appendix B), and how VMX instructions answer (30.2).
  *
  * A region begins with the revision identifier and the abort indicator, as the manual has it. The rest is
- * this processor's own: the launch state, and a slot of eight bytes for each field of vmcs_fields.def, in its
- * order.
+ * this processor's own: the launch state, and eight bytes for each field.
  */
 #include "cpu/checks.h"
 #include "cpu/mem/mem.h"
+#include "cpu/mem/phys.h"
 #include "cpu/vmx/vmx.h"
 
-enum {
-	LAUNCH_STATE = 8, /* offsets within the region */
-	FIELDS = 16
-};
+enum { LAUNCH_STATE = 8 }; /* offset within the region */
 
-enum slot {
-#define VMCS_FIELD(encoding, name) SLOT_##name,
+#define VMCS_FIELD(encoding, name)                                                                           \
+	_Static_assert(VMCS_INDEX(encoding) < VMCS_INDEX_COUNT, "a region has room for each index");
 #include "x86/vmcs_fields.def"
 #undef VMCS_FIELD
-	SLOT_COUNT
-};
-_Static_assert(FIELDS + 8 * SLOT_COUNT <= VMCS_REGION_SIZE, "a region has room for each field");
+_Static_assert(VMCS_FIELDS_AT + 8 * 16 * VMCS_INDEX_COUNT <= VMCS_REGION_SIZE, "and for all");
 
-/* The slot of a field by the encoding of its full access, or -1. */
-static int field_slot(uint64_t encoding)
+/* Whether @encoding, of a full access, is a field's. */
+static bool field_known(uint32_t encoding)
 {
 	switch (encoding) {
-#define VMCS_FIELD(encoding, name)                                                                           \
-	case (encoding):                                                                                     \
-		return SLOT_##name;
+#define VMCS_FIELD(encoding, name) case (encoding):
 #include "x86/vmcs_fields.def"
 #undef VMCS_FIELD
-	default: return -1;
+		return true;
+	default: return false;
 	}
 }
 
@@ -122,7 +116,7 @@ bool vmcs_exists(const struct cpu *cpu, uint64_t encoding)
 			return false;
 		field &= ~1u;
 	}
-	if (field_slot(field) < 0)
+	if (!field_known(field))
 		return false;
 	return VMCS_TYPE(field) == VMCS_CONTROL ? control_exists(cpu, field) : state_exists(cpu, field);
 }
@@ -136,7 +130,7 @@ unsigned vmcs_highest_index(const struct cpu *cpu)
 	};
 	unsigned highest = 0;
 
-	for (unsigned i = 0; i < SLOT_COUNT; i++)
+	for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		if (vmcs_exists(cpu, fields[i]) && VMCS_INDEX(fields[i]) > highest)
 			highest = VMCS_INDEX(fields[i]);
 	return highest;
@@ -144,33 +138,22 @@ unsigned vmcs_highest_index(const struct cpu *cpu)
 
 /* ---- values ---- */
 
-static uint64_t field_address(uint64_t vmcs, uint32_t encoding)
+void vmcs_open(struct cpu *cpu, bool written)
 {
-	bool high = encoding & 1;
+	uint64_t vmcs = cpu->msr.vmx_vmcs;
 
-	return vmcs + FIELDS + 8 * (uint64_t)field_slot(encoding & ~1u) + (high ? 4 : 0);
-}
-
-/* Bytes that an access to the field takes: half of a 64-bit one where @encoding is of its high half. */
-static unsigned access_size(uint32_t encoding)
-{
-	if (encoding & 1)
-		return 4;
-	switch (VMCS_WIDTH(encoding)) {
-	case VMCS_16: return 2;
-	case VMCS_32: return 4;
-	default: return 8;
-	}
+	cpu->vmcs_reads = phys_host(cpu->memory, vmcs, &(struct memory_slot *){NULL});
+	cpu->vmcs_stores = written ? phys_write_begin(cpu->memory, vmcs, VMCS_REGION_SIZE) : NULL;
 }
 
 uint64_t vmcs_read_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding)
 {
-	return physical_read(cpu, field_address(vmcs, encoding), access_size(encoding));
+	return physical_read(cpu, vmcs + vmcs_offset(encoding), vmcs_size(encoding));
 }
 
 void vmcs_write_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding, uint64_t value)
 {
-	physical_write(cpu, field_address(vmcs, encoding), value, access_size(encoding));
+	physical_write(cpu, vmcs + vmcs_offset(encoding), value, vmcs_size(encoding));
 }
 
 bool vmcs_launched(struct cpu *cpu, uint64_t vmcs) { return physical_read(cpu, vmcs + LAUNCH_STATE, 4); }

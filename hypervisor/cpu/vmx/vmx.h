@@ -74,6 +74,32 @@ bool vmcs_address_valid(const struct cpu *cpu, uint64_t address);
 /* Whether VMREAD or VMWRITE of @encoding exits: without VMCS shadowing, or where the bitmap says so (25.1.3). In
  * a guest. */
 bool vmcs_access_exits(struct cpu *cpu, uint64_t encoding, bool write);
+/*
+ * Where a region keeps a field, by the encoding's parts: eight bytes for each index of a width and type. The high half
+ * of a 64-bit field is its upper four.
+ */
+#define VMCS_FIELDS_AT   16u
+#define VMCS_INDEX_COUNT 28u
+static inline uint32_t vmcs_offset(uint32_t encoding)
+{
+	uint32_t group = VMCS_WIDTH(encoding) << 2 | VMCS_TYPE(encoding);
+
+	return VMCS_FIELDS_AT + 8 * (group * VMCS_INDEX_COUNT + VMCS_INDEX(encoding)) + (encoding & 1 ? 4 : 0);
+}
+/* Bytes of an access to it. */
+static inline unsigned vmcs_size(uint32_t encoding)
+{
+	if (encoding & 1 || VMCS_WIDTH(encoding) == VMCS_32)
+		return 4;
+	return VMCS_WIDTH(encoding) == VMCS_16 ? 2 : 8;
+}
+/*
+ * VM entries and exits look at the current VMCS through pointers to its page, which is not looked up for each field:
+ * from vmcs_open(), which says that all of it may be @written, to vmcs_close(). NULL where it is not in memory.
+ */
+void vmcs_open(struct cpu *cpu, bool written);
+static inline void vmcs_close(struct cpu *cpu) { cpu->vmcs_reads = cpu->vmcs_stores = NULL; }
+
 /* Reads and writes in the region at @vmcs; @encoding exists. Any encoding, high halves too; values as the
  * field's width. */
 uint64_t vmcs_read_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding);
@@ -81,11 +107,19 @@ void vmcs_write_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding, uint64_t v
 /* The same of the current VMCS. */
 static inline uint64_t vmcs_read(struct cpu *cpu, enum vmcs_field field)
 {
-	return vmcs_read_at(cpu, cpu->msr.vmx_vmcs, field);
+	uint64_t value = 0;
+
+	if (!cpu->vmcs_reads)
+		return vmcs_read_at(cpu, cpu->msr.vmx_vmcs, field);
+	__builtin_memcpy(&value, cpu->vmcs_reads + vmcs_offset(field), vmcs_size(field));
+	return value;
 }
 static inline void vmcs_write(struct cpu *cpu, enum vmcs_field field, uint64_t value)
 {
-	vmcs_write_at(cpu, cpu->msr.vmx_vmcs, field, value);
+	if (!cpu->vmcs_stores)
+		vmcs_write_at(cpu, cpu->msr.vmx_vmcs, field, value);
+	else
+		__builtin_memcpy(cpu->vmcs_stores + vmcs_offset(field), &value, vmcs_size(field));
 }
 /* The launch state (24.11.3), kept in the region. */
 bool vmcs_launched(struct cpu *cpu, uint64_t vmcs);
@@ -106,6 +140,8 @@ void vmx_fail_invalid(struct cpu *cpu);
 #define VMX_CR3_TARGETS    4u
 #define VMX_MSR_LIST_COUNT 512u  /* entries that an MSR list is recommended to have at most (A.6) */
 
+/* Notes what the profile allows. By cpu_new(). */
+void vmx_prepare(struct cpu *cpu);
 /* The capability MSR @index (480H to 491H). False: not there, #GP(0). They are read-only. */
 bool vmx_capability(const struct cpu *cpu, uint32_t index, uint64_t *value);
 /* Controls: bits that must be 1, and bits that may be 1. The true ones, where they differ. */

@@ -424,9 +424,11 @@ static bool host_too_narrow(const struct cpu *cpu)
 
 void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info)
 {
-	uint32_t count = (uint32_t)vmcs_read(cpu, VMCS_EXIT_MSR_STORE_COUNT);
 	enum vmx_abort abort = 0;
+	uint32_t count;
 
+	vmcs_open(cpu, true);
+	count = (uint32_t)vmcs_read(cpu, VMCS_EXIT_MSR_STORE_COUNT);
 	cpu->retired++;
 	save_information(cpu, info);
 	save_guest(cpu, info);
@@ -440,6 +442,7 @@ void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info)
 		abort = VMX_ABORT_SAVING_MSRS;
 	if (!abort)
 		abort = load_host(cpu);
+	vmcs_close(cpu);
 	if (abort) {
 		leave_guest(cpu);
 		abort_exit(cpu, abort);
