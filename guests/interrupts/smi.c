@@ -326,6 +326,14 @@ static void refuse_pdptes(const struct map *map)
 	poke(map->cr3 + 4, 0);
 }
 
+static bool has_vmx(void)
+{
+	uint32_t r[4];
+
+	machine_cpuid(1, 0, r);
+	return r[2] >> 5 & 1;
+}
+
 STORY(rsm_refuses)
 {
 	const struct map *map;
@@ -349,6 +357,11 @@ STORY(rsm_refuses)
 		break;
 	case 8: poke(map->dr7 + 4, 1); break;
 	case 9: refuse_pdptes(map); break;
+	case 10: /* VMXE, which entering SMM has cleared */
+		if (!story_needs(has_vmx(), "cpuid.1.0.ecx[5]=0"))
+			return;
+		poke(map->cr4, cr4 | 1u << 13);
+		break;
 	}
 	if (GIVEN(index) == 8 && machine.intel) {
 		story_check("registers_back", 1, raise_here());
