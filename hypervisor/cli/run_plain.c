@@ -23,7 +23,8 @@ struct plain {
 	struct machine *machine;
 	struct stream serial, console;
 	bool input_over;
-	uint32_t told[TOLD_MAX]; /* ports, and pages of memory with TOLD_PAGE, for which a warning was given */
+	uint32_t
+		told[TOLD_MAX]; /* ports, and pages of memory with TOLD_PAGE, for which a warning was given */
 	unsigned told_count;
 };
 
@@ -90,7 +91,8 @@ static void on_idle(void *owner)
 /* A turn of waiting, so that signals and time limits are looked at. */
 #define WAIT_MAX_NS 50000000u
 
-/* Input that may come at any time comes in real time, so the guest waits in that as well, and this processor rests. */
+/* Input that may come at any time comes in real time, so the guest waits in that as well, and this processor
+ * rests. */
 static uint64_t on_wait(void *owner, uint64_t ns)
 {
 	struct plain *plain = owner;
@@ -111,7 +113,8 @@ static uint64_t on_wait(void *owner, uint64_t ns)
 /* Whether no warning has been given of this port or page, and one may be. */
 static bool is_news(struct plain *plain, const struct bus_access *access)
 {
-	uint32_t what = access->port ? (uint16_t)access->address : TOLD_PAGE | (uint32_t)(access->address >> 12);
+	uint32_t what =
+		access->port ? (uint16_t)access->address : TOLD_PAGE | (uint32_t)(access->address >> 12);
 
 	for (unsigned i = 0; i < plain->told_count; i++)
 		if (plain->told[i] == what)

@@ -18,26 +18,27 @@
 #define TIMER_HALF 23 /* TMR_STS is set whenever this bit changes */
 
 /* The PCI function's own registers (82371AB, 7.2). */
-#define VENDOR_INTEL  0x8086u
-#define DEVICE_PIIX4  0x7113u
-#define CLASS_BRIDGE  0x068000u
-#define REVISION      3u
-#define PCI_NUMBER    3u
-#define RED_HAT       0x1af4u
-#define QEMU_PC       0x1100u
-#define PMBA          0x40u /* bits 15:6 place the ports; bit 0: they are ports */
-#define PMBA_MASK     0xffc0u
-#define DEVACTB       0x58u
-#define DEVACTB_APMC  0x02u /* of its byte 3 */
-#define PMREGMISC     0x80u
-#define PMREGMISC_ON  0x01u
-#define SMBBA         0x90u
-#define SMBHSTCFG     0xd2u
+#define VENDOR_INTEL 0x8086u
+#define DEVICE_PIIX4 0x7113u
+#define CLASS_BRIDGE 0x068000u
+#define REVISION     3u
+#define PCI_NUMBER   3u
+#define RED_HAT      0x1af4u
+#define QEMU_PC      0x1100u
+#define PMBA         0x40u /* bits 15:6 place the ports; bit 0: they are ports */
+#define PMBA_MASK    0xffc0u
+#define DEVACTB      0x58u
+#define DEVACTB_APMC 0x02u /* of its byte 3 */
+#define PMREGMISC    0x80u
+#define PMREGMISC_ON 0x01u
+#define SMBBA        0x90u
+#define SMBHSTCFG    0xd2u
 
 static const struct state_field fields[] = {
-	STATE(struct acpi_pm, status), STATE(struct acpi_pm, enable), STATE(struct acpi_pm, control),
-	STATE(struct acpi_pm, apm),    STATE(struct acpi_pm, line),   STATE(struct acpi_pm, asleep),
-	STATE(struct acpi_pm, synced), PCI_FUNCTION_STATE(struct acpi_pm, function),
+	STATE(struct acpi_pm, status),  STATE(struct acpi_pm, enable),
+	STATE(struct acpi_pm, control), STATE(struct acpi_pm, apm),
+	STATE(struct acpi_pm, line),    STATE(struct acpi_pm, asleep),
+	STATE(struct acpi_pm, synced),  PCI_FUNCTION_STATE(struct acpi_pm, function),
 };
 
 /* ---- the timer: it counts from the machine's beginning and cannot be set ---- */
@@ -254,7 +255,8 @@ static bool decode(void *owner, const struct bus_access *access, struct bus_rang
 		return false;
 	for (unsigned i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++)
 		if (access->address - base - blocks[i].first < blocks[i].count) {
-			*range = (struct bus_range){base + blocks[i].first, blocks[i].count, blocks[i].ops, pm};
+			*range = (struct bus_range){base + blocks[i].first, blocks[i].count, blocks[i].ops,
+						    pm};
 			return true;
 		}
 	return false;

@@ -89,8 +89,8 @@ static void put_ioapic(struct writer *writer)
 }
 
 /* Both kinds are laid out alike; @to is an I/O APIC or a local APIC, @input of it. */
-static void put_interrupt(struct writer *writer, enum entry entry, enum interrupt type, unsigned flags, enum bus bus,
-			  unsigned irq, unsigned to, unsigned input)
+static void put_interrupt(struct writer *writer, enum entry entry, enum interrupt type, unsigned flags,
+			  enum bus bus, unsigned irq, unsigned to, unsigned input)
 {
 	begin_entry(writer, entry);
 	put(writer, type, 1);
@@ -119,7 +119,8 @@ static void put_isa_interrupts(struct writer *writer, uint32_t taken)
 {
 	for (unsigned irq = 0; irq < 16; irq++)
 		if (irq != 2 && !(taken >> irq & 1))
-			put_interrupt(writer, IO_INTERRUPT, INTERRUPT, 0, BUS_ISA, irq, 0, irq ? irq : TIMER_INPUT);
+			put_interrupt(writer, IO_INTERRUPT, INTERRUPT, 0, BUS_ISA, irq, 0,
+				      irq ? irq : TIMER_INPUT);
 }
 
 /* ---- the whole ---- */

@@ -1,6 +1,7 @@
 /*
- * mptable.h: the MP configuration table (Intel MultiProcessor Specification 1.4, chapter 4), which older kernels look for
- * in place of ACPI's: processors, busses, the I/O APIC and where interrupts lead. The same as in the MADT and _PRT.
+ * mptable.h: the MP configuration table (Intel MultiProcessor Specification 1.4, chapter 4), which older
+ * kernels look for in place of ACPI's: processors, busses, the I/O APIC and where interrupts lead. The same
+ * as in the MADT and _PRT.
  */
 #ifndef TRAPLINE_DEV_MPTABLE_H
 #define TRAPLINE_DEV_MPTABLE_H

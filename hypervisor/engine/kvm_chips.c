@@ -325,9 +325,9 @@ void kvm_chips_reset(struct kvm_engine *kvm)
 
 /* What struct vcpu_state has no field for. */
 static const struct state_field latch_fields[] = {
-	STATE(struct kvm_vcpu, init_pending), STATE(struct kvm_vcpu, nmi_pending),
-	STATE(struct kvm_vcpu, smi_pending),  STATE(struct kvm_vcpu, sipi_pending),
-	STATE(struct kvm_vcpu, sipi_vector),  STATE(struct kvm_vcpu, injected),
+	STATE(struct kvm_vcpu, init_pending),    STATE(struct kvm_vcpu, nmi_pending),
+	STATE(struct kvm_vcpu, smi_pending),     STATE(struct kvm_vcpu, sipi_pending),
+	STATE(struct kvm_vcpu, sipi_vector),     STATE(struct kvm_vcpu, injected),
 	STATE(struct kvm_vcpu, injected_vector),
 };
 static STATE_TABLE(latch_state, "vcpu", 1, latch_fields);

@@ -464,7 +464,8 @@ static void fall_asleep(struct machine *machine)
 	}
 }
 
-/* Firmware would go on in real mode at the vector in the FACS; where there is one, it finds CMOS saying so. */
+/* Firmware would go on in real mode at the vector in the FACS; where there is one, it finds CMOS saying so.
+ */
 static void wake_up(struct machine *machine)
 {
 	const struct engine_ops *ops = machine->engine->ops;

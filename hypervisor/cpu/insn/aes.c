@@ -1,4 +1,5 @@
-/* insn/aes.c: a round of AES, its key schedule, and multiplication without carries (SDM 2A AESDEC to AESKEYGENASSIST, PCLMULQDQ). */
+/* insn/aes.c: a round of AES, its key schedule, and multiplication without carries (SDM 2A AESDEC to
+ * AESKEYGENASSIST, PCLMULQDQ). */
 #include "cpu/simd.h"
 
 /* ---- FIPS 197, section 5.1.1 and 5.3.2 ---- */
@@ -60,13 +61,15 @@ static inline xmm_t mix_columns(xmm_t state)
 	xmm_t result;
 	for (unsigned at = 0; at < 16; at++) {
 		const uint8_t *column = state.u8 + (at & ~3u);
-		uint8_t a = column[at & 3], b = column[(at + 1) & 3], all = column[0] ^ column[1] ^ column[2] ^ column[3];
+		uint8_t a = column[at & 3], b = column[(at + 1) & 3],
+			all = column[0] ^ column[1] ^ column[2] ^ column[3];
 		result.u8[at] = (uint8_t)(a ^ all ^ times_x(a ^ b));
 	}
 	return result;
 }
 
-/* The inverse is the mixing of columns to each of which 4 times x squared of two opposite bytes has been added. */
+/* The inverse is the mixing of columns to each of which 4 times x squared of two opposite bytes has been
+ * added. */
 static inline xmm_t unmix_columns(xmm_t state)
 {
 	for (unsigned at = 0; at < 16; at += 4) {

@@ -1,8 +1,9 @@
 /*
- * insn/fma.c: fused multiplication and addition, and conversions from and to half precision (SDM 1 14.4, 14.5; SDM 2C VFMADD132PD to
- * VFNMSUB231SS, VCVTPH2PS, VCVTPS2PH).
+ * insn/fma.c: fused multiplication and addition, and conversions from and to half precision (SDM
+ * 1 14.4, 14.5; SDM 2C VFMADD132PD to VFNMSUB231SS, VCVTPH2PS, VCVTPS2PH).
  *
- * Not every host that runs this has them, so they are own code on integers: the exact result is made, and rounded once.
+ * Not every host that runs this has them, so they are own code on integers: the exact result is made, and
+ * rounded once.
  */
 #include "cpu/simd.h"
 
@@ -16,7 +17,8 @@ static const struct format half_format = {10, 15}, single_format = {23, 127}, do
 
 enum kind { KIND_ZERO, KIND_FINITE, KIND_INFINITE, KIND_QUIET, KIND_SIGNALLING };
 
-/* A finite number is significand * 2^exponent, where the significand has its highest bit at @fraction of its format. */
+/* A finite number is significand * 2^exponent, where the significand has its highest bit at @fraction of its
+ * format. */
 struct number {
 	enum kind kind;
 	bool negative, denormal;
@@ -24,18 +26,22 @@ struct number {
 	uint64_t significand, bits;
 };
 
-static unsigned sign_place(const struct format *format) { return format->bias == 15 ? 15 : format->bias == 127 ? 31 : 63; }
+static unsigned sign_place(const struct format *format)
+{
+	return format->bias == 15 ? 15 : format->bias == 127 ? 31 : 63;
+}
 static uint64_t exponent_ones(const struct format *format) { return 2u * (unsigned)format->bias + 1; }
 
 static struct number take_apart(uint64_t bits, const struct format *format)
 {
-	uint64_t fraction = bits & ((1ull << format->fraction) - 1), field = bits >> format->fraction & exponent_ones(format);
+	uint64_t fraction = bits & ((1ull << format->fraction) - 1),
+		 field = bits >> format->fraction & exponent_ones(format);
 	struct number n = {.negative = bits >> sign_place(format) & 1, .bits = bits};
 
 	if (field == exponent_ones(format)) {
-		n.kind = fraction == 0                               ? KIND_INFINITE
-			 : fraction >> (format->fraction - 1) & 1    ? KIND_QUIET
-								     : KIND_SIGNALLING;
+		n.kind = fraction == 0                            ? KIND_INFINITE
+			 : fraction >> (format->fraction - 1) & 1 ? KIND_QUIET
+								  : KIND_SIGNALLING;
 		return n;
 	}
 	n.kind = field || fraction ? KIND_FINITE : KIND_ZERO;
@@ -57,7 +63,10 @@ static uint64_t infinity(const struct format *format, bool negative)
 {
 	return put_together(format, negative, exponent_ones(format), 0);
 }
-static uint64_t quiet(uint64_t bits, const struct format *format) { return bits | 1ull << (format->fraction - 1); }
+static uint64_t quiet(uint64_t bits, const struct format *format)
+{
+	return bits | 1ull << (format->fraction - 1);
+}
 static uint64_t default_nan(const struct format *format) { return quiet(infinity(format, true), format); }
 
 /* ---- 256 bits, for what is exact ---- */
@@ -97,7 +106,10 @@ static struct wide shift_left(struct wide value, unsigned count)
 	return (struct wide){value.high << count | value.low >> (128 - count), value.low << count};
 }
 
-static bool is_less(struct wide a, struct wide b) { return a.high < b.high || (a.high == b.high && a.low < b.low); }
+static bool is_less(struct wide a, struct wide b)
+{
+	return a.high < b.high || (a.high == b.high && a.low < b.low);
+}
 
 static struct wide add(struct wide a, struct wide b)
 {
@@ -143,7 +155,8 @@ static struct context context_of(const struct cpu *cpu)
 }
 
 /* The highest @bits of a value whose highest bit is 255, rounded: up to 2^bits itself. */
-static uint64_t round_to(struct wide value, unsigned bits, bool negative, enum rounding rounding, bool *inexact)
+static uint64_t round_to(struct wide value, unsigned bits, bool negative, enum rounding rounding,
+			 bool *inexact)
 {
 	struct wide kept = shift_right(value, 254 - bits); /* one bit more, and whether any is lost */
 	uint64_t result = (uint64_t)(kept.low >> 2);
@@ -170,11 +183,12 @@ static uint64_t overflow(struct context *context, const struct format *format, b
 }
 
 /*
- * @value * 2^@exponent, which is not 0, in @format. Tiny is what would be below the normal numbers after rounding, had the
- * exponent no limit (SDM 1 4.9.1.5); masked, it underflows where the result is inexact as well.
+ * @value * 2^@exponent, which is not 0, in @format. Tiny is what would be below the normal numbers after
+ * rounding, had the exponent no limit (SDM 1 4.9.1.5); masked, it underflows where the result is inexact as
+ * well.
  */
-static uint64_t round_number(struct context *context, const struct format *format, bool negative, struct wide value,
-			     int exponent)
+static uint64_t round_number(struct context *context, const struct format *format, bool negative,
+			     struct wide value, int exponent)
 {
 	int top = highest_bit(value), power = top + exponent, lowest = 1 - format->bias;
 	bool inexact, inexact_there;
@@ -204,16 +218,18 @@ static uint64_t round_number(struct context *context, const struct format *forma
 		return put_together(format, negative, 0, 0) + rounded;
 	}
 	if (top + exponent < lowest) {
-		/* Rounded with an exponent without limit, it is the lowest normal number: so it is with one. */
-		rounded = round_to(shift_right(value, (unsigned)(lowest - (top + exponent))), format->fraction + 1, negative,
-				   context->rounding, &inexact);
+		/* Rounded with an exponent without limit, it is the lowest normal number: so it is with one.
+		 */
+		rounded = round_to(shift_right(value, (unsigned)(lowest - (top + exponent))),
+				   format->fraction + 1, negative, context->rounding, &inexact);
 		context->flags |= inexact ? MXCSR_PE : 0;
 		return put_together(format, negative, 0, 0) + rounded;
 	}
 	if (power > format->bias)
 		return overflow(context, format, negative);
 	context->flags |= inexact ? MXCSR_PE : 0;
-	return put_together(format, negative, (uint64_t)(power + format->bias), rounded - (1ull << format->fraction));
+	return put_together(format, negative, (uint64_t)(power + format->bias),
+			    rounded - (1ull << format->fraction));
 }
 
 /* ---- x * y + z ---- */
@@ -277,7 +293,8 @@ static uint64_t finite_result(struct context *context, const struct format *form
 		exponent = z->exponent - FAR;
 		apart = FAR;
 	}
-	addend = apart < -64 ? shift_right(addend, (unsigned)(-64 - apart)) : shift_left(addend, (unsigned)(64 + apart));
+	addend = apart < -64 ? shift_right(addend, (unsigned)(-64 - apart))
+			     : shift_left(addend, (unsigned)(64 + apart));
 	if (negative == z->negative)
 		return round_number(context, format, negative, add(product, addend), exponent - 64);
 	if (is_less(product, addend))
@@ -296,10 +313,11 @@ static void without_denormal(struct context *context, struct number *n)
 	}
 }
 
-static uint64_t multiply_add(struct context *context, const struct format *format, uint64_t x_bits, uint64_t y_bits,
-			     uint64_t z_bits, bool negate_product, bool negate_addend)
+static uint64_t multiply_add(struct context *context, const struct format *format, uint64_t x_bits,
+			     uint64_t y_bits, uint64_t z_bits, bool negate_product, bool negate_addend)
 {
-	struct number x = take_apart(x_bits, format), y = take_apart(y_bits, format), z = take_apart(z_bits, format);
+	struct number x = take_apart(x_bits, format), y = take_apart(y_bits, format),
+		      z = take_apart(z_bits, format);
 	uint64_t result;
 
 	without_denormal(context, &x);
@@ -354,7 +372,8 @@ static ymm_t fused(struct cpu *cpu, ymm_t first, const ymm_t *second, const ymm_
 	uint32_t flags = 0;
 
 	for (unsigned i = 0; i < count; i++) {
-		uint64_t a = element(&first, i, bytes), b = element(second, i, bytes), c = element(third, i, bytes), result;
+		uint64_t a = element(&first, i, bytes), b = element(second, i, bytes),
+			 c = element(third, i, bytes), result;
 		bool minus = subtracts(operation, i);
 		struct context context = begun;
 
@@ -371,45 +390,47 @@ static ymm_t fused(struct cpu *cpu, ymm_t first, const ymm_t *second, const ymm_
 	return first;
 }
 
-static inline void packed(struct cpu *cpu, const struct insn *insn, enum order order, enum operation operation,
-			  unsigned bytes)
+static inline void packed(struct cpu *cpu, const struct insn *insn, enum order order,
+			  enum operation operation, unsigned bytes)
 {
-	ymm_t third = vex_source(cpu, insn), second = ymm_get(cpu, insn->vvvv), value = ymm_get(cpu, insn->reg);
+	ymm_t third = vex_source(cpu, insn), second = ymm_get(cpu, insn->vvvv),
+	      value = ymm_get(cpu, insn->reg);
 
 	SIMD_FP_ALL(cpu,
-		    value = fused(cpu, value, &second, &third, order, operation, bytes, insn->vector_length / bytes),
+		    value = fused(cpu, value, &second, &third, order, operation, bytes,
+				  insn->vector_length / bytes),
 		    value.lane, 0, RESULT_OTHER);
 	vex_set(cpu, insn, &value);
 }
 
 /* The rest of the destination's 128 bits stays. */
-static inline void scalar(struct cpu *cpu, const struct insn *insn, enum order order, enum operation operation,
-			  unsigned bytes)
+static inline void scalar(struct cpu *cpu, const struct insn *insn, enum order order,
+			  enum operation operation, unsigned bytes)
 {
 	ymm_t third = {.lane = {xmm_source_low(cpu, insn, bytes)}}, second = ymm_get(cpu, insn->vvvv);
 	ymm_t value = ymm_get(cpu, insn->reg);
 
-	SIMD_FP_ALL(cpu, value = fused(cpu, value, &second, &third, order, operation, bytes, 1), value.lane, 0,
-		    RESULT_OTHER);
+	SIMD_FP_ALL(cpu, value = fused(cpu, value, &second, &third, order, operation, bytes, 1), value.lane,
+		    0, RESULT_OTHER);
 	vex_set_xmm(cpu, insn->reg, value.lane[0]);
 }
 
-#define FMA_INSN(name, shape, order, operation, bytes)                                                                 \
-	static inline void avx_##name(struct cpu *cpu, const struct insn *insn)                                        \
-	{                                                                                                              \
-		shape(cpu, insn, order, operation, bytes);                                                             \
-	}                                                                                                              \
+#define FMA_INSN(name, shape, order, operation, bytes)                                                       \
+	static inline void avx_##name(struct cpu *cpu, const struct insn *insn)                              \
+	{                                                                                                    \
+		shape(cpu, insn, order, operation, bytes);                                                   \
+	}                                                                                                    \
 	DEFINE_INSN(avx_##name)
-#define FMA_ORDERS(name, suffix, shape, operation, bytes)                                                              \
-	FMA_INSN(name##132##suffix, shape, ORDER_132, operation, bytes)                                                \
-	FMA_INSN(name##213##suffix, shape, ORDER_213, operation, bytes)                                                \
+#define FMA_ORDERS(name, suffix, shape, operation, bytes)                                                    \
+	FMA_INSN(name##132##suffix, shape, ORDER_132, operation, bytes)                                      \
+	FMA_INSN(name##213##suffix, shape, ORDER_213, operation, bytes)                                      \
 	FMA_INSN(name##231##suffix, shape, ORDER_231, operation, bytes)
-#define FMA_PACKED(name, operation)                                                                                    \
-	FMA_ORDERS(name, ps, packed, operation, 4)                                                                     \
+#define FMA_PACKED(name, operation)                                                                          \
+	FMA_ORDERS(name, ps, packed, operation, 4)                                                           \
 	FMA_ORDERS(name, pd, packed, operation, 8)
-#define FMA_FOUR(name, operation)                                                                                      \
-	FMA_PACKED(name, operation)                                                                                    \
-	FMA_ORDERS(name, ss, scalar, operation, 4)                                                                     \
+#define FMA_FOUR(name, operation)                                                                            \
+	FMA_PACKED(name, operation)                                                                          \
+	FMA_ORDERS(name, ss, scalar, operation, 4)                                                           \
 	FMA_ORDERS(name, sd, scalar, operation, 8)
 FMA_FOUR(fmadd, FMADD)
 FMA_FOUR(fmsub, FMSUB)
@@ -471,7 +492,8 @@ static uint64_t narrowed(struct context *context, uint64_t bits)
 	return round_number(context, &half_format, n.negative, (struct wide){0, n.significand}, n.exponent);
 }
 
-/* Half of the length is written, the rest of a register becomes zero. The immediate's bit 2 leaves rounding to MXCSR. */
+/* Half of the length is written, the rest of a register becomes zero. The immediate's bit 2 leaves rounding
+ * to MXCSR. */
 static inline void avx_cvtps2ph(struct cpu *cpu, const struct insn *insn)
 {
 	unsigned count = insn->vector_length / 4;
@@ -485,11 +507,9 @@ static inline void avx_cvtps2ph(struct cpu *cpu, const struct insn *insn)
 	context.flush = false;
 	if (!(insn->imm & 4))
 		context.rounding = insn->imm & 3;
-	SIMD_FP_ALL(
-		cpu,
-		for (unsigned i = 0; i < count; i++) value.u16[i] =
-			(uint16_t)narrowed(&context, element(&source, i, 4));
-		simd_note(context.flags), &value, 0, RESULT_OTHER);
+	SIMD_FP_ALL(cpu, for (unsigned i = 0; i < count; i++) value.u16[i] =
+				 (uint16_t)narrowed(&context, element(&source, i, 4));
+		    simd_note(context.flags), &value, 0, RESULT_OTHER);
 	if (insn_is_memory(insn))
 		mem_write_bytes(cpu, insn->segment, insn_offset(cpu, insn), &value, 2 * count, 1);
 	else

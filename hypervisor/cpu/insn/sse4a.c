@@ -1,11 +1,15 @@
-/* insn/sse4a.c: fields of bits in XMM registers, and scalar stores past the caches (APM 4 EXTRQ, INSERTQ, MOVNTSD, MOVNTSS). */
+/* insn/sse4a.c: fields of bits in XMM registers, and scalar stores past the caches (APM 4 EXTRQ, INSERTQ,
+ * MOVNTSD, MOVNTSS). */
 #include "cpu/simd.h"
 
 /*
- * A length of 0 is 64 bits. Where a field reaches beyond bit 63, and in the upper half of the destination, the APM leaves
- * the result undefined: here the field ends at bit 63, and the upper half becomes zero.
+ * A length of 0 is 64 bits. Where a field reaches beyond bit 63, and in the upper half of the destination,
+ * the APM leaves the result undefined: here the field ends at bit 63, and the upper half becomes zero.
  */
-static inline uint64_t field_mask(unsigned length) { return length & 63 ? (1ull << (length & 63)) - 1 : ~0ull; }
+static inline uint64_t field_mask(unsigned length)
+{
+	return length & 63 ? (1ull << (length & 63)) - 1 : ~0ull;
+}
 
 static inline void extract(struct cpu *cpu, unsigned number, unsigned length, unsigned index)
 {
