@@ -192,7 +192,7 @@ static const struct {
 /* mode 0: the guest reads the VMCB's; 1: the host's is as it was; 2: switched off, nothing is switched. */
 STORY(svm_lbr)
 {
-	uint64_t i = GIVEN(index), mode = GIVEN(mode), mine = 0, value = i ? 0x123456 : DEBUGCTL_BTF;
+	uint64_t i = GIVEN(index), mode = GIVEN(mode), mine = 0, kept = 0, value = i ? 0x123456 : DEBUGCTL_BTF;
 
 	if (!svm_begin() || !SVM_NEEDS(1))
 		return;
@@ -208,7 +208,8 @@ STORY(svm_lbr)
 	else
 		story_check("guest", value, (uint32_t)svm_get(VMCB_RAX));
 	story_check("memory", value, svm_get(records[i].offset));
-	story_check("host", mine, machine_read_msr(records[i].msr));
+	story_check("host_readable", STORY_NO_FAULT, story_try_rdmsr(records[i].msr, &kept));
+	story_check("host", mine, kept);
 	svm_end();
 }
 
@@ -229,13 +230,19 @@ static void record_handler(struct story_frame *frame)
 
 STORY(svm_branch_records)
 {
-	uint64_t mode = GIVEN(mode), from, to, taken_from, taken_to;
+	uint64_t mode = GIVEN(mode), from, to, taken_from, taken_to, control = DEBUGCTL_LBR;
 
 	if (!svm_begin() || !SVM_NEEDS(1))
 		return;
-	story_handle(record_handler);
+	if (mode == RECORD_OFF || mode == STEP_BRANCH)
+		control = mode == STEP_BRANCH ? DEBUGCTL_BTF : 0;
 	stepped_rip = control_in_handler = 0;
-	machine_write_msr(MSR_DEBUGCTL, mode == RECORD_OFF ? 0 : mode == STEP_BRANCH ? DEBUGCTL_BTF : DEBUGCTL_LBR);
+	if (story_try_wrmsr(MSR_DEBUGCTL, control) != STORY_NO_FAULT) {
+		story_check("debugctl", STORY_NO_FAULT, story_fault_vector());
+		svm_end();
+		return;
+	}
+	story_handle(record_handler);
 	switch (mode) {
 	case RECORD_BRANCH:
 	case RECORD_OFF:
