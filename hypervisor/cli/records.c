@@ -95,6 +95,8 @@ int records_run(struct records *records)
 	number(line, "selected", facts->selected);
 	optional(line, "engine", facts->engine);
 	optional(line, "cpu", facts->cpu);
+	if (facts->missing)
+		optional(line, "missing", facts->missing);
 	string(line, "vendor", span_of(machine_vendor(facts->machine)));
 	cpuid(line, facts->machine);
 	host(line);

@@ -17,6 +17,7 @@ struct run_facts {
 	unsigned selected;
 	const char *engine; /* NULL: a foreign machine */
 	const char *cpu;    /* profile, as given; NULL as above */
+	const char *missing; /* why nothing can run here; NULL: it can */
 	const char *again;  /* options that a reproduction line needs besides --cases */
 	const struct machine_facts *machine;
 };

@@ -13,6 +13,7 @@ struct session {
 	struct tracer *tracer;
 	struct machine *machine;
 	bool fail_fast, coverage;
+	const bool *chosen;
 	struct line reached; /* names of checks, a newline behind each */
 };
 
@@ -67,6 +68,32 @@ static int on_ended(void *owner, const struct judge_result *result, const struct
 	return session->fail_fast && result->verdict == VERDICT_FAIL ? 1 : error;
 }
 
+/* The hypervisor says that this machine is none for it: so says each case, and the run why. */
+static int refuse(struct session *session)
+{
+	struct records *records = &session->records;
+	const char *why = session->suite.judge.fatal;
+	struct judge_result result = {.verdict = VERDICT_NOTSUP, .got = {"", 0}, .why = why};
+	int error;
+
+	if (!records->json)
+		return cli_fail(EXIT_HARNESS, "%s: %s", records->facts.image->path, why);
+	records->facts.missing = why;
+	error = records_run(records);
+	for (unsigned i = 0; i < records->facts.list->count && !error; i++) {
+		if (session->chosen && !session->chosen[i])
+			continue;
+		result.index = i;
+		error = records_start(records, i);
+		if (!error)
+			error = records_end(records, &result, NULL);
+		session->suite.judge.count[VERDICT_NOTSUP]++;
+	}
+	if (!error)
+		error = records_done(records, &session->suite.judge, true);
+	return error ? cli_output_failed(error) : EXIT_HARNESS;
+}
+
 static int finish(struct session *session, enum suite_end end)
 {
 	const struct judge *judge = &session->suite.judge;
@@ -75,6 +102,8 @@ static int finish(struct session *session, enum suite_end end)
 
 	if (session->records.line.error)
 		return cli_output_failed(session->records.line.error);
+	if (end == SUITE_NOT_READY && judge->refused)
+		return refuse(session);
 	if (end == SUITE_NOT_READY || end == SUITE_FAILED)
 		return cli_fail(EXIT_HARNESS, "%s: %s", image, session->suite.why);
 	error = records_done(&session->records, judge, end == SUITE_COMPLETE);
@@ -124,6 +153,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 	suite.chosen = selection.chosen;
 	session.tracer = tracer;
 	session.fail_fast = options->fail_fast;
+	session.chosen = selection.chosen;
 	session.coverage = options->coverage;
 	suite_init(&session.suite, &opened->list, &suite, &events);
 	session.records = (struct records){.fd = STDOUT_FILENO,

@@ -362,8 +362,11 @@ void judge_line(struct judge *judge, struct span line)
 		return;
 	}
 	/* What a firmware prints before our guest begins is none of our business, but for a hypervisor of ours. */
-	if (!judge->header && span_equals(word, "l1") && !judge->fatal[0] && span_printable(rest))
-		snprintf(judge->fatal, sizeof(judge->fatal), "the hypervisor %.*s", SPAN_ARGS(rest));
+	if (!judge->header && span_equals(word, "l1") && !judge->fatal[0] && span_printable(rest)) {
+		judge->refused = span_equals(span_word(&rest), "cannot");
+		snprintf(judge->fatal, sizeof(judge->fatal), "the hypervisor %.*s",
+			 (int)(line.size - sizeof("l1")), line.at + sizeof("l1"));
+	}
 	if (!judge->header || judge->fatal[0])
 		return;
 	if (span_equals(word, "start"))

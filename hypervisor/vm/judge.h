@@ -57,6 +57,7 @@ struct judge {
 	bool streaming, inverted;
 	struct machine_facts facts;
 	bool header, ready, bye;
+	bool refused; /* a hypervisor of ours cannot run here; fatal says why */
 	int current; /* index of the case being run, or -1 */
 	bool has_outcome;
 	size_t outcome_size;

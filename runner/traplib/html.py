@@ -21,6 +21,7 @@ NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("
 CELL = ("n", "run", "bad", "known", "notsup", "odd")  # counts of a cell of the map
 SIDES_SHOWN = 8000  # kinds of disagreement
 MODE = re.compile(r"\.(real|vm86|prot16|prot32|compat|long)\.cpl(\d)")
+PROPERTIES = ("control", "efficiency")
 COLUMNS = [(mode, cpl) for mode in MODES for cpl in cpls(mode)]
 MUTANT_STATES = {"survived": "Survived: a test to write", "stale": "Killed, though said to change nothing",
                  "unreached": "Matter to no case of these suites", "equivalent": "Change nothing, and why",
@@ -104,6 +105,8 @@ def failures(run):
                f"<dt>got<dd><code>{text(summary.clean(end['got'])) or '–'}</code>")
         if end.get("why"):
             yield f"<dt>why<dd>{text(summary.clean(end['why']))}"
+        if end.get("exits"):
+            yield f"<dt>exits<dd><code>{text(summary.clean('; '.join(end['exits'])))}</code>"
         yield (f"<dt>says<dd>{text(catalog.citation(case['cite'])) or '–'}"
                f"<dt>again<dd><code>{text(summary.reproduction(run, target, case_id))}</code></dl></article>\n")
     if len(bad) > OPEN_FAILURES:
@@ -205,7 +208,7 @@ def sides(run):
 
 def map_of(run, suite, cases):
     """Instruction x mode x CPL, with the class of each instruction and the three properties."""
-    ends, cells, classes = verdicts_by_case(run), {}, {}
+    ends, cells, classes, judged = verdicts_by_case(run), {}, {}, collections.defaultdict(collections.Counter)
     for case in cases.values():
         cell = cells.setdefault((case["insn"], case["mode"], case["cpl"]), dict.fromkeys(CELL, 0))
         classes.setdefault(case["insn"], case["class"])
@@ -216,6 +219,9 @@ def map_of(run, suite, cases):
             cell["bad"] += not end["expected"]
             cell["known"] += end["expected"] and end["verdict"] in verdicts.BAD
             cell["notsup"] += end["verdict"] == "NOTSUP"
+            for name in PROPERTIES:
+                for state in ("held", "broken"):
+                    judged[case["insn"], name][state] += end.get(name) == state
     empty = {}
     for cell in run.cells:
         classes.setdefault(cell["insn"], "")
@@ -231,8 +237,18 @@ def map_of(run, suite, cases):
     yield "<th rowspan=2>equivalence<th rowspan=2>resource control<th rowspan=2>efficiency<tr>"
     yield "".join(f"<th>{cpl}" for _, cpl in COLUMNS) + "<tbody>\n"
     for insn in sorted(classes):
-        yield map_row(insn, classes[insn], cells, empty)
+        yield map_row(insn, classes[insn], cells, empty) + "".join(property_cell(judged[insn, name]) for name in
+                                                                   PROPERTIES) + "\n"
     yield "</table></div></section>\n"
+
+
+def property_cell(judged):
+    """Resource control or efficiency of an instruction, from what was judged of its cases."""
+    if not sum(judged.values()):
+        return "<td>not judged"
+    if judged["broken"]:
+        return f"<td class=no title='in {judged['broken']} of {sum(judged.values())} cases'>fails"
+    return f"<td class=ok title='in {judged['held']} cases'>holds"
 
 
 def map_row(insn, class_, cells, empty):
@@ -259,7 +275,7 @@ def map_row(insn, class_, cells, empty):
             row.append("<td class=c>")
     judged = "<td class=no>fails" if bad else "<td class=un>deviates" if known else "<td class=ok>holds" if ran else "<td>not run"
     return (f"<tr class='{'d ' if odd else ''}{'b' if bad else 'g'}' data-k='{text(insn.lower())}'><th>{text(insn)}<td>"
-            f"{text(class_.replace('+', ', '))}{''.join(row)}{judged}<td>not judged<td>not judged\n")
+            f"{text(class_.replace('+', ', '))}{''.join(row)}{judged}")
 
 
 def clauses(run):
@@ -330,6 +346,7 @@ def environment(run):
     """What ran where."""
     header = run.header
     rows = [("command", " ".join(header["command"])), ("commit", header["commit"] or "–"),
+            ("depth", str(header.get("depth", 0))),
             ("host", ", ".join(str(value) for value in header["host"].values() if value)),
             ("schema", str(header["schema"]))]
     for name, target in run.targets.items():
