@@ -3,6 +3,14 @@
 #include "cpu/pattern.h"
 #include "cpu/guest.h"
 
+/* STGI and SKINIT exist without EFER.SVME where there is secure start-up (APM 3 SKINIT, STGI). */
+static bool starts_up(const struct cpu *cpu, const struct insn *insn)
+{
+	int code = opcode_table[insn->opcode].svm - 1;
+
+	return cpu_has(cpu, FEATURE_skinit) && (code == SVM_EXIT_STGI || code == SVM_EXIT_SKINIT);
+}
+
 /* What the gate raises, or -1: the conditions of OPCODE_GATES, in its order. */
 static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate_index gate)
 {
@@ -21,7 +29,7 @@ static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate
 		vector = VECTOR_GP;
 		break;
 	case GATE_INDEX_SCE: refused = !(cpu->efer & EFER_SCE); break;
-	case GATE_INDEX_SVME: refused = !(cpu->efer & EFER_SVME); break;
+	case GATE_INDEX_SVME: refused = !(cpu->efer & EFER_SVME) && !starts_up(cpu, insn); break;
 	case GATE_INDEX_VMXE: refused = !(cpu->cr4 & CR4_VMXE); break;
 	case GATE_INDEX_VMX: refused = !cpu->msr.vmx_on; break;
 	case GATE_INDEX_NOT_COMPATIBILITY: refused = cpu_ia32e(cpu) && !cpu_64bit(cpu); break;

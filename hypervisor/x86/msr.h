@@ -145,7 +145,9 @@
 
 #define SYSCFG_MTRR_FIX_DRAM_MODIFY (1u << 19)
 
+#define VM_CR_DPD (1u << 0)
 #define VM_CR_R_INIT (1u << 1)
+#define VM_CR_DIS_A20M (1u << 2)
 #define VM_CR_LOCK   (1u << 3)
 #define VM_CR_SVMDIS (1u << 4)
 

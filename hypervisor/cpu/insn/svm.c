@@ -3,8 +3,11 @@
 #include "cpu/checks.h"
 #include "cpu/decode.h"
 #include "cpu/insn/operand.h"
+#include "cpu/mem/phys_internal.h"
 #include "cpu/mem/walk.h"
+#include "cpu/segment.h"
 #include "cpu/svm/svm.h"
+#include "x86/msr.h"
 
 /* rAX as a physical address of a page: #GP where it is none. */
 static uint64_t vmcb_operand(struct cpu *cpu, const struct insn *insn)
@@ -95,3 +98,40 @@ static inline void invlpga(struct cpu *cpu, const struct insn *insn)
 		tlb_flush_spaces_page(cpu, (uint32_t)cpu->reg[RCX], ~0ull, linear);
 }
 DEFINE_INSN(invlpga)
+
+/* ---- SKINIT (15.27) ---- */
+
+static struct segment loader_segment(uint16_t selector, uint32_t attributes)
+{
+	return (struct segment){.selector = selector,
+				.limit = 0xffffffff,
+				.attributes = attributes | SEG_P | SEG_S | SEG_DB | SEG_G | SEG_ACCESSED};
+}
+
+/*
+ * The secure loader's 64 KiB at EAX: its first word is where it begins. That its image goes to a TPM and that devices
+ * are kept out of it cannot be seen from here: there is no TPM, and no device masters the bus on its own.
+ */
+static inline void skinit(struct cpu *cpu, const struct insn *insn)
+{
+	uint32_t base = (uint32_t)cpu->reg[RAX] & 0xffff0000u;
+	uint64_t retired = cpu_retired(cpu) + 1;
+
+	(void)insn;
+	if (!phys_slot(cpu->memory, base))
+		cpu_unmodelled(cpu, "SKINIT of a loader that is not in memory");
+	cpu_reset(cpu, true);
+	cpu->retired = retired;
+	cpu->cr0 |= CR0_PE;
+	cpu->segment[CS].s = loader_segment(8, SEG_CODE | SEG_READABLE);
+	cpu->segment[SS].s = loader_segment(16, SEG_WRITABLE);
+	cpu->reg[RAX] = base;
+	cpu->reg[RSP] = base + 0x10000u;
+	cpu->msr.vm_cr |= VM_CR_DPD | VM_CR_R_INIT | VM_CR_DIS_A20M;
+	cpu->msr.svm_gif_clear = true;
+	cpu->rip = (uint32_t)(base + physical_read(cpu, base, 2));
+	segment_derive_all(cpu);
+	cpu_mode_changed(cpu);
+	cpu_switch(cpu);
+}
+DEFINE_INSN(skinit)

@@ -167,13 +167,7 @@ static void world_changed(struct cpu *cpu)
 
 static uint64_t efer_mbz(const struct cpu *cpu)
 {
-	uint64_t valid = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_SVME;
-
-	if (cpu_has(cpu, FEATURE_fxsr_opt))
-		valid |= EFER_FFXSR;
-	if (cpu_has(cpu, FEATURE_tce))
-		valid |= EFER_TCE;
-	return ~valid;
+	return ~(control_efer_valid(cpu) & ~(uint64_t)EFER_LMSLE);
 }
 
 static bool control_registers_valid(struct cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4, uint64_t efer)

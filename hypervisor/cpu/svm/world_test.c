@@ -333,6 +333,44 @@ static void invlpga_drops_a_translation(void **state)
 	machine_close(&m);
 }
 
+/* ---- SKINIT ---- */
+
+/* A loader at its 64 KiB, begun in flat protected mode with GIF = 0 (15.27); without EFER.SVME, which it needs not. */
+static void skinit_starts_a_loader(void **state)
+{
+	static const uint8_t code[] = {0x0f, 0x01, 0xde, 0x90}, stgi[] = {0x0f, 0x01, 0xdc};
+	const uint32_t loader = MACHINE_BASE + 0x80000;
+	struct machine m;
+
+	(void)state;
+	machine_open(&m, "amd,+skinit");
+	guest_put(&m, loader, 0x12 | 0x100 << 16, 4);
+	guest_put(&m, loader + 0x12, 0xf4, 1);
+	m.cpu->reg[RAX] = loader | 0xffff00001234ull;
+	m.cpu->reg[RBX] = 5;
+	assert_int_equal(machine_run(&m, code, sizeof(code), 5), CPU_STOP_HALT);
+	assert_int_equal(m.cpu->rip, loader + 0x13);
+	assert_int_equal(m.cpu->reg[RAX], loader);
+	assert_int_equal(m.cpu->reg[RSP], loader + 0x10000);
+	assert_int_equal(m.cpu->reg[RBX], 0);
+	assert_int_equal(m.cpu->reg[RDX], m.profile.signature);
+	assert_int_equal(m.cpu->cr0 & (CR0_PE | CR0_PG), CR0_PE);
+	assert_int_equal(m.cpu->efer, 0);
+	assert_int_equal(m.cpu->segment[CS].s.selector, 8);
+	assert_int_equal(m.cpu->segment[SS].s.selector, 16);
+	assert_int_equal(m.cpu->segment[SS].s.limit, 0xffffffff);
+	assert_int_equal(m.cpu->msr.vm_cr, VM_CR_DPD | VM_CR_R_INIT | VM_CR_DIS_A20M);
+	assert_true(m.cpu->msr.svm_gif_clear);
+	machine_run(&m, stgi, sizeof(stgi), 1); /* EFER.SVME = 0 */
+	assert_int_equal(m.vector, NO_EVENT);
+	assert_false(m.cpu->msr.svm_gif_clear);
+	machine_close(&m);
+	machine_open(&m, "amd");
+	machine_run(&m, code, sizeof(code), 1);
+	assert_int_equal(m.vector, VECTOR_UD);
+	machine_close(&m);
+}
+
 /* ---- snapshots ---- */
 
 /* A guest with shadow, virtual interrupt, faults, and exits; each instruction with a save and load in front.
@@ -413,6 +451,7 @@ int main(void)
 		cmocka_unit_test(host_single_step_is_behind_the_exit),
 		cmocka_unit_test(switched_off_and_locked),
 		cmocka_unit_test(invlpga_drops_a_translation),
+		cmocka_unit_test(skinit_starts_a_loader),
 		cmocka_unit_test(snapshots_between_instructions_change_nothing),
 	};
 

@@ -528,6 +528,66 @@ static void translations_by_vpid(void **state)
 	machine_close(&m);
 }
 
+/* Without VPIDs, entries and exits drop what there is; with one, the guest's INVLPG goes for each EPTP. */
+static void translations_of_worlds(void **state)
+{
+	/* mov ecx, 1; xor eax, eax; vmfunc; invlpg [rdx]; xor ecx, ecx; vmfunc; mov rbx, [rdx]; vmcall */
+	static const uint8_t code[] = {0xb9, 1,	   0,	 0,    0,    0x31, 0xc0, 0x0f, 0x01, 0xd4, 0x0f, 0x01,
+				       0x3a, 0x31, 0xc9, 0x0f, 0x01, 0xd4, 0x48, 0x8b, 0x1a, VMCALL};
+	const uint64_t one = MACHINE_BASE + 0x74000, two = MACHINE_BASE + 0x75000, flags = 0x1e;
+	struct machine m;
+
+	(void)state;
+	ept_open(&m);
+	guest_put(&m, one, 1, 8);
+	guest_put(&m, two, 2, 8);
+	assert_true(check_break("TLB_WITHOUT_VPID"));
+	assert_int_equal(read_after(&m, one), 1);
+	assert_int_equal(read_after(&m, two), 1);
+	check_break(NULL);
+	assert_int_equal(read_after(&m, two), 2);
+	assert_int_equal(read_after(&m, one), 1);
+	ept_tables(&m, EPT_OTHER_AT);
+	guest_put(&m, LIST_AT, EPT_AT | flags, 8);
+	guest_put(&m, LIST_AT + 8, EPT_OTHER_AT | flags, 8);
+	vmcs_secondary(&m, VMX2_VPID | VMX2_VM_FUNCTIONS);
+	vmcs_put(&m, VMCS_VPID, 5);
+	vmcs_put(&m, VMCS_VM_FUNCTIONS, VMX_FUNCTION_EPTP_SWITCHING);
+	vmcs_put(&m, VMCS_EPTP_LIST, LIST_AT);
+	for (unsigned broken = 0; broken < 2; broken++) {
+		if (broken)
+			assert_true(check_break("TLB_ALL_EPTPS"));
+		assert_int_equal(read_after(&m, one), 1);
+		assert_int_equal(read_after(&m, two), 1); /* kept */
+		m.cpu->reg[RDX] = DATA_AT;
+		assert_int_equal(AGAIN(&m, code), VMX_EXIT_VMCALL);
+		assert_int_equal(m.cpu->reg[RBX], broken ? 1 : 2);
+		check_break(NULL);
+	}
+	machine_close(&m);
+}
+
+/* IRET whose stack is behind EPT has unblocked NMIs; what else faults there has not. */
+static void nmis_that_iret_unblocked(void **state)
+{
+	static const uint8_t iret[] = {0x48, 0xcf, 0x90, 0x90, 0x90, 0x90}, pop[] = {0x58, 0x90, 0x90, 0x90, 0x90, 0x90};
+	struct machine m;
+
+	(void)state;
+	ept_open_as(&m, "intel,+vmx,-vmx_ept_advanced");
+	vmcs_or(&m, VMCS_PIN_CONTROLS, VMX_PIN_NMI | VMX_PIN_VIRTUAL_NMIS);
+	guest_put(&m, PTE_OF(EPT_AT, GUEST_STACK), 0, 8);
+	for (unsigned i = 0; i < 3; i++) {
+		vmcs_put(&m, VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_NMI);
+		assert_true(i < 2 || check_break("EPT_NMI_UNBLOCKED"));
+		assert_int_equal(i == 1 ? AGAIN(&m, pop) : AGAIN(&m, iret), VMX_EXIT_EPT_VIOLATION);
+		assert_int_equal(vmcs_get(&m, VMCS_EXIT_QUALIFICATION),
+				 FINAL | 1 | (i ? 0 : EPT_VIOLATION_NMI_UNBLOCKED));
+		check_break(NULL);
+	}
+	machine_close(&m);
+}
+
 /* PAE: MOV to CR3 loads the registers through EPT, by reads without a linear address. */
 static void pdptes_through_ept(void **state)
 {
@@ -573,6 +633,8 @@ int main(void)
 		cmocka_unit_test(mode_based_execution),
 		cmocka_unit_test(eptp_switching),
 		cmocka_unit_test(translations_by_vpid),
+		cmocka_unit_test(translations_of_worlds),
+		cmocka_unit_test(nmis_that_iret_unblocked),
 		cmocka_unit_test(pdptes_through_ept),
 	};
 
