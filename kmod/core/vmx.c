@@ -1,5 +1,7 @@
 /* vmx.c: VT-x (SDM 3C chapters 24 to 31): the control structure, the start, and the vendor's answers to core.h. */
 #include "kmod/core/vmx.h"
+#include "kmod/core/vmx_nested.h"
+#include "kmod/core/walk.h"
 #include "x86/descriptors.h"
 #include "x86/msr.h"
 #include "x86/vectors.h"
@@ -154,7 +156,7 @@ void vmx_release(struct core_vcpu *vcpu, uint32_t code, uint64_t info1)
 }
 
 /* Four bitmaps of 1 KiB: reads of low and of high MSRs, then writes (24.6.9). What is in none always exits. */
-static bool msr_bit(uint32_t index, bool write, unsigned *bit)
+bool vmx_msr_bit(uint32_t index, bool write, unsigned *bit)
 {
 	*bit = (write ? 0x4000u : 0) + (index >> 31) * 0x2000u + (index & 0x1fff);
 	return (index & 0x7fffe000) == (index >> 31) << 30;
@@ -164,14 +166,14 @@ bool vmx_msr_intercepted(const struct vmx_vcpu *vmx, uint32_t index, bool write)
 {
 	unsigned bit;
 
-	return !msr_bit(index, write, &bit) || vmx->msr_bitmap[bit / 8] >> bit % 8 & 1;
+	return !vmx_msr_bit(index, write, &bit) || vmx->msr_bitmap[bit / 8] >> bit % 8 & 1;
 }
 
 static void watch(struct vmx_vcpu *vmx, uint32_t index, bool write)
 {
 	unsigned bit;
 
-	if (msr_bit(index, write, &bit))
+	if (vmx_msr_bit(index, write, &bit))
 		vmx->msr_bitmap[bit / 8] |= (uint8_t)(1u << bit % 8);
 }
 
@@ -219,7 +221,7 @@ const char *vmx_create(struct core_vcpu *vcpu)
 	/* Without paging and protection a guest is unrestricted. */
 	vmx->cr0_fixed = hw_read_msr(MSR_VMX_CR0_FIXED0) & ~(uint64_t)(CR0_PE | CR0_PG);
 	vmx->cr4_fixed = hw_read_msr(MSR_VMX_CR4_FIXED0);
-	vmx->cr4_refused = CR4_VMXE | CR4_SMXE;
+	vmx->cr4_refused = CR4_SMXE | (vcpu->machine->nest ? 0 : CR4_VMXE);
 	hw_write_cr(0, hw_read_cr(0) | hw_read_msr(MSR_VMX_CR0_FIXED0));
 	hw_cpuid(1, 0, r);
 	hw_write_cr(4, hw_read_cr(4) | vmx->cr4_fixed | (r[2] & CPUID_1_ECX_XSAVE ? CR4_OSXSAVE : 0));
@@ -231,7 +233,7 @@ const char *vmx_create(struct core_vcpu *vcpu)
 	if (hw_vmx_clear(hw_physical(vmx->vmcs)) != HW_VMX_DONE || hw_vmx_load(hw_physical(vmx->vmcs)) != HW_VMX_DONE)
 		return "VMCLEAR or VMPTRLD fails";
 	vmx->launched = false;
-	return NULL;
+	return vcpu->machine->nest ? vmx_nested_create(vcpu) : NULL;
 }
 
 /* ---- start ---- */
@@ -291,7 +293,18 @@ static void start_registers(struct vmx_vcpu *vmx, const struct core_start *start
 	vmx->nmi = vmx->cr.on = false;
 }
 
-static void start_host(void)
+/* What exits do, and what is there of neither side: no MSR lists, no CR3 targets. */
+static void start_exits(void)
+{
+	vmx_set(VMCS_EXIT_CONTROLS, must(capability(MSR_VMX_EXIT_CTLS)) | VMX_EXIT_HOST_64 | VMX_EXIT_SAVE_DEBUG |
+					    VMX_EXIT_SAVE_EFER | VMX_EXIT_LOAD_EFER);
+	vmx_set(VMCS_EXIT_MSR_STORE_COUNT, 0);
+	vmx_set(VMCS_EXIT_MSR_LOAD_COUNT, 0);
+	vmx_set(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
+	vmx_set(VMCS_CR3_TARGET_COUNT, 0);
+}
+
+void vmx_start_host(void)
 {
 	struct hw_vmx_host host;
 
@@ -315,34 +328,31 @@ static void start_host(void)
 	vmx_set(VMCS_HOST_SYSENTER_CS, 0);
 	vmx_set(VMCS_HOST_SYSENTER_ESP, 0);
 	vmx_set(VMCS_HOST_SYSENTER_EIP, 0);
+	start_exits();
 }
 
-/* Write-back, four levels (24.6.11). */
-static uint64_t eptp(const struct core_vcpu *vcpu) { return hw_physical(vcpu->tables) | 6 | 3 << EPTP_LEVELS_SHIFT; }
+uint64_t vmx_eptp(const uint64_t *root) { return hw_physical(root) | 6 | 3 << EPTP_LEVELS_SHIFT; }
 
 void vmx_start(struct core_vcpu *vcpu, const struct core_start *start)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
 
+	if (hw_vmx_load(hw_physical(vmx->vmcs)) != HW_VMX_DONE)
+		hw_stop("VMPTRLD fails", hw_physical(vmx->vmcs));
+	vmx_nested_start(vcpu);
 	for (uint32_t index = MSR_VMX_BASIC; index <= MSR_VMX_VMFUNC; index++)
 		watch(vmx, index, false);
 	watch(vmx, MSR_FEATURE_CONTROL, false);
 	watch(vmx, MSR_FEATURE_CONTROL, true);
 	vmx_use(&vmx->own);
-	vmx_set(VMCS_EXIT_CONTROLS, must(capability(MSR_VMX_EXIT_CTLS)) | VMX_EXIT_HOST_64 | VMX_EXIT_SAVE_DEBUG |
-					    VMX_EXIT_SAVE_EFER | VMX_EXIT_LOAD_EFER);
-	vmx_set(VMCS_EXIT_MSR_STORE_COUNT, 0);
-	vmx_set(VMCS_EXIT_MSR_LOAD_COUNT, 0);
-	vmx_set(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
-	vmx_set(VMCS_CR3_TARGET_COUNT, 0);
 	vmx_set(VMCS_MSR_BITMAP, hw_physical(vmx->msr_bitmap));
 	if (vmx->own.secondary & VMX2_XSAVES)
 		vmx_set(VMCS_XSS_EXITING_BITMAP, 0);
 	if (vmx->has_vpid)
 		vmx_set(VMCS_VPID, VMX_VPID);
-	vmx_set(VMCS_EPTP, eptp(vcpu));
+	vmx_set(VMCS_EPTP, vmx_eptp(vcpu->tables));
 	vmx->flush = true;
-	start_host();
+	vmx_start_host();
 	start_segments(start);
 	start_registers(vmx, start);
 	/* Entries and exits leave CD and NW as they are (26.3.2.1, 27.5.1). */
@@ -359,13 +369,19 @@ void vmx_trap_monitor(bool on)
 }
 
 /* An NMI that has come to the hypervisor goes to the guest: now, or where something is in its way, behind that. */
-static void bring_nmi(struct vmx_vcpu *vmx)
+static void bring_nmi(struct core_vcpu *vcpu)
 {
+	struct vmx_vcpu *vmx = vcpu->vmx;
 	bool blocked = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & (VMX_BLOCKING_MOV_SS | VMX_BLOCKING_STI);
 
 	vmx->nmi |= hw_vmx_take_nmi();
 	if (!vmx->nmi || vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI)
 		return;
+	if (vmx->nested.running && vmx_get(VMCS_PIN_CONTROLS) & VMX_PIN_NMI) {
+		vmx->nmi = false;
+		vmx_nested_nmi(vcpu);
+		return;
+	}
 	if (blocked || vmx_get(VMCS_ENTRY_INTERRUPTION_INFO) & VMX_EVENT_VALID) {
 		vmx_trap_monitor(true);
 		return;
@@ -375,25 +391,43 @@ static void bring_nmi(struct vmx_vcpu *vmx)
 		VECTOR_NMI | VMX_EVENT_NMI << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID);
 }
 
+/* Entry controls: a guest's own at its VM entry, then by the mode that its guest is in. */
+static uint32_t entry_controls(struct vmx_vcpu *vmx)
+{
+	uint32_t given = vmx->nested.running ? vmx->nested.entry : 0;
+
+	vmx->nested.entry = 0;
+	if (given)
+		return given;
+	return vmx->entry | (vmx_get(VMCS_GUEST_EFER) & EFER_LMA ? VMX_ENTRY_IA32E : 0);
+}
+
 void vmx_run(struct core_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
-	bool wide = vmx_get(VMCS_GUEST_EFER) & EFER_LMA;
+	bool nested = vmx->nested.running, *launched = nested ? &vmx->nested.launched : &vmx->launched;
 	enum hw_vmx how;
 
-	vmx_set(VMCS_ENTRY_CONTROLS, vmx->entry | (wide ? VMX_ENTRY_IA32E : 0));
 	vmx_set(VMCS_GUEST_RSP, vcpu->gpr[RSP]);
 	vmx_set(VMCS_GUEST_RIP, vcpu->rip);
-	bring_nmi(vmx);
+	bring_nmi(vcpu);
+	if (nested != vmx->nested.running)
+		return;
+	vmx_set(VMCS_ENTRY_CONTROLS, entry_controls(vmx));
 	if (vmx->flush)
-		hw_vmx_invept(INVEPT_CONTEXT, eptp(vcpu));
+		hw_vmx_invept(INVEPT_CONTEXT, vmx_eptp(vcpu->tables));
 	vmx->flush = false;
-	how = hw_vmx_run(vcpu->gpr, vmx->launched);
+	how = hw_vmx_run(vcpu->gpr, *launched);
 	if (how == HW_VMX_NMI)
 		return;
+	if (how != HW_VMX_DONE && nested) {
+		vmx_nested_refused(vcpu, vmx_get(VMCS_INSTRUCTION_ERROR));
+		return;
+	}
 	if (how != HW_VMX_DONE)
 		hw_stop("VM entry fails", vmx_get(VMCS_INSTRUCTION_ERROR));
-	vmx->launched = true;
+	/* An entry that fails on the guest's state launches nothing (26.8). */
+	*launched |= !(vmx_get(VMCS_EXIT_REASON) & VMX_EXIT_ENTRY_FAILURE);
 	vcpu->gpr[RSP] = vmx_get(VMCS_GUEST_RSP);
 	vcpu->rip = vmx_get(VMCS_GUEST_RIP);
 	vmx_exit(vcpu);
@@ -441,6 +475,14 @@ uint64_t vmx_linear_rip(const struct core_vcpu *vcpu)
 	return in_64bit_mode() ? vcpu->rip : (uint32_t)(vmx_get(VMCS_GUEST_CS_BASE) + vcpu->rip);
 }
 
+bool vmx_translate(const struct core_vcpu *vcpu, uint64_t linear, uint64_t *physical)
+{
+	struct walk_mode mode = {vmx_get(VMCS_GUEST_CR0), vmx_get(VMCS_GUEST_CR3), vmx_get(VMCS_GUEST_CR4),
+				 vmx_get(VMCS_GUEST_EFER)};
+
+	return walk_guest(vcpu->machine, &mode, linear, physical);
+}
+
 uint64_t vmx_guest_cr(const struct vmx_vcpu *vmx, unsigned number)
 {
 	bool cr0 = number == 0;
@@ -480,9 +522,9 @@ uint64_t vmx_page_entry(const struct core_vcpu *vcpu, uint64_t address, unsigned
 
 void vmx_cpuid(struct core_vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
-	(void)vcpu, (void)subleaf;
+	(void)subleaf;
 	if (leaf == 1)
-		out[2] &= ~(CPUID_1_ECX_VMX | CPUID_1_ECX_SMX);
+		out[2] &= ~(CPUID_1_ECX_SMX | (vcpu->machine->nest ? 0 : CPUID_1_ECX_VMX));
 }
 
 /* MSRs of VT-x and of what goes with it. */
@@ -493,8 +535,7 @@ static bool hidden(uint32_t index)
 
 enum core_msr vmx_read_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t *value)
 {
-	(void)vcpu, (void)value;
-	return hidden(index) ? MSR_FAULT : MSR_NOT_MINE;
+	return hidden(index) ? vmx_nested_read_msr(vcpu, index, value) : MSR_NOT_MINE;
 }
 
 enum core_msr vmx_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value)

@@ -4,6 +4,8 @@
  * vmx.c         control structure, start, entry, the vendor's answers to core.h
  * vmx_exits.c   exits
  * vmx_step.c    one instruction by itself
+ * vmx_nested.c  a guest that is a hypervisor: VMXON and its kin, exits that are its own
+ * vmx_shadow.c  its EPT joined with our tables
  * vmx_task.c    task switches, which always exit; vmx_linear.c the guest's memory for them
  */
 #ifndef TRAPLINE_KMOD_CORE_VMX_H
@@ -12,7 +14,30 @@
 #include "kmod/core/core.h"
 #include "x86/vmx.h"
 
-#define VMX_VPID 1u
+#define VMX_VPID        1u
+#define VMX_VPID_NESTED 2u
+
+/* The tables of vmx_shadow.c; the first page is the root. */
+struct vmx_shadow {
+	uint64_t *page[128];
+	unsigned pages, used;
+};
+
+/* A guest that is a hypervisor (vmx_nested.c). */
+struct vmx_nested {
+	bool on;                    /* in VMX operation */
+	bool running;               /* its guest runs: @vmcs is current */
+	bool launching;             /* by a VMLAUNCH whose guest has not exited yet */
+	bool launched;              /* @vmcs */
+	bool ept, flush;
+	uint16_t vpid;
+	uint32_t entry;             /* entry controls of the next entry, where it is the guest's own; else 0 */
+	uint64_t pointer, current;  /* of VMXON and VMPTRLD */
+	uint64_t eptp;
+	uint64_t rip, rsp;          /* at its VMLAUNCH or VMRESUME */
+	uint8_t *vmcs, *msr_bitmap; /* what the processor runs for it */
+	struct vmx_shadow shadow;
+};
 
 /* Controls that an entry is made with. */
 struct vmx_controls {
@@ -37,6 +62,7 @@ struct vmx_vcpu {
 		unsigned number;
 		uint64_t next, old; /* RIP behind it, the register in front of it */
 	} cr; /* MOV to CR0 or CR4 on its way (vmx_exits.c) */
+	struct vmx_nested nested;
 };
 
 /* A field of the current VMCS. */
@@ -60,6 +86,14 @@ void vmx_use(const struct vmx_controls *controls);
 
 /* Bits of CR0 and CR4 whose change exits: those that the guest cannot have, or all. */
 void vmx_own_crs(struct vmx_vcpu *vmx, bool all);
+/* The EPTP of these tables: write-back, four levels. */
+uint64_t vmx_eptp(const uint64_t *root);
+/* Fills the host-state area of the current VMCS, and says what exits do. */
+void vmx_start_host(void);
+/* Where an MSR bitmap has the access; false: in none of its ranges, so that it always exits. */
+bool vmx_msr_bit(uint32_t index, bool write, unsigned *bit);
+/* Where the guest's linear address is; false: nowhere. */
+bool vmx_translate(const struct core_vcpu *vcpu, uint64_t linear, uint64_t *physical);
 /* Whether the access to the MSR exits without a record. */
 bool vmx_msr_intercepted(const struct vmx_vcpu *vmx, uint32_t index, bool write);
 

@@ -1,5 +1,6 @@
 /* vmx_exits.c: exits of the guest (SDM 3C chapters 25 and 27). */
 #include "kmod/core/vmx.h"
+#include "kmod/core/vmx_nested.h"
 #include "x86/msr.h"
 #include "x86/vectors.h"
 
@@ -251,7 +252,7 @@ static void exit_instruction(struct core_vcpu *vcpu, unsigned reason)
 	default:
 		if (!needed(vcpu, reason, qualification))
 			hw_stop("an exit that nobody asked for", reason);
-		vmx_raise(vcpu, VECTOR_UD, 0);
+		vmx_nested_instruction(vcpu, reason);
 	}
 }
 
@@ -259,11 +260,13 @@ void vmx_exit(struct core_vcpu *vcpu)
 {
 	uint32_t reason = (uint32_t)vmx_get(VMCS_EXIT_REASON);
 
-	if (reason & VMX_EXIT_ENTRY_FAILURE)
+	if (reason & VMX_EXIT_ENTRY_FAILURE && !vcpu->vmx->nested.running)
 		hw_stop("the processor refuses the guest's state", (uint64_t)reason << 32 | vmx_get(VMCS_EXIT_QUALIFICATION));
-	reason &= VMX_EXIT_REASON_MASK;
-	if (vcpu->step.on && vmx_stepped(vcpu, reason))
+	if (vcpu->step.on && vmx_stepped(vcpu, reason & VMX_EXIT_REASON_MASK))
 		return;
+	if (vcpu->vmx->nested.running && vmx_nested_exit(vcpu, reason))
+		return;
+	reason &= VMX_EXIT_REASON_MASK;
 	switch (reason) {
 	case VMX_EXIT_EPT_VIOLATION: exit_memory(vcpu); break;
 	case VMX_EXIT_MONITOR_TRAP_FLAG: exit_trap(vcpu); break;

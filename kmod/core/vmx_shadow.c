@@ -1,0 +1,181 @@
+/* vmx_shadow.c: see vmx_shadow.h (SDM 3C 28.2). Filled where the guest's guest faults. */
+#include "kmod/core/vmx_shadow.h"
+#include "kmod/core/vmx.h"
+#include "x86/paging.h"
+
+#define ENTRY_ADDRESS 0x000ffffffffff000ull
+#define ENTRY_RIGHTS  7ull
+#define ENTRIES       512u
+#define PAGES_MAX     (sizeof(((struct vmx_shadow *)0)->page) / sizeof(uint64_t *))
+#define WRITE_BACK    6ull
+
+/* What the guest's EPT says of an address. */
+struct mapping {
+	uint64_t host; /* the 4 KiB page */
+	uint64_t rights;
+	unsigned level;
+};
+
+bool vmx_shadow_eptp_valid(uint64_t eptp)
+{
+	uint32_t r[4];
+
+	hw_cpuid(0x80000008u, 0, r);
+	return (eptp & 0xfff) == (WRITE_BACK | 3 << EPTP_LEVELS_SHIFT) && !(eptp >> (r[0] & 0xff));
+}
+
+/* ---- our pages ---- */
+
+static uint64_t *take_page(struct core_vcpu *vcpu)
+{
+	struct vmx_shadow *shadow = &vcpu->vmx->nested.shadow;
+
+	if (shadow->used == PAGES_MAX)
+		return NULL;
+	if (shadow->used == shadow->pages) {
+		shadow->page[shadow->pages] = hw_pages(1);
+		if (!shadow->page[shadow->pages])
+			return NULL;
+		shadow->pages++;
+	} else {
+		hw_clear_page(shadow->page[shadow->used]);
+	}
+	return shadow->page[shadow->used++];
+}
+
+void vmx_shadow_drop(struct core_vcpu *vcpu)
+{
+	struct vmx_shadow *shadow = &vcpu->vmx->nested.shadow;
+
+	if (shadow->used)
+		hw_vmx_invept(INVEPT_CONTEXT, vmx_eptp(shadow->page[0]));
+	shadow->used = 0;
+}
+
+uint64_t *vmx_shadow_root(struct core_vcpu *vcpu)
+{
+	struct vmx_shadow *shadow = &vcpu->vmx->nested.shadow;
+
+	if (!shadow->used && !take_page(vcpu))
+		hw_stop("no memory for joined tables", 0);
+	return shadow->page[0];
+}
+
+/* The entry for @address at @level, with the tables above it; NULL where there are no pages left. */
+static uint64_t *entry_for(struct core_vcpu *vcpu, uint64_t address, unsigned level)
+{
+	uint64_t *table = vmx_shadow_root(vcpu);
+
+	for (unsigned at = 3;; at--) {
+		uint64_t *entry = &table[address >> (12 + 9 * at) & (ENTRIES - 1)];
+
+		if (at == level)
+			return entry;
+		if (!(*entry & ENTRY_RIGHTS) || *entry & EPT_LARGE) {
+			uint64_t *below = take_page(vcpu);
+
+			if (!below)
+				return NULL;
+			*entry = vmx_table_entry(hw_physical(below));
+		}
+		table = hw_map(*entry & ENTRY_ADDRESS);
+	}
+}
+
+/* ---- the guest's EPT ---- */
+
+/* 28.2.3.1; execute-only translations are not offered. */
+static bool misconfigured(uint64_t entry, unsigned level, bool leaf)
+{
+	unsigned type = entry >> EPT_TYPE_SHIFT & 7;
+	uint64_t reserved;
+	uint32_t r[4];
+
+	if ((entry & (EPT_READ | EPT_WRITE)) == EPT_WRITE || (entry & ENTRY_RIGHTS) == EPT_EXECUTE)
+		return true;
+	hw_cpuid(0x80000008u, 0, r);
+	reserved = ENTRY_ADDRESS & ~((1ull << (r[0] & 0xff)) - 1);
+	if (!leaf)
+		reserved |= level == 3 ? 0xf8 : 0x78;
+	else if (level)
+		reserved |= ((1ull << (12 + 9 * level)) - 1) & ENTRY_ADDRESS;
+	return entry & reserved || (leaf && (type == 2 || type == 3 || type == 7));
+}
+
+static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_t wanted, struct mapping *mapping)
+{
+	uint64_t table = vcpu->vmx->nested.eptp & ENTRY_ADDRESS;
+
+	*mapping = (struct mapping){.rights = ENTRY_RIGHTS};
+	if (address >> 48) {
+		mapping->rights = 0;
+		return SHADOW_VIOLATION;
+	}
+	for (unsigned level = 3;; level--) {
+		uint64_t at = table + (address >> (12 + 9 * level) & (ENTRIES - 1)) * 8, entry, size = 1ull << (12 + 9 * level);
+		bool leaf;
+
+		if (!tables_guests(vcpu->machine, at, 8))
+			hw_stop("the guest's EPT is in the hypervisor's memory", at);
+		entry = *(uint64_t *)(void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK));
+		mapping->rights &= entry;
+		if (!(entry & ENTRY_RIGHTS))
+			return SHADOW_VIOLATION;
+		leaf = level == 0 || (level < 3 && entry & EPT_LARGE);
+		if (misconfigured(entry, level, leaf))
+			return SHADOW_MISCONFIGURED;
+		if (leaf) {
+			mapping->level = level;
+			mapping->host = ((entry & ENTRY_ADDRESS & ~(size - 1)) | (address & (size - 1))) & ~PAGE_MASK;
+			return wanted & ~mapping->rights ? SHADOW_VIOLATION : SHADOW_FILLED;
+		}
+		table = entry & ENTRY_ADDRESS;
+	}
+}
+
+/* ---- joined ---- */
+
+static bool is_apic(const struct core_vcpu *vcpu, uint64_t host) { return vcpu->apic_page && host == vcpu->apic_page; }
+
+static bool whole_block(struct core_vcpu *vcpu, uint64_t host)
+{
+	uint64_t block = host & ~(TABLES_LARGE - 1);
+
+	return tables_guests(vcpu->machine, block, TABLES_LARGE) &&
+	       (!vcpu->apic_page || (vcpu->apic_page & ~(TABLES_LARGE - 1)) != block);
+}
+
+static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping *mapping)
+{
+	bool large = mapping->level > 0 && whole_block(vcpu, mapping->host);
+	uint64_t rights = mapping->rights, *entry = entry_for(vcpu, address, large);
+	unsigned access = (rights & EPT_READ ? CORE_READ : 0u) | (rights & EPT_WRITE ? CORE_WRITE : 0u) |
+			  (rights & EPT_EXECUTE ? CORE_EXECUTE : 0u);
+
+	if (!entry)
+		return false;
+	if (is_apic(vcpu, mapping->host))
+		access &= ~(unsigned)CORE_WRITE;
+	*entry = vmx_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, access, large);
+	return true;
+}
+
+enum shadow_result vmx_shadow_fill(struct core_vcpu *vcpu, uint64_t address, uint64_t why, uint64_t *rights)
+{
+	struct mapping mapping;
+	enum shadow_result result = walk(vcpu, address, why & ENTRY_RIGHTS, &mapping);
+
+	*rights = mapping.rights;
+	if (result != SHADOW_FILLED)
+		return result;
+	if (!tables_guests(vcpu->machine, mapping.host, CORE_PAGE))
+		hw_stop("the guest's guest reaches for the hypervisor's memory", mapping.host);
+	if (is_apic(vcpu, mapping.host) && why & EPT_VIOLATION_WRITE)
+		hw_stop("the guest's guest writes to the local APIC past its hypervisor", address);
+	if (!join(vcpu, address, &mapping)) {
+		vmx_shadow_drop(vcpu);
+		vmx_set(VMCS_EPTP, vmx_eptp(vmx_shadow_root(vcpu)));
+		join(vcpu, address, &mapping);
+	}
+	return SHADOW_FILLED;
+}
