@@ -50,6 +50,9 @@ void cpu_raise_event(struct cpu *cpu, const struct event *event)
 {
 	cpu->raised = *event;
 	cpu_leave_insn(cpu);
+	/* Behind IRET, where that has completed: an exit out of the delivery finds RIP there as well. */
+	if (event->kind == EVENT_FAULT)
+		cpu->rip = event->return_rip;
 	longjmp(cpu->unwind, UNWIND_EVENT);
 }
 

@@ -36,6 +36,8 @@ struct vmx_nested {
 	uint64_t eptp;
 	uint64_t rip, rsp;          /* at its VMLAUNCH or VMRESUME */
 	uint8_t *vmcs, *msr_bitmap; /* what the processor runs for it */
+	uint16_t state[96], tell[32]; /* fields that go over to it, and come from it (vmx_nested.c) */
+	unsigned states, tells;
 	struct vmx_shadow shadow;
 };
 

@@ -484,8 +484,8 @@ static bool host_valid(struct core_vcpu *vcpu)
 	return wide == !!(vmx_get(VMCS_GUEST_EFER) & EFER_LMA) && (!wide || cr4 & CR4_PAE);
 }
 
-/* Guest-state fields that are the same in both VMCSs. */
-static const uint16_t state_fields[] = {
+/* Fields of the guest's state that are the same in both VMCSs, and those that tell of an exit. */
+static const uint16_t all_fields[] = {
 #define VMCS_FIELD(encoding, name) (encoding),
 #include "x86/vmcs_fields.def"
 #undef VMCS_FIELD
@@ -498,8 +498,37 @@ static bool is_state(uint16_t field)
 	case VMCS_GUEST_DEBUGCTL:
 	case VMCS_GUEST_DR7:
 	case VMCS_LINK_POINTER: return false;
-	default: return VMCS_TYPE(field) == VMCS_GUEST && exists(field);
+	default: return VMCS_TYPE(field) == VMCS_GUEST;
 	}
+}
+
+/* Once for each vCPU: which of them the processor has. A VMCS is current. */
+static void list_fields(struct vmx_nested *nested)
+{
+	nested->states = nested->tells = 0;
+	for (unsigned i = 0; i < sizeof(all_fields) / sizeof(all_fields[0]); i++) {
+		uint16_t field = all_fields[i];
+
+		if (!exists(field))
+			continue;
+		if (is_state(field))
+			nested->state[nested->states++] = field;
+		else if (VMCS_TYPE(field) == VMCS_READ_ONLY && field != VMCS_INSTRUCTION_ERROR)
+			nested->tell[nested->tells++] = field;
+	}
+}
+
+/* From the guest's VMCS to the processor's, and back. */
+static void load_fields(struct core_vcpu *vcpu, const uint16_t *fields, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		vmx_set((enum vmcs_field)fields[i], *slot(vcpu, fields[i]));
+}
+
+static void save_fields(struct core_vcpu *vcpu, const uint16_t *fields, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		*slot(vcpu, fields[i]) = vmx_get((enum vmcs_field)fields[i]);
 }
 
 /* The processor's controls for the guest's guest. */
@@ -550,9 +579,7 @@ static void merge_state(struct core_vcpu *vcpu, uint64_t own_efer, uint64_t own_
 	uint64_t entry = get(vcpu, VMCS_ENTRY_CONTROLS), efer = own_efer & ~(uint64_t)(EFER_LMA | EFER_LME);
 	bool debug = entry & VMX_ENTRY_LOAD_DEBUG;
 
-	for (unsigned i = 0; i < sizeof(state_fields) / sizeof(state_fields[0]); i++)
-		if (is_state(state_fields[i]))
-			vmx_set((enum vmcs_field)state_fields[i], get(vcpu, (enum vmcs_field)state_fields[i]));
+	load_fields(vcpu, nested_of(vcpu)->state, nested_of(vcpu)->states);
 	if (entry & VMX_ENTRY_IA32E)
 		efer |= EFER_LMA | EFER_LME;
 	vmx_set(VMCS_GUEST_EFER, entry & VMX_ENTRY_LOAD_EFER ? get(vcpu, VMCS_GUEST_EFER) : efer);
@@ -664,9 +691,7 @@ static void save_state(struct core_vcpu *vcpu)
 {
 	uint64_t exit = get(vcpu, VMCS_EXIT_CONTROLS);
 
-	for (unsigned i = 0; i < sizeof(state_fields) / sizeof(state_fields[0]); i++)
-		if (is_state(state_fields[i]))
-			set(vcpu, (enum vmcs_field)state_fields[i], vmx_get((enum vmcs_field)state_fields[i]));
+	save_fields(vcpu, nested_of(vcpu)->state, nested_of(vcpu)->states);
 	if (exit & VMX_EXIT_SAVE_EFER)
 		set(vcpu, VMCS_GUEST_EFER, vmx_get(VMCS_GUEST_EFER));
 	if (exit & VMX_EXIT_SAVE_DEBUG) {
@@ -678,14 +703,6 @@ static void save_state(struct core_vcpu *vcpu)
 	else
 		set(vcpu, VMCS_ENTRY_CONTROLS, get(vcpu, VMCS_ENTRY_CONTROLS) & ~(uint64_t)VMX_ENTRY_IA32E);
 	set(vcpu, VMCS_ENTRY_INTERRUPTION_INFO, get(vcpu, VMCS_ENTRY_INTERRUPTION_INFO) & ~(uint64_t)VMX_EVENT_VALID);
-}
-
-static void save_information(struct core_vcpu *vcpu)
-{
-	for (unsigned i = 0; i < sizeof(state_fields) / sizeof(state_fields[0]); i++)
-		if (VMCS_TYPE(state_fields[i]) == VMCS_READ_ONLY && state_fields[i] != VMCS_INSTRUCTION_ERROR &&
-		    exists(state_fields[i]))
-			set(vcpu, (enum vmcs_field)state_fields[i], vmx_get((enum vmcs_field)state_fields[i]));
 }
 
 static void host_segment(unsigned n, uint64_t selector, uint64_t base, uint32_t limit, uint32_t rights)
@@ -770,7 +787,7 @@ static void reflect(struct core_vcpu *vcpu, uint32_t reason)
 
 	set(vcpu, VMCS_GUEST_RIP, vcpu->rip);
 	vmx_set(VMCS_GUEST_RSP, vcpu->gpr[RSP]);
-	save_information(vcpu);
+	save_fields(vcpu, nested->tell, nested->tells);
 	set(vcpu, VMCS_EXIT_REASON, reason);
 	if (!failed) {
 		save_state(vcpu);
@@ -889,6 +906,7 @@ void vmx_nested_start(struct core_vcpu *vcpu)
 		return;
 	/* What never changes of the VMCS that runs the guest's guest. */
 	load(nested->vmcs);
+	list_fields(nested);
 	vmx_start_host();
 	vmx_set(VMCS_MSR_BITMAP, hw_physical(nested->msr_bitmap));
 	load(vcpu->vmx->vmcs);
