@@ -11,6 +11,7 @@ const char suite_name[] = "vmx";
 FAMILY(entry)
 {
 #include "entry.def"
+#include "legacy.def"
 }
 
 FAMILY(exits)

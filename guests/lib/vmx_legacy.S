@@ -1,0 +1,123 @@
+/*
+ * vmx_legacy.S: VMX operation in 32-bit protected mode with paging: VMXON, VMPTRLD, VMLAUNCH, VMXOFF, and back to the
+ * monitor (SDM 3C 23.7, 26.2.4). All is below 4 GiB. Exits lead to vmx_legacy_exited.
+ *
+ * uint32_t vmx_switch_legacy(const uint64_t *vmxon, const uint64_t *vmcs, const uint32_t cr[3], uint32_t field)
+ * @vmxon, @vmcs: pointers for the two instructions. @cr: CR0, CR3 and CR4. EFLAGS behind VMLAUNCH, or 0 behind an exit;
+ * the VMCS's @field is in vmx_legacy_field then.
+ */
+#include "lib/exchange.h"
+
+	.section .text.entry, "ax"
+	.global vmx_switch_legacy, vmx_legacy_exited, vmx_legacy_field, vmx_legacy_stack
+
+	.code64
+vmx_switch_legacy:
+	push %rbx
+	push %rbp
+	push %r12
+	push %r13
+	push %r14
+	push %r15
+	pushfq
+	mov %rsp, legacy_rsp
+	mov %edi, legacy_vmxon
+	mov %esi, legacy_vmcs
+	mov %edx, legacy_control
+	mov %ecx, legacy_wanted
+	ljmp *legacy_pointer
+
+	.code32
+legacy_host_32:
+	mov $MONITOR_DS, %eax
+	mov %eax, %ds
+	mov %eax, %es
+	mov %eax, %ss
+	mov $vmx_legacy_stack, %esp
+	mov %cr0, %eax
+	and $0x7fffffff, %eax
+	mov %eax, %cr0
+	mov $MSR_EFER, %ecx
+	rdmsr
+	and $~0x100, %eax
+	wrmsr
+	mov legacy_control, %esi
+	mov 8(%esi), %eax
+	mov %eax, %cr4
+	mov 4(%esi), %eax
+	mov %eax, %cr3
+	mov (%esi), %eax
+	mov %eax, %cr0
+	jmp 1f
+1:	mov legacy_vmxon, %eax
+	vmxon (%eax)
+	jbe 2f
+	mov legacy_vmcs, %eax
+	vmptrld (%eax)
+	jbe 2f
+	vmlaunch
+2:	pushfl
+	pop %ebx
+	jmp 3f
+
+	.balign 16
+vmx_legacy_exited:
+	xor %ebx, %ebx
+3:	mov legacy_wanted, %eax
+	vmread %eax, vmx_legacy_field
+	vmxoff
+	mov %cr0, %eax
+	and $0x7fffffff, %eax
+	mov %eax, %cr0
+	mov EX_MONITOR_CR4, %eax
+	mov %eax, %cr4
+	mov EX_MONITOR_CR3, %eax
+	mov %eax, %cr3
+	mov $MSR_EFER, %ecx
+	rdmsr
+	or $0x100, %eax
+	wrmsr
+	mov EX_MONITOR_CR0, %eax
+	mov %eax, %cr0
+	ljmp $MONITOR_CS64, $legacy_back
+
+	.code64
+legacy_back:
+	mov $MONITOR_DS, %eax
+	mov %eax, %ds
+	mov %eax, %es
+	mov %eax, %ss
+	mov %ebx, %eax
+	mov legacy_rsp, %rsp
+	popfq
+	pop %r15
+	pop %r14
+	pop %r13
+	pop %r12
+	pop %rbp
+	pop %rbx
+	ret
+
+	.balign 8
+legacy_pointer:
+	.long legacy_host_32
+	.short MONITOR_CS32
+
+	.section .bss
+	.balign 16
+	.skip 512
+vmx_legacy_stack:
+legacy_rsp:
+	.skip 8
+legacy_vmxon:
+	.skip 4
+legacy_vmcs:
+	.skip 4
+legacy_control:
+	.skip 4
+legacy_wanted:
+	.skip 4
+vmx_legacy_field:
+	.skip 4
+
+	.section .note.GNU-stack, "", @progbits
