@@ -27,6 +27,7 @@ FAMILY(events)
 #include "injection.def"
 #include "lifecycle.def"
 #include "events.def"
+#include "ept.def"
 }
 
 void suite_rows(struct suite *suite)

@@ -361,7 +361,8 @@ static uint64_t pending_debug(const struct cpu *cpu, const struct vmx_exit_info 
 
 	if (!CHECK(VMX_PENDING_SAVED, info->trap || held))
 		return 0;
-	if (info->trap && cpu->step_tf)
+	/* MOV SS has held off its own single step, which the next entry asks for (26.3.1.5). */
+	if (cpu->step_tf && (info->trap || held))
 		pending |= VMX_PENDING_BS;
 	if (breakpoint_enabled(cpu, pending))
 		pending |= VMX_PENDING_ENABLED_BREAKPOINT;
