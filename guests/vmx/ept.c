@@ -1,7 +1,8 @@
 /*
- * ept.c: extended page tables: every right of an entry at each level for each access, misconfigurations, accessed and dirty flags,
- * the walk of the guest's own tables, execute-only and mode-based execute, #VE, the page-modification log, EPTP switching, and what
- * INVEPT, INVVPID and VM entry must drop (SDM 3C 26.5.6, 26.5.7, 29.3, 29.4).
+ * ept.c: extended page tables: every right of an entry at each level for each access, misconfigurations,
+ * accessed and dirty flags, the walk of the guest's own tables, execute-only and mode-based execute, #VE, the
+ * page-modification log, EPTP switching, and what INVEPT, INVVPID and VM entry must drop (SDM
+ * 3C 26.5.6, 26.5.7, 29.3, 29.4).
  */
 #include "lib/exchange.h"
 #include "lib/machine.h"
@@ -25,10 +26,11 @@ static void access_code(enum access access)
 	}
 }
 
-/* The page that is accessed: the case's second operand page, which nothing else needs; a fetch finds VMCALL. */
-#define TARGET  (CASE_OPERAND_PAGE2 + 0x400u)
-#define BIG     0x600000u /* for entries of 2 MiB, 1 GiB and above: nothing else needs it */
-#define RIGHTS  (EPT_READ | EPT_WRITE | EPT_EXECUTE)
+/* The page that is accessed: the case's second operand page, which nothing else needs; a fetch finds VMCALL.
+ */
+#define TARGET (CASE_OPERAND_PAGE2 + 0x400u)
+#define BIG    0x600000u /* for entries of 2 MiB, 1 GiB and above: nothing else needs it */
+#define RIGHTS (EPT_READ | EPT_WRITE | EPT_EXECUTE)
 
 static void put_vmcall(uint64_t address)
 {
@@ -70,7 +72,8 @@ static bool allows(uint64_t rights, enum access access)
 	}
 }
 
-/* Write without read is a misconfiguration; execute alone is one where the processor does not have it (29.3.3.1). */
+/* Write without read is a misconfiguration; execute alone is one where the processor does not have it
+ * (29.3.3.1). */
 static bool misconfigured(uint64_t rights)
 {
 	if ((rights & (EPT_READ | EPT_WRITE)) == EPT_WRITE)
@@ -78,13 +81,19 @@ static bool misconfigured(uint64_t rights)
 	return (rights & RIGHTS) == EPT_EXECUTE && !(vmx_msr(VMX_MSR_EPT_VPID) & VMX_EPT_EXECUTE_ONLY);
 }
 
-static void check_violation(enum access access, uint64_t rights, uint64_t address, uint64_t linear, bool final)
+static void check_violation(enum access access, uint64_t rights, uint64_t address, uint64_t linear,
+			    bool final)
 {
 	uint64_t got = vmx_read(VMCS_EXIT_QUALIFICATION);
-	uint64_t want = (access == READ ? EPT_VIOLATION_READ : access == FETCH ? EPT_VIOLATION_FETCH : EPT_VIOLATION_WRITE) |
+	uint64_t want = (access == READ    ? EPT_VIOLATION_READ
+			 : access == FETCH ? EPT_VIOLATION_FETCH
+					   : EPT_VIOLATION_WRITE) |
 			(rights & RIGHTS) << EPT_VIOLATION_RIGHTS_SHIFT | EPT_VIOLATION_LINEAR_VALID |
 			(final ? EPT_VIOLATION_FINAL : 0);
-	uint64_t mask = access == MODIFY ? 0x1beull : 0x1bfull; /* a write that reads first may say so; bit 6 is mode-based execute's */
+	uint64_t mask =
+		access == MODIFY
+			? 0x1beull
+			: 0x1bfull; /* a write that reads first may say so; bit 6 is mode-based execute's */
 
 	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_EPT_VIOLATION);
 	story_check("qualification", want & mask, got & mask);
@@ -95,8 +104,9 @@ static void check_violation(enum access access, uint64_t rights, uint64_t addres
 }
 
 /*
- * @index: rights of the entry; @value: the access; @from: level of the entry, 1 (4 KiB) to 4; @mode: CPL 3; @to: accessed and
- * dirty flags on. The rest of the walk permits everything. Level 2 maps 2 MiB where @count is 1, else it leads to a table; so level 3.
+ * @index: rights of the entry; @value: the access; @from: level of the entry, 1 (4 KiB) to 4; @mode: CPL 3;
+ * @to: accessed and dirty flags on. The rest of the walk permits everything. Level 2 maps 2 MiB where @count
+ * is 1, else it leads to a table; so level 3.
  */
 STORY(ept_access)
 {
@@ -110,7 +120,8 @@ STORY(ept_access)
 		return;
 	if (level == 3 && leaf && !vmx_needs_bit(VMX_MSR_EPT_VPID, 17))
 		return;
-	if (level > 1) { /* the address elsewhere, so that the code's own pages are not in the way: 512 GiB, 1 GiB, 2 MiB up */
+	if (level > 1) { /* the address elsewhere, so that the code's own pages are not in the way: 512 GiB, 1
+			    GiB, 2 MiB up */
 		static const uint64_t steps[] = {0, 0, BIG, 5ull << 30, 1ull << 39};
 		uint64_t user = PTE_P | PTE_W | PTE_U | PTE_A | PTE_D;
 
@@ -130,7 +141,8 @@ STORY(ept_access)
 				table[i] = (BIG + i * 4096ull) | VMX_EPT_ALL;
 			*vmx_ept_entry(2, BIG) = vmx_page(VMX_PAGE_SPARE) | RIGHTS;
 		} else if (level == 3 && leaf) {
-			((uint64_t *)vmx_at(VMX_PAGE_EPT + 1, 0))[5] = VMX_EPT_ALL | EPT_LARGE; /* 1 GiB: to address 0 */
+			((uint64_t *)vmx_at(VMX_PAGE_EPT + 1, 0))[5] =
+				VMX_EPT_ALL | EPT_LARGE; /* 1 GiB: to address 0 */
 		} else if (level == 3) {
 			((uint64_t *)vmx_at(VMX_PAGE_SPARE, 0))[0] = BIG | VMX_EPT_ALL | EPT_LARGE;
 			((uint64_t *)vmx_at(VMX_PAGE_EPT + 1, 0))[5] = vmx_page(VMX_PAGE_SPARE) | RIGHTS;
@@ -159,7 +171,12 @@ STORY(ept_access)
 		check_violation(access, rights, address, level == 1 ? TARGET : BIG + 0x1000, true);
 	} else {
 		vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_VMCALL);
-		story_check("flags", before | (flags ? EPT_ACCESSED | (leaf && access != READ && access != FETCH ? EPT_DIRTY : 0) : 0), *entry);
+		story_check(
+			"flags",
+			before | (flags ? EPT_ACCESSED |
+						  (leaf && access != READ && access != FETCH ? EPT_DIRTY : 0)
+					: 0),
+			*entry);
 	}
 }
 
@@ -197,7 +214,9 @@ STORY(ept_misconfiguration)
 		break;
 	case 5: *entry |= GIVEN(mode) ? 1ull << 12 : 0; break; /* of 2 MiB: bits 20:12 */
 	case 6: *entry |= GIVEN(mode) ? 1ull << 20 : 0; break;
-	case 7: vmx_ept_entry(3, TARGET)[0] |= 1ull << 3; break; /* of an entry that leads to a table: bits 7:3 */
+	case 7:
+		vmx_ept_entry(3, TARGET)[0] |= 1ull << 3;
+		break; /* of an entry that leads to a table: bits 7:3 */
 	case 8: vmx_ept_entry(3, TARGET)[0] |= 1ull << 6; break;
 	case 9: vmx_ept_entry(4, TARGET)[0] |= 1ull << 7; break;
 	case 10: *entry |= 1ull << 52 | 1ull << 11; break; /* ignored */
@@ -221,7 +240,8 @@ STORY(ept_misconfiguration)
 	}
 }
 
-/* ---- the guest's own tables, by EPT: @index: which of them lacks @value; accesses to them are reads, or writes with flags ---- */
+/* ---- the guest's own tables, by EPT: @index: which of them lacks @value; accesses to them are reads, or
+ * writes with flags ---- */
 
 STORY(ept_walk)
 {
@@ -231,7 +251,7 @@ STORY(ept_walk)
 	uint64_t rights = GIVEN(value), got;
 	uint32_t table = tables[which];
 	bool flags = GIVEN(to), needs_write = GIVEN(mode);
-	uint64_t at = table + (CASE_STUB >> shifts[which] & 511) * 8;
+	uint64_t at = table + ((uint64_t)CASE_STUB >> shifts[which] & 511) * 8;
 
 	if (!begin(0) || !use_accessed_dirty(flags))
 		return;
@@ -254,12 +274,14 @@ STORY(ept_walk)
 	}
 	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_EPT_VIOLATION);
 	got = vmx_read(VMCS_EXIT_QUALIFICATION);
-	story_check("access", 1, flags                      ? (got & 3) == 3
-				 : rights & EPT_READ ? !!(got & EPT_VIOLATION_WRITE)
-						     : !!(got & EPT_VIOLATION_READ));
+	story_check("access", 1,
+		    flags               ? (got & 3) == 3
+		    : rights & EPT_READ ? !!(got & EPT_VIOLATION_WRITE)
+					: !!(got & EPT_VIOLATION_READ));
 	story_check("no_fetch", 0, got & EPT_VIOLATION_FETCH);
 	story_check("rights", rights & RIGHTS, got >> EPT_VIOLATION_RIGHTS_SHIFT & 7);
-	story_check("linear", EPT_VIOLATION_LINEAR_VALID, got & (EPT_VIOLATION_LINEAR_VALID | EPT_VIOLATION_FINAL));
+	story_check("linear", EPT_VIOLATION_LINEAR_VALID,
+		    got & (EPT_VIOLATION_LINEAR_VALID | EPT_VIOLATION_FINAL));
 	vmx_check_field(VMCS_GUEST_PHYSICAL_ADDRESS, at);
 	vmx_check_field(VMCS_GUEST_LINEAR_ADDRESS, CASE_STUB);
 	vmx_check_field(VMCS_GUEST_RIP, CASE_STUB);
@@ -343,7 +365,8 @@ STORY(page_modification_log)
 	}
 }
 
-/* ---- virtualization exceptions: @index 0: converted; 1: suppressed by bit 63; 2: by the area's busy word; 3: misconfiguration ---- */
+/* ---- virtualization exceptions: @index 0: converted; 1: suppressed by bit 63; 2: by the area's busy word;
+ * 3: misconfiguration ---- */
 
 STORY(virtualization_exception)
 {
@@ -358,11 +381,13 @@ STORY(virtualization_exception)
 	vmx_write(VMCS_EPTP_INDEX, 0x77);
 	vmx_write(VMCS_EXCEPTION_BITMAP, ~(1u << VECTOR_VE));
 	words[1] = which == 2 ? 0xffffffff : 0;
-	*vmx_ept_entry(1, TARGET) = (*vmx_ept_entry(1, TARGET) & ~RIGHTS) | (which == 1 ? EPT_SUPPRESS_VE : 0) | (which == 3 ? EPT_WRITE : 0);
+	*vmx_ept_entry(1, TARGET) = (*vmx_ept_entry(1, TARGET) & ~RIGHTS) |
+				    (which == 1 ? EPT_SUPPRESS_VE : 0) | (which == 3 ? EPT_WRITE : 0);
 	access_code(READ);
 	story_check("entry", 0, vmx_run());
 	if (which) {
-		vmx_check_field(VMCS_EXIT_REASON, which == 3 ? VMX_EXIT_EPT_MISCONFIGURATION : VMX_EXIT_EPT_VIOLATION);
+		vmx_check_field(VMCS_EXIT_REASON,
+				which == 3 ? VMX_EXIT_EPT_MISCONFIGURATION : VMX_EXIT_EPT_VIOLATION);
 		story_check("nothing_written", 0, area[2]);
 		return;
 	}
@@ -370,21 +395,24 @@ STORY(virtualization_exception)
 	story_check("vector", VECTOR_VE, vmx_handler_vector());
 	story_check("reason", VMX_EXIT_EPT_VIOLATION, words[0]);
 	story_check("busy", 0xffffffff, words[1]);
-	story_check("qualification", EPT_VIOLATION_READ | EPT_VIOLATION_LINEAR_VALID | EPT_VIOLATION_FINAL, area[1] & 0x1ff);
+	story_check("qualification", EPT_VIOLATION_READ | EPT_VIOLATION_LINEAR_VALID | EPT_VIOLATION_FINAL,
+		    area[1] & 0x1ff);
 	story_check("linear", TARGET, area[2]);
 	story_check("physical", TARGET, area[3]);
 	story_check("eptp_index", 0x77, *(uint16_t *)vmx_at(VMX_PAGE_VE, 32));
 	story_check("return", CASE_STUB, *(const uint64_t *)(uintptr_t)vmx_read(VMCS_GUEST_RSP));
 }
 
-/* ---- EPTP switching: @index 0: works; 1: ECX of 512; 2: EAX of 64; 3: EAX not enabled; 4: bad EPTP; 5: CPL 3 ---- */
+/* ---- EPTP switching: @index 0: works; 1: ECX of 512; 2: EAX of 64; 3: EAX not enabled; 4: bad EPTP; 5: CPL
+ * 3 ---- */
 
 STORY(eptp_switching)
 {
 	unsigned which = (unsigned)GIVEN(index);
 	uint64_t *list = vmx_at(VMX_PAGE_EPTP_LIST, 0), *root = vmx_at(VMX_PAGE_SPARE, 0), other;
 
-	if (!begin(which == 5 ? 3 : 0) || !vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VM_FUNCTIONS) || !vmx_needs_bit(VMX_MSR_VMFUNC, 0))
+	if (!begin(which == 5 ? 3 : 0) || !vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VM_FUNCTIONS) ||
+	    !vmx_needs_bit(VMX_MSR_VMFUNC, 0))
 		return;
 	machine_copy(root, vmx_at(VMX_PAGE_EPT, 0), 4096); /* another root, the same tables */
 	other = vmx_page(VMX_PAGE_SPARE) | (vmx_eptp() & 0xfff);
@@ -413,7 +441,8 @@ STORY(eptp_switching)
 	vmx_check_field(VMCS_GUEST_RIP, CASE_STUB);
 }
 
-/* ---- what must be dropped: @index 0: by INVEPT of the context, 1: of all; 2: an EPT violation drops its address's own ---- */
+/* ---- what must be dropped: @index 0: by INVEPT of the context, 1: of all; 2: an EPT violation drops its
+ * address's own ---- */
 
 STORY(ept_invalidation)
 {
@@ -447,8 +476,8 @@ STORY(ept_invalidation)
 }
 
 /*
- * VPIDs: the guest's own tables change between two entries. @index: 0 without VPID: entry and exit drop all; 1 to 4: INVVPID of
- * type @index - 1.
+ * VPIDs: the guest's own tables change between two entries. @index: 0 without VPID: entry and exit drop all;
+ * 1 to 4: INVVPID of type @index - 1.
  */
 STORY(vpid_invalidation)
 {
@@ -458,7 +487,8 @@ STORY(vpid_invalidation)
 	if (!vmx_baseline(MODE_LONG, 0, VMX_BARE))
 		return;
 	if (which) {
-		if (!vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VPID) || !vmx_needs_bit(VMX_MSR_EPT_VPID, 39 + which))
+		if (!vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VPID) ||
+		    !vmx_needs_bit(VMX_MSR_EPT_VPID, 39 + which))
 			return;
 		vmx_set(VMCS_SECONDARY_CONTROLS, VMX2_VPID);
 		vmx_write(VMCS_VPID, 5);
