@@ -1,5 +1,6 @@
 /* cpus.c: other processors, and exceptions of the hypervisor itself. */
 #include "l1/l1.h"
+#include "x86/vectors.h"
 
 /* Behind startup_facts in boot.S. */
 struct startup_facts {
@@ -69,4 +70,7 @@ void l1_ap(uint32_t id)
 	core_run(vcpu);
 }
 
-void l1_fatal(const uint64_t *frame) { hw_stop("an exception of its own, at", frame[1] < 0xffff ? frame[2] : frame[1]); }
+void l1_fatal(const uint64_t *frame)
+{
+	hw_stop("an exception of its own, at", frame[vector_has_error_code((unsigned)frame[0]) ? 2 : 1]);
+}

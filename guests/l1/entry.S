@@ -216,7 +216,7 @@ exception:
 	je 1f
 	lea try_xsetbv(%rip), %rbx
 	cmp %rbx, 24(%rsp)
-	jne fatal
+	jne unforeseen
 1:	lea try_failed(%rip), %rbx
 	mov %rbx, 24(%rsp)
 	pop %rbx
@@ -246,6 +246,8 @@ nmi:	add $8, %rsp
 	mov %rbx, 8(%rsp)
 3:	pop %rbx
 	iretq
+unforeseen:
+	pop %rbx
 fatal:	mov %rsp, %rdi
 	cld
 	call l1_fatal

@@ -17,6 +17,7 @@
 
 const char *svm_missing(void)
 {
+	uint64_t vm_cr;
 	uint32_t r[4];
 
 	hw_cpuid(0x80000000u, 0, r);
@@ -28,7 +29,7 @@ const char *svm_missing(void)
 	hw_cpuid(CPUID_SVM, 0, r);
 	if (!(r[3] & EDX_NPT))
 		return "AMD-V without nested paging: cpuid.8000000a.0.edx[0]=0";
-	if (hw_read_msr(MSR_VM_CR) & VM_CR_SVMDIS)
+	if (hw_try_read_msr(MSR_VM_CR, &vm_cr) && vm_cr & VM_CR_SVMDIS)
 		return "AMD-V is disabled: VM_CR.SVMDIS";
 	return NULL;
 }
