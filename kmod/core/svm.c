@@ -307,6 +307,9 @@ void svm_raise(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 	if (vector_has_error_code(vector) && *vmcb64(vmcb, VMCB_CR0) & CR0_PE)
 		event |= SVM_EVENT_ERROR_VALID | (uint64_t)error << 32;
 	*vmcb64(vmcb, VMCB_EVENTINJ) = event;
+	/* A fault pushes RF as set (SDM 3B 17.3.1.1); not every processor sees to that when it injects one. */
+	if (vector != VECTOR_DB && vector != VECTOR_DF)
+		*vmcb64(vmcb, VMCB_RFLAGS) |= RFLAGS_RF;
 }
 
 /* Without the processor's own word the length is that of the instruction without prefixes. */

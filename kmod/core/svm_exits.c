@@ -97,6 +97,7 @@ static bool is_prefix(uint8_t byte, bool wide)
 	case 0x65:
 	case 0x66:
 	case 0x67:
+	case 0xf0:
 	case 0xf2:
 	case 0xf3: return true;
 	default: return wide && (byte & 0xf0) == 0x40;
@@ -210,7 +211,8 @@ static void exit_instruction(struct core_vcpu *vcpu, unsigned code)
 
 void svm_exit(struct core_vcpu *vcpu)
 {
-	uint64_t code = *vmcb64(vcpu->svm->vmcb, VMCB_EXITCODE);
+	/* All are numbers of 32 bits; how the one below 0 is extended differs. */
+	int32_t code = (int32_t)*vmcb32(vcpu->svm->vmcb, VMCB_EXITCODE);
 
 	if (vcpu->step.on && svm_stepped(vcpu))
 		return;
@@ -220,7 +222,7 @@ void svm_exit(struct core_vcpu *vcpu)
 	case SVM_EXIT_NPF: exit_memory(vcpu); break;
 	case SVM_EXIT_EXCEPTION + VECTOR_GP: exit_gp(vcpu); break;
 	case SVM_EXIT_NMI: vcpu->svm->nested.nmi |= hw_svm_take_nmi(); break;
-	case (uint64_t)SVM_EXIT_INVALID: hw_stop("the processor refuses the guest's state", vcpu->rip); break;
+	case SVM_EXIT_INVALID: hw_stop("the processor refuses the guest's state", vcpu->rip); break;
 	case SVM_EXIT_SHUTDOWN: hw_shutdown(); /* some exit without being asked */
 	default: exit_instruction(vcpu, (unsigned)code);
 	}

@@ -407,7 +407,7 @@ static bool wanted(struct core_vcpu *vcpu, uint64_t code, uint64_t info1)
 {
 	uint8_t *vmcb = theirs(vcpu);
 
-	if (code == (uint64_t)(int64_t)SVM_EXIT_INVALID)
+	if ((int32_t)code == SVM_EXIT_INVALID)
 		return true;
 	if (code != SVM_EXIT_MSR)
 		return svm_intercepted(vmcb, (unsigned)code);
