@@ -28,6 +28,7 @@ FAMILY(events)
 #include "lifecycle.def"
 #include "events.def"
 #include "ept.def"
+#include "apic.def"
 }
 
 void suite_rows(struct suite *suite)
