@@ -360,6 +360,8 @@ static bool take_nmi(struct cpu *cpu)
 	return true;
 }
 
+static bool take_last(struct cpu *cpu);
+
 static bool take_interrupt(struct cpu *cpu)
 {
 	struct event event = {.kind = EVENT_EXTERNAL_INTERRUPT, .return_rip = cpu->rip};
@@ -367,8 +369,13 @@ static bool take_interrupt(struct cpu *cpu)
 
 	if (!(cpu->pending & PENDING_INTERRUPT) || CHECK(INTERRUPT_SHADOW, cpu->shadow != SHADOW_NONE))
 		return false;
-	if (guest_take_interrupt(cpu))
+	if (guest_take_interrupt(cpu)) {
+		if (guest_runs(cpu)) { /* a posted one, which may have made a virtual one recognized (SDM 3C 29.6) */
+			pending_refresh(cpu);
+			take_last(cpu);
+		}
 		return true;
+	}
 	vector = cpu->bus.interrupt_acknowledge ? cpu->bus.interrupt_acknowledge(cpu->bus.owner) : -1;
 	if (vector < 0) {
 		cpu->interrupt_line = false;

@@ -312,7 +312,11 @@ bool vmx_pending(const struct cpu *cpu)
 
 bool vmx_must_look(const struct cpu *cpu) { return vmx_pending(cpu); }
 
-bool vmx_must_step(const struct cpu *cpu) { return vmx_primary(cpu, VMX_MONITOR_TRAP_FLAG); }
+/* A write to the APIC-access page is emulated behind its instruction (29.4.3.2), wherever in a trace that stands. */
+bool vmx_must_step(const struct cpu *cpu)
+{
+	return vmx_primary(cpu, VMX_MONITOR_TRAP_FLAG) || vmx_secondary(cpu, VMX2_VIRTUALIZE_APIC);
+}
 
 bool vmx_boundary(struct cpu *cpu)
 {
