@@ -29,11 +29,19 @@ static uint64_t top_of_memory(const struct facts *facts)
 	return top & ~(LARGE - 1);
 }
 
+/* Pages of 1 GiB, without which only 4 GiB are mapped. */
+static bool large_pages(void)
+{
+	uint32_t r[4];
+
+	hw_cpuid(0x80000001u, 0, r);
+	return r[3] >> 26 & 1;
+}
+
 /* The page tables for the moved image, in its own copy of the tables: identity, and the image's blocks. */
 static void retarget(uint64_t hidden, uint64_t size)
 {
 	uint64_t moved = hidden - L1_VIRTUAL;
-	uint32_t r[4];
 
 #define MOVED(table) ((uint64_t)(table) + moved)
 	uint64_t *pml4 = (uint64_t *)MOVED(boot_pml4), *pdpt = (uint64_t *)MOVED(boot_pdpt);
@@ -44,8 +52,7 @@ static void retarget(uint64_t hidden, uint64_t size)
 	for (unsigned i = 0; i < 4; i++)
 		pdpt[i] = (MOVED(boot_pd) + i * CORE_PAGE) | PTE_P | PTE_W;
 #undef MOVED
-	hw_cpuid(0x80000001u, 0, r);
-	for (unsigned i = 4; r[3] >> 26 & 1 && i < 512; i++)
+	for (unsigned i = 4; large_pages() && i < 512; i++)
 		pdpt[i] = i * GIGABYTE | PTE_PS | PTE_P | PTE_W;
 	for (uint64_t at = 0; at < size; at += LARGE)
 		pd_high[at / LARGE] = (hidden + at) | PTE_PS | PTE_P | PTE_W;
@@ -78,6 +85,7 @@ void memory_move(struct facts *facts, struct core_machine *machine)
 	if (top < size + 4 * LARGE)
 		l1_refuse("there is too little memory below 4 GiB");
 	check_clear(facts, hidden);
+	machine->mapped = large_pages() ? 512 * GIGABYTE : FOUR_GIB;
 	machine->hidden = hidden;
 	machine->hidden_size = size;
 	facts_hide(facts, hidden);

@@ -35,6 +35,7 @@ struct vmx_vcpu;
 struct core_machine {
 	enum core_vendor vendor;
 	uint64_t hidden, hidden_size; /* the hypervisor's own memory: whole blocks of 2 MiB */
+	uint64_t mapped;              /* hw_map() reaches what is below */
 	unsigned cpus;                /* where there are several, interrupt commands are watched */
 	uint8_t startup_page;         /* where a processor begins that is sent a SIPI: the embedder's code */
 	bool nest;                    /* offer the guest the extension */
@@ -121,6 +122,11 @@ void tables_set(struct core_vcpu *vcpu, uint64_t guest, uint64_t host, unsigned 
 bool tables_fill(struct core_vcpu *vcpu, uint64_t guest);
 /* Whether [@address, @address + @size) is clear of the hypervisor's memory. */
 bool tables_guests(const struct core_machine *machine, uint64_t address, uint64_t size);
+/* The same, and hw_map() reaches it: for structures that a guest points us to. */
+static inline bool tables_reached(const struct core_machine *machine, uint64_t address, uint64_t size)
+{
+	return tables_guests(machine, address, size) && address + size <= machine->mapped;
+}
 /* A root without entries; NULL where there is no page left. */
 uint64_t *tables_new(void);
 

@@ -38,6 +38,7 @@ struct svm_nested {
 	uint8_t *merged;   /* the control block that runs for it */
 	uint8_t *msrpm;    /* both permission maps in one */
 	uint64_t ncr3;     /* of its nested tables, as last shadowed */
+	uint64_t mode;     /* what of its paging mode they depend on */
 	uint32_t asid;
 	bool npt;
 	struct svm_shadow shadow;

@@ -13,7 +13,7 @@ unsigned svm_fetch(struct core_vcpu *vcpu, uint8_t *bytes, unsigned size)
 
 	for (count = 0; count < size; count++) {
 		if (!walk_guest(vcpu->machine, &mode, linear + count, &physical) ||
-		    !tables_guests(vcpu->machine, physical, 1))
+		    !tables_reached(vcpu->machine, physical, 1))
 			break;
 		bytes[count] = *((uint8_t *)hw_map(physical & ~PAGE_MASK) + (physical & PAGE_MASK));
 	}

@@ -17,6 +17,7 @@
 #define ECX_SKINIT       (1u << 12)
 #define CPUID_SVM        0x8000000au
 #define EDX_OFFERED      (1u << 0 | 1u << 3 | 1u << 6 | 1u << 7 | 1u << 10 | 1u << 12) /* NPT NRIPS … */
+#define PDPTE_RESERVED   0x1e6ull
 #define VM_CR_DEFINED    0x1full
 #define INTERRUPT_NESTED (~(SVM_V_GIF | SVM_V_GIF_ENABLE | SVM_V_NMI | SVM_V_NMI_MASK | SVM_V_NMI_ENABLE))
 #define INTERRUPT_SAVED  0xffffull
@@ -242,13 +243,42 @@ static void reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, uint6
 
 /* ---- VMRUN ---- */
 
+/* PAE paging without nested tables has its PDPTEs looked at (15.25.10 has them as they are with nested tables). */
+static bool pdptes_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	uint64_t cr3 = *vmcb64(vmcb, VMCB_CR3) & 0xffffffe0u, reserved = PDPTE_RESERVED;
+	const uint64_t *pdpte;
+
+	if (*vmcb64(vmcb, VMCB_NESTED) & SVM_NP_ENABLE || *vmcb64(vmcb, VMCB_EFER) & EFER_LME ||
+	    !(*vmcb64(vmcb, VMCB_CR0) & CR0_PG) || !(*vmcb64(vmcb, VMCB_CR4) & CR4_PAE) ||
+	    !tables_reached(vcpu->machine, cr3, 32))
+		return true;
+	reserved |= ~((1ull << vcpu->svm->physical_bits) - 1);
+	pdpte = (const uint64_t *)(const void *)((const uint8_t *)hw_map(cr3 & ~PAGE_MASK) + (cr3 & PAGE_MASK));
+	for (unsigned i = 0; i < 4; i++)
+		if (pdpte[i] & PTE_P && pdpte[i] & reserved)
+			return false;
+	return true;
+}
+
+/* What the processor cannot check of the merged block (15.5.1); the rest it does. */
 static bool controls_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
 {
 	const struct core_machine *machine = vcpu->machine;
-	bool maps = tables_guests(machine, *vmcb64(vmcb, VMCB_IOPM_BASE) & ~PAGE_MASK, SVM_IOPM_SIZE) &&
-		    tables_guests(machine, *vmcb64(vmcb, VMCB_MSRPM_BASE) & ~PAGE_MASK, SVM_MSRPM_SIZE);
+	uint64_t iopm = *vmcb64(vmcb, VMCB_IOPM_BASE) & ~PAGE_MASK;
+	uint64_t msrpm = *vmcb64(vmcb, VMCB_MSRPM_BASE) & ~PAGE_MASK, ncr3 = *vmcb64(vmcb, VMCB_NCR3);
+	bool npt = *vmcb64(vmcb, VMCB_NESTED) & SVM_NP_ENABLE;
 
-	return maps && svm_intercepted(vmcb, SVM_EXIT_VMRUN) && *vmcb32(vmcb, VMCB_ASID);
+	return svm_intercepted(vmcb, SVM_EXIT_VMRUN) && *vmcb32(vmcb, VMCB_ASID) &&
+	       (!npt || !(ncr3 >> vcpu->svm->physical_bits)) && tables_guests(machine, iopm, SVM_IOPM_SIZE) &&
+	       tables_guests(machine, msrpm, SVM_MSRPM_SIZE) &&
+	       !((msrpm + SVM_MSRPM_SIZE - 1) >> vcpu->svm->physical_bits) && pdptes_valid(vcpu, vmcb);
+}
+
+/* A map beyond what we can read is one of ones, as memory that is not there reads. */
+static const void *their_map(struct core_vcpu *vcpu, uint64_t page)
+{
+	return tables_reached(vcpu->machine, page, CORE_PAGE) ? hw_map(page) : vcpu->machine->ones;
 }
 
 /* Both permission maps in one: theirs, and the few bits of ours. */
@@ -259,7 +289,7 @@ static void merge_msrpm(struct core_vcpu *vcpu, uint8_t *vmcb)
 	uint64_t base = *vmcb64(vmcb, VMCB_MSRPM_BASE) & ~PAGE_MASK;
 
 	for (unsigned page = 0; page < SVM_MSRPM_SIZE; page += CORE_PAGE)
-		hw_copy_page(to + page, hw_map(base + page));
+		hw_copy_page(to + page, their_map(vcpu, base + page));
 	for (unsigned i = 0; i < svm->watched; i++)
 		to[svm->watch[i]] |= svm->msrpm[svm->watch[i]];
 }
@@ -287,11 +317,15 @@ static void merge_paging(struct core_vcpu *vcpu, uint8_t *vmcb)
 	bool npt = *vmcb64(vmcb, VMCB_NESTED) & SVM_NP_ENABLE;
 	uint64_t ncr3 = *vmcb64(vmcb, VMCB_NCR3);
 	uint32_t asid = *vmcb32(vmcb, VMCB_ASID);
+	uint8_t *own = vcpu->svm->own;
+	/* What its tables mean follows from its own paging mode. */
+	uint64_t mode = (*vmcb64(own, VMCB_EFER) & (EFER_NXE | EFER_LMA)) | (*vmcb64(own, VMCB_CR4) & CR4_LA57);
 
-	if (vmcb[VMCB_TLB_CONTROL] || asid != nested->asid || npt != nested->npt || ncr3 != nested->ncr3) {
+	if (vmcb[VMCB_TLB_CONTROL] || mode != nested->mode || asid != nested->asid || npt != nested->npt || ncr3 != nested->ncr3) {
 		shadow_drop(vcpu);
 		vcpu->svm->flush = true;
 	}
+	nested->mode = mode;
 	nested->npt = npt;
 	nested->ncr3 = ncr3;
 	nested->asid = asid;
@@ -345,7 +379,7 @@ static bool operand(struct core_vcpu *vcpu, uint64_t *address)
 	bool wide = *vmcb64(vmcb, VMCB_EFER) & EFER_LMA && *vmcb16(vmcb, VMCB_CS + 2) >> 9 & 1;
 
 	*address = wide ? vcpu->gpr[RAX] : (uint32_t)vcpu->gpr[RAX];
-	return !(*address & PAGE_MASK) && tables_guests(vcpu->machine, *address, CORE_PAGE);
+	return !(*address & PAGE_MASK) && tables_reached(vcpu->machine, *address, CORE_PAGE);
 }
 
 static void with_operand(struct core_vcpu *vcpu, unsigned code)
@@ -399,7 +433,7 @@ static bool their_msr_intercepted(struct core_vcpu *vcpu, uint32_t index, bool w
 	if (!svm_msr_bit(index, &byte, &bit))
 		return true;
 	at = map + byte;
-	return ((const uint8_t *)hw_map(at & ~PAGE_MASK))[at & PAGE_MASK] >> (bit + write) & 1;
+	return ((const uint8_t *)their_map(vcpu, at & ~PAGE_MASK))[at & PAGE_MASK] >> (bit + write) & 1;
 }
 
 /* Whether the guest has asked for this exit of its own guest. */

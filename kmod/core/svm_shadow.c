@@ -80,8 +80,12 @@ static uint64_t *their_entry(struct core_vcpu *vcpu, uint64_t table, uint64_t ad
 {
 	uint64_t at = table + (address >> (12 + 9 * level) & (ENTRIES - 1)) * 8;
 
-	if (!tables_guests(vcpu->machine, at, 8))
-		hw_stop("the guest's nested tables are in the hypervisor's memory", at);
+	static uint64_t nothing;
+
+	if (!tables_reached(vcpu->machine, at, 8)) {
+		nothing = 0; /* is not present */
+		return &nothing;
+	}
 	return (uint64_t *)(void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK));
 }
 
@@ -201,7 +205,7 @@ static void join_used(struct core_vcpu *vcpu, const uint64_t *theirs, uint64_t *
 		below = entry & ENTRY_ADDRESS;
 		/* Rights add up: a table that restricts them is left to shadow_fill(). */
 		if (!level || entry & (PTE_PS | PTE_NX | reserved) || !(entry & PTE_W) || !(entry & PTE_U) ||
-		    !(entry & PTE_A) || !tables_guests(vcpu->machine, below, CORE_PAGE))
+		    !(entry & PTE_A) || !tables_reached(vcpu->machine, below, CORE_PAGE))
 			continue;
 		table = vcpu->svm->nested.shadow.used < PAGES_EAGER ? take_page(vcpu) : NULL;
 		if (!table)
@@ -221,7 +225,7 @@ uint64_t *shadow_root(struct core_vcpu *vcpu)
 	nested->shadow.root = take_page(vcpu);
 	if (!nested->shadow.root)
 		hw_stop("no memory for joined tables", 0);
-	if (!five && tables_guests(vcpu->machine, nested->ncr3 & ENTRY_ADDRESS, CORE_PAGE) && *vmcb64(vcpu->svm->own, VMCB_EFER) & EFER_LMA)
+	if (!five && tables_reached(vcpu->machine, nested->ncr3 & ENTRY_ADDRESS, CORE_PAGE) && *vmcb64(vcpu->svm->own, VMCB_EFER) & EFER_LMA)
 		join_used(vcpu, hw_map(nested->ncr3 & ENTRY_ADDRESS), nested->shadow.root, 3);
 	return nested->shadow.root;
 }
