@@ -275,7 +275,7 @@ STORY(link_to_itself)
 
 /*
  * @index: the field; @value 0: both bitmaps clear, 1: the read bit, 2: the write bit; 3: encoding with
- * bit 15. The guest writes a field of the shadow VMCS, then reads it.
+ * bit 15; 4: as 0, but the control is 0. The guest writes a field of the shadow VMCS, then reads it.
  */
 STORY(shadowing)
 {
@@ -303,8 +303,12 @@ STORY(shadowing)
 	vmx_registers[RAX] = which == 3 ? field | 1ull << 15 : field;
 	vmx_registers[RCX] = vmx_registers[RBX] = 0;
 	vmx_registers[RDX] = 0x55;
+	if (which == 4) {
+		vmx_clear(VMCS_SECONDARY_CONTROLS, VMX2_VMCS_SHADOWING);
+		vmx_write(VMCS_LINK_POINTER, ~0ull);
+	}
 	story_check("entry", 0, vmx_run());
-	if (which == 1 || which == 3) {
+	if (which == 1 || which >= 3) {
 		vmx_check_exit(VMX_EXIT_VMREAD, 0, 3);
 		vmx_check_field(VMCS_GUEST_RIP, CASE_STUB);
 		return;

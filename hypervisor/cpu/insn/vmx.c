@@ -123,7 +123,7 @@ static inline void vmptrld(struct cpu *cpu, const struct insn *insn)
 		vmx_fail(cpu, VMX_ERROR_VMPTRLD_REVISION);
 		return;
 	}
-	cpu->msr.vmx_vmcs = address;
+	cpu->msr.vmx_vmcs = address & cpu->physical_mask & ~(uint64_t)(VMCS_REGION_SIZE - 1);
 	vmx_succeed(cpu);
 }
 DEFINE_INSN(vmptrld)
@@ -198,8 +198,9 @@ static void enter(struct cpu *cpu, bool launch)
 	uint64_t vmcs = cpu->msr.vmx_vmcs;
 	bool launched;
 
-	if (CHECK(VMX_ENTRY_CURRENT, vmcs == VMX_NO_VMCS)) {
-		vmx_fail_invalid(cpu);
+	if (vmcs == VMX_NO_VMCS) {
+		if (CHECK(VMX_ENTRY_CURRENT, true))
+			vmx_fail_invalid(cpu);
 		return;
 	}
 	if (CHECK(VMX_ENTRY_SHADOW_VMCS, vmcs_revision(cpu, vmcs) & VMCS_SHADOW)) {
