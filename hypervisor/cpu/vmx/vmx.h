@@ -8,9 +8,9 @@
  * world.c       VM exit: what is told, saved, loaded and left alone; MSR lists; VMX abort
  * intercept.c   instructions that exit: whether, with which qualification and instruction information
  * events.c      exceptions, interrupts, NMIs, windows, injection, IDT-vectoring, timers, MTF
- * apic.c        the virtual APIC: TPR shadow, APIC accesses, virtual interrupts, posted interrupts (chapter
- * 29) ept.c         extended page tables, #VE, page-modification log, VPIDs; INVEPT, INVVPID, VMFUNC (chapter
- * 28)
+ * apic.c        the virtual APIC: TPR shadow, APIC accesses, virtual and posted interrupts (chapter 29)
+ * ept.c         extended page tables, #VE, page-modification log, VPIDs, EPTP switching (chapter 28)
+ * smm.c         SMIs and RSM (31.14)
  * ../insn/vmx.c the instructions themselves (chapter 30)
  *
  * The state between two instructions is the vmx_… fields of cpu->msr, so that it is part of struct
@@ -20,7 +20,7 @@
  * processor writes (the exit's information, the guest's state) are written to memory by the exit alone.
  *
  * Outside of VMX non-root operation nothing here is called but by VMX's own instructions, control.c (CR0,
- * CR4) and what INIT and SMI ask: in a guest code_mode has CODE_GUEST, by which the decoder puts
+ * CR4) and what INIT and SMI ask; the rest of the CPU comes here by ../guest.h. In a guest code_mode has CODE_GUEST, by which the decoder puts
  * gate_run_guest() in front of rows with an exit.
  */
 #ifndef TRAPLINE_CPU_VMX_VMX_H
