@@ -89,6 +89,7 @@ static uint64_t *their_entry(struct core_vcpu *vcpu, uint64_t table, uint64_t ad
 	return (uint64_t *)(void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK));
 }
 
+/* Of @entry, which tells whether it maps a page. */
 static uint64_t reserved_bits(struct core_vcpu *vcpu, uint64_t entry, unsigned level)
 {
 	uint8_t *own = vcpu->svm->own;
@@ -100,7 +101,7 @@ static uint64_t reserved_bits(struct core_vcpu *vcpu, uint64_t entry, unsigned l
 		bits |= PTE_PS;
 	else if (level && entry & PTE_PS)
 		bits |= ((1ull << (12 + 9 * level)) - 1) & ENTRY_ADDRESS & ~PTE_PAT_LARGE;
-	return entry & bits;
+	return bits;
 }
 
 /* Walks them, with the paging mode that the guest had at VMRUN. False: *@error says why not. */
@@ -120,7 +121,7 @@ static bool walk(struct core_vcpu *vcpu, uint64_t address, unsigned access, stru
 		if (!(*entry & PTE_P))
 			return false;
 		*error |= PF_P;
-		if (reserved_bits(vcpu, *entry, level)) {
+		if (*entry & reserved_bits(vcpu, *entry, level)) {
 			*error |= PF_RSVD;
 			return false;
 		}
@@ -193,7 +194,7 @@ static uint64_t joined_entry(struct core_vcpu *vcpu, uint64_t entry, unsigned le
  */
 static void join_used(struct core_vcpu *vcpu, const uint64_t *theirs, uint64_t *ours, unsigned level)
 {
-	uint64_t reserved = reserved_bits(vcpu, 0, level), below, *table;
+	uint64_t reserved = reserved_bits(vcpu, 0, level), below, *table; /* frames are looked at by themselves */
 
 	for (unsigned i = 0; i < ENTRIES; i++) {
 		uint64_t entry = theirs[i];
