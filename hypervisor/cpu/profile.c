@@ -78,6 +78,12 @@ static enum feature feature_find(const char *name, size_t length)
 
 /* ---- from text ---- */
 
+/* Which profiles have it: VMX's capabilities are where VMX is. */
+static unsigned profiles_of(enum feature feature)
+{
+	return models[feature].profiles == WITH_VMX ? models[FEATURE_vmx].profiles : models[feature].profiles;
+}
+
 static int profile_start(struct profile *profile, const char *name, size_t length, char *why, size_t size)
 {
 	for (const struct base *base = bases; base < bases + BASE_COUNT; base++) {
@@ -88,7 +94,7 @@ static int profile_start(struct profile *profile, const char *name, size_t lengt
 					    .physical_bits = base->physical_bits};
 		snprintf(profile->name, sizeof(profile->name), "%s", base->name);
 		for (unsigned feature = 1; feature < FEATURE_COUNT; feature++)
-			feature_switch(profile, feature, models[feature].profiles >> base->vendor & 1);
+			feature_switch(profile, feature, profiles_of(feature) >> base->vendor & 1);
 		return 0;
 	}
 	int used = snprintf(why, size, "no CPU profile is called '%.*s'; there are:", (int)length, name);

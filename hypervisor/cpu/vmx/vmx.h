@@ -3,7 +3,8 @@
  *
  * vmcs.c        the VMCS: which fields there are, where a region keeps them; VM-instruction errors
  * capability.c  the MSRs of appendix A, IA32_FEATURE_CONTROL, what CR0 and CR4 may be in VMX operation
- * check.c       VM entry: checks of controls, host state and guest state (26.2, 26.3)
+ * check.c       VM entry: checks of controls and host state (26.2)
+ * check_guest.c and of guest state (26.3)
  * entry.c       VM entry behind its checks: what is loaded, injection; how it fails
  * world.c       VM exit: what is told, saved, loaded and left alone; MSR lists; VMX abort
  * intercept.c   instructions that exit: whether, with which qualification and instruction information
