@@ -167,7 +167,7 @@ static void world_changed(struct cpu *cpu)
 
 static uint64_t efer_mbz(const struct cpu *cpu)
 {
-	return ~(control_efer_valid(cpu) & ~(uint64_t)EFER_LMSLE);
+	return ~control_efer_valid(cpu);
 }
 
 static bool control_registers_valid(struct cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4, uint64_t efer)
@@ -416,6 +416,8 @@ void svm_enter(struct cpu *cpu, uint64_t address)
 		exit_invalid(cpu);
 		cpu_switch(cpu);
 	}
+	if (field(cpu, vmcb, VMCB_EFER, 8) & EFER_LMSLE)
+		cpu_unmodelled(cpu, "EFER.LMSLE: segment limits in 64-bit mode");
 	control_tlb(cpu, vmcb);
 	if (CHECK(VMRUN_LBR, own_branch_records(cpu))) {
 		branch_records_store(cpu, &host);

@@ -24,6 +24,7 @@ static void measure(const char *name, const uint8_t *code, size_t size, bool nes
 	if (nested)
 		nested_tables(&m);
 	machine_write(&m, GUEST_AT, code, size);
+	vmcb_put(&m, VMCB_TLB_CONTROL, 0, 1);
 	m.cpu->reg[RAX] = VMCB_AT;
 	start = now();
 	machine_run(&m, host, sizeof(host), rounds * instructions);
