@@ -15,7 +15,8 @@ void vmx_step(struct core_vcpu *vcpu)
 	vmx->before.secondary = (uint32_t)vmx_get(VMCS_SECONDARY_CONTROLS);
 	vmx->before.exceptions = (uint32_t)vmx_get(VMCS_EXCEPTION_BITMAP);
 	step = vmx->before;
-	step.pin |= VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI;
+	/* An interrupt that the guest has masked would exit all the same, again and again (SDM 3C 25.4.2). */
+	step.pin |= VMX_PIN_NMI | (vmx_get(VMCS_GUEST_RFLAGS) & RFLAGS_IF ? VMX_PIN_EXTERNAL_INTERRUPT : 0);
 	step.primary |= VMX_MONITOR_TRAP_FLAG;
 	step.exceptions = 0xffffffff;
 	vmx_use(&step);
