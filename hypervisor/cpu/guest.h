@@ -2,8 +2,8 @@
  * guest.h: where the processor meets its virtualization extension: AMD-V (svm/) or VT-x (vmx/), of which a
  * profile has one.
  *
- * Who asks here need not know which. Each function does nothing, and answers as the bare processor does, where no
- * guest runs; that test is inline, so that the rest of the CPU pays one byte for it.
+ * Who asks here need not know which. Each function does nothing, and answers as the bare processor does,
+ * where no guest runs; that test is inline, so that the rest of the CPU pays one byte for it.
  */
 #ifndef TRAPLINE_CPU_GUEST_H
 #define TRAPLINE_CPU_GUEST_H
@@ -38,8 +38,8 @@ static inline void guest_check_handler(struct cpu *cpu, const struct insn *insn)
 }
 
 /* IN, OUT, INS, OUTS, behind the TSS's permission. */
-static inline void guest_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in,
-				  bool string)
+static inline void guest_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size,
+				  bool in, bool string)
 {
 	if (!guest_runs(cpu))
 		return;
@@ -53,8 +53,10 @@ static inline void guest_check_io(struct cpu *cpu, const struct insn *insn, uint
 static inline void guest_check_task_switch(struct cpu *cpu, uint16_t selector, enum task_switch_source source,
 					   bool has_error_code, uint32_t error_code, bool resume_flag)
 {
-	static const uint8_t sources[] = {
-		[TASK_SWITCH_CALL] = 0, [TASK_SWITCH_IRET] = 1, [TASK_SWITCH_JMP] = 2, [TASK_SWITCH_GATE] = 3};
+	static const uint8_t sources[] = {[TASK_SWITCH_CALL] = 0,
+					  [TASK_SWITCH_IRET] = 1,
+					  [TASK_SWITCH_JMP] = 2,
+					  [TASK_SWITCH_GATE] = 3};
 
 	if (vmx_guest(cpu))
 		vmx_check_task_switch(cpu, selector, sources[source], resume_flag);
@@ -131,7 +133,8 @@ static inline uint64_t guest_ticks(const struct cpu *cpu, uint64_t cycles)
 	return vmx_guest(cpu) ? vmx_ticks(cpu, cycles) : cycles;
 }
 
-/* MWAIT goes on at once: it would wait with interrupts masked (@masked ends it), and a window is due (SDM 3C 25.3). */
+/* MWAIT goes on at once: it would wait with interrupts masked (@masked ends it), and a window is due (SDM
+ * 3C 25.3). */
 static inline bool guest_ends_wait(const struct cpu *cpu, bool masked)
 {
 	return vmx_guest(cpu) && masked && vmx_ends_wait(cpu);
@@ -218,7 +221,8 @@ static inline bool guest_interrupts_open(const struct cpu *cpu)
 	return cpu->rflags & RFLAGS_IF;
 }
 
-/* INIT is held off: by GIF = 0; in VMX root operation until VMXOFF or a VM entry; by a guest that waits for a SIPI. */
+/* INIT is held off: by GIF = 0; in VMX root operation until VMXOFF or a VM entry; by a guest that waits for a
+ * SIPI. */
 static inline bool guest_blocks_init(const struct cpu *cpu)
 {
 	return !svm_gif(cpu) || (vmx_operation(cpu) && vmx_blocks_init(cpu));
@@ -241,8 +245,8 @@ static inline bool guest_must_look(const struct cpu *cpu)
 }
 
 /*
- * An instruction, an iteration of REP or the delivery of an event is done. True: an exit is due before its traps,
- * which are left for guest_take_before_traps().
+ * An instruction, an iteration of REP or the delivery of an event is done. True: an exit is due before its
+ * traps, which are left for guest_take_before_traps().
  */
 static inline bool guest_boundary(struct cpu *cpu) { return vmx_guest(cpu) && vmx_boundary(cpu); }
 
@@ -262,11 +266,14 @@ static inline uint64_t guest_timer_due(const struct cpu *cpu)
 }
 
 /* Those that come before NMIs: the preemption timer, an NMI window. */
-static inline bool guest_take_before_nmi(struct cpu *cpu) { return vmx_guest(cpu) && vmx_take_before_nmi(cpu); }
+static inline bool guest_take_before_nmi(struct cpu *cpu)
+{
+	return vmx_guest(cpu) && vmx_take_before_nmi(cpu);
+}
 
 /*
- * Those that come before interrupts from outside: an interrupt window, a virtual interrupt of VT-x. True: @event is
- * to be delivered, or its kind is EVENT_NONE and the host is next.
+ * Those that come before interrupts from outside: an interrupt window, a virtual interrupt of VT-x. True:
+ * @event is to be delivered, or its kind is EVENT_NONE and the host is next.
  */
 static inline bool guest_take_before_interrupt(struct cpu *cpu, struct event *event)
 {

@@ -15,7 +15,8 @@ static void load_guest_segments(struct cpu *cpu)
 		*segment_at(cpu, i) = (struct segment){
 			.selector = (uint16_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES, i)),
 			.limit = (uint32_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES_LIMIT, i)),
-			.attributes = (uint32_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES_RIGHTS, i)) & SEGMENT_RIGHTS,
+			.attributes =
+				(uint32_t)vmcs_read(cpu, indexed(VMCS_GUEST_ES_RIGHTS, i)) & SEGMENT_RIGHTS,
 			.base = vmcs_read(cpu, indexed(VMCS_GUEST_ES_BASE, i))};
 }
 
@@ -101,8 +102,9 @@ static void load_activity(struct cpu *cpu, bool vectoring)
 }
 
 /*
- * 26.6.3: pending debug exceptions are there where BS or the enabled-breakpoint bit is 1. They are lost where an event
- * is injected, but for a software interrupt or exception behind MOV SS; and in shutdown and wait-for-SIPI.
+ * 26.6.3: pending debug exceptions are there where BS or the enabled-breakpoint bit is 1. They are lost where
+ * an event is injected, but for a software interrupt or exception behind MOV SS; and in shutdown and
+ * wait-for-SIPI.
  */
 static void load_pending_debug(struct cpu *cpu, uint32_t info)
 {
@@ -148,8 +150,9 @@ static void load_execution_controls(struct cpu *cpu)
 
 	m->vmx_pin = (uint32_t)vmcs_read(cpu, VMCS_PIN_CONTROLS);
 	m->vmx_primary = (uint32_t)vmcs_read(cpu, VMCS_PRIMARY_CONTROLS);
-	m->vmx_secondary =
-		m->vmx_primary & VMX_ACTIVATE_SECONDARY ? (uint32_t)vmcs_read(cpu, VMCS_SECONDARY_CONTROLS) : 0;
+	m->vmx_secondary = m->vmx_primary & VMX_ACTIVATE_SECONDARY
+				   ? (uint32_t)vmcs_read(cpu, VMCS_SECONDARY_CONTROLS)
+				   : 0;
 	m->vmx_exit_controls = (uint32_t)vmcs_read(cpu, VMCS_EXIT_CONTROLS);
 	m->vmx_entry_controls = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_CONTROLS);
 	m->vmx_exceptions = (uint32_t)vmcs_read(cpu, VMCS_EXCEPTION_BITMAP);
@@ -253,10 +256,11 @@ static void load_controls(struct cpu *cpu)
 /* ---- VM entry ---- */
 
 /*
- * 26.8: reason and qualification are all that is written; the host's state is loaded, and NMI blocking is what it was
- * before. The guest has not run, so that nothing of it is saved.
+ * 26.8: reason and qualification are all that is written; the host's state is loaded, and NMI blocking is
+ * what it was before. The guest has not run, so that nothing of it is saved.
  */
-static _Noreturn void fail_entry(struct cpu *cpu, enum vmx_exit reason, uint64_t qualification, bool nmi_blocked)
+static _Noreturn void fail_entry(struct cpu *cpu, enum vmx_exit reason, uint64_t qualification,
+				 bool nmi_blocked)
 {
 	enum vmx_abort abort;
 

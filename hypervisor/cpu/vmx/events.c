@@ -1,4 +1,5 @@
-/* events.c: exceptions, interrupts, windows, timers, injection (SDM 3C 24.6.3, 25.2, 25.4, 25.5, 26.6, 26.7, 27.2). */
+/* events.c: exceptions, interrupts, windows, timers, injection (SDM
+ * 3C 24.6.3, 25.2, 25.4, 25.5, 26.6, 26.7, 27.2). */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/events.h"
@@ -22,7 +23,6 @@ static enum vmx_event_type event_type(const struct event *event)
 uint32_t vmx_event_info(const struct cpu *cpu, const struct event *event)
 {
 	bool error_code = event->has_error_code && !CHECK(VMX_REAL_ERROR_CODE, !cpu_protected(cpu));
-
 
 	return event->vector | (uint32_t)event_type(event) << VMX_EVENT_TYPE_SHIFT |
 	       (error_code ? VMX_EVENT_ERROR_CODE : 0) | VMX_EVENT_VALID;
@@ -53,7 +53,8 @@ void vmx_parse_injection(struct cpu *cpu, struct event *event)
 	event->kind = injected_kind(info);
 	event->vector = (uint8_t)info;
 	if (type >= VMX_EVENT_SOFTWARE_INTERRUPT && type <= VMX_EVENT_SOFTWARE_EXCEPTION)
-		event->return_rip = (cpu->rip + vmcs_read(cpu, VMCS_ENTRY_INSTRUCTION_LENGTH)) & cpu->linear_mask;
+		event->return_rip =
+			(cpu->rip + vmcs_read(cpu, VMCS_ENTRY_INSTRUCTION_LENGTH)) & cpu->linear_mask;
 	event->has_error_code = info & VMX_EVENT_ERROR_CODE;
 	if (event->has_error_code)
 		event->error_code = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_EXCEPTION_ERROR);
@@ -85,8 +86,8 @@ static uint64_t exception_qualification(const struct cpu *cpu, const struct even
 /* INT1, INT3 and INTO are told with their length (27.2.5). */
 static uint32_t exception_length(const struct cpu *cpu, const struct event *event)
 {
-	bool software = event->kind == EVENT_SOFTWARE_EXCEPTION ||
-			event->kind == EVENT_PRIVILEGED_SOFTWARE_EXCEPTION;
+	bool software =
+		event->kind == EVENT_SOFTWARE_EXCEPTION || event->kind == EVENT_PRIVILEGED_SOFTWARE_EXCEPTION;
 
 	return software ? (uint32_t)(event->return_rip - cpu->rip) & 0xf : 0;
 }
@@ -163,9 +164,8 @@ bool vmx_take_interrupt(struct cpu *cpu)
 	if (!CHECK(VMX_EXTERNAL_INTERRUPT, vmx_pin(cpu, VMX_PIN_EXTERNAL_INTERRUPT)))
 		return false;
 	if (CHECK(VMX_ACKNOWLEDGE, cpu->msr.vmx_exit_controls & VMX_EXIT_ACKNOWLEDGE)) {
-		int vector = cpu->bus.interrupt_acknowledge
-				     ? cpu->bus.interrupt_acknowledge(cpu->bus.owner)
-				     : -1;
+		int vector =
+			cpu->bus.interrupt_acknowledge ? cpu->bus.interrupt_acknowledge(cpu->bus.owner) : -1;
 
 		if (vector < 0)
 			return false;
@@ -244,8 +244,9 @@ void vmx_timer_start(struct cpu *cpu)
 {
 	if (!vmx_pin(cpu, VMX_PIN_PREEMPTION_TIMER))
 		return;
-	cpu->msr.vmx_timer_end = ((control_tsc(cpu) >> VMX_TIMER_SHIFT) + vmcs_read(cpu, VMCS_PREEMPTION_TIMER))
-				 << VMX_TIMER_SHIFT;
+	cpu->msr.vmx_timer_end =
+		((control_tsc(cpu) >> VMX_TIMER_SHIFT) + vmcs_read(cpu, VMCS_PREEMPTION_TIMER))
+		<< VMX_TIMER_SHIFT;
 	cpu_set_event_at(cpu, cpu->event_at);
 }
 
@@ -312,7 +313,8 @@ bool vmx_pending(const struct cpu *cpu)
 
 bool vmx_must_look(const struct cpu *cpu) { return vmx_pending(cpu); }
 
-/* A write to the APIC-access page is emulated behind its instruction (29.4.3.2), wherever in a trace that stands. */
+/* A write to the APIC-access page is emulated behind its instruction (29.4.3.2), wherever in a trace that
+ * stands. */
 bool vmx_must_step(const struct cpu *cpu)
 {
 	return vmx_primary(cpu, VMX_MONITOR_TRAP_FLAG) || vmx_secondary(cpu, VMX2_VIRTUALIZE_APIC);

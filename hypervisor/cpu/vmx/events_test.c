@@ -52,8 +52,8 @@ static void page_faults_exit(void **state)
 		uint32_t bit, mask, match;
 		bool exits;
 	} rows[] = {
-		{1, 0, 0, true},  {1, 1, 0, true},  {1, 1, 1, false}, {1, 2, 2, false},
-		{0, 0, 0, false}, {0, 1, 1, true},  {0, 0, 1, true},  {0, 1, 0, false},
+		{1, 0, 0, true},  {1, 1, 0, true}, {1, 1, 1, false}, {1, 2, 2, false},
+		{0, 0, 0, false}, {0, 1, 1, true}, {0, 0, 1, true},  {0, 1, 0, false},
 	};
 	struct machine m;
 
@@ -103,7 +103,8 @@ static void delivery_exits(void **state)
 	machine_close(&m);
 }
 
-/* #GP in the delivery of #GP: a double fault is no part of that; its own failing delivery is a triple fault. */
+/* #GP in the delivery of #GP: a double fault is no part of that; its own failing delivery is a triple fault.
+ */
 static void double_and_triple_faults_exit(void **state)
 {
 	struct machine m;
@@ -196,9 +197,11 @@ static void pending_debug_is_delivered(void **state)
 	assert_int_equal(vmcs_get(&m, VMCS_GUEST_RIP), GUEST_AT + 1);
 	assert_int_equal(vmcs_get(&m, VMCS_EXIT_QUALIFICATION), 1);
 	/* an injected exception loses it, INT n behind MOV SS does not */
-	assert_int_equal(enter_pending(&m, VMX_PENDING_ENABLED_BREAKPOINT | 1, 0, 0x80000306), VMX_EXIT_VMCALL);
-	assert_int_equal(enter_pending(&m, VMX_PENDING_ENABLED_BREAKPOINT | 1, VMX_BLOCKING_MOV_SS, 0x80000440),
-			 VMX_EXIT_EXCEPTION_NMI);
+	assert_int_equal(enter_pending(&m, VMX_PENDING_ENABLED_BREAKPOINT | 1, 0, 0x80000306),
+			 VMX_EXIT_VMCALL);
+	assert_int_equal(
+		enter_pending(&m, VMX_PENDING_ENABLED_BREAKPOINT | 1, VMX_BLOCKING_MOV_SS, 0x80000440),
+		VMX_EXIT_EXCEPTION_NMI);
 	assert_int_equal(vmcs_get(&m, VMCS_GUEST_RIP), HANDLER_AT);
 	machine_close(&m);
 }

@@ -1,5 +1,5 @@
-/* intercept.c: instructions of a guest: which exit, with what the exit tells, and what they do else (SDM 3C 25.1, 25.3,
- * 27.2.1, 27.2.5). */
+/* intercept.c: instructions of a guest: which exit, with what the exit tells, and what they do else (SDM
+ * 3C 25.1, 25.3, 27.2.1, 27.2.5). */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/decode.h"
@@ -7,7 +7,8 @@
 #include "cpu/vmx/vmx.h"
 
 extern const struct handlers insn_mov_rd_cd, insn_mov_cd_rd, insn_mov_rd_dd, insn_clts, insn_lmsw;
-extern const struct handlers insn_sgdt, insn_sidt, insn_lgdt, insn_lidt, insn_sldt, insn_str, insn_lldt, insn_ltr;
+extern const struct handlers insn_sgdt, insn_sidt, insn_lgdt, insn_lidt, insn_sldt, insn_str, insn_lldt,
+	insn_ltr;
 extern const struct handlers insn_in_ib, insn_out_ib;
 
 static const struct handlers *handlers_of(const struct insn *insn)
@@ -17,16 +18,16 @@ static const struct handlers *handlers_of(const struct insn *insn)
 
 /* ---- instruction information (27.2.5, tables 27-8 to 27-14) ---- */
 
-#define INFO_REGISTER1(n)   ((uint32_t)(n) << 3)
-#define INFO_REGISTER       (1u << 10) /* the operand is a register, not memory */
-#define INFO_OPERAND_32     (1u << 11)
-#define INFO_SIZE(log2)     ((uint32_t)(log2) << 11)
-#define INFO_INDEX(n)       ((uint32_t)(n) << 18)
-#define INFO_NO_INDEX       (1u << 22)
-#define INFO_BASE(n)        ((uint32_t)(n) << 23)
-#define INFO_NO_BASE        (1u << 27)
-#define INFO_IDENTITY(n)    ((uint32_t)(n) << 28)
-#define INFO_REGISTER2(n)   ((uint32_t)(n) << 28)
+#define INFO_REGISTER1(n) ((uint32_t)(n) << 3)
+#define INFO_REGISTER     (1u << 10) /* the operand is a register, not memory */
+#define INFO_OPERAND_32   (1u << 11)
+#define INFO_SIZE(log2)   ((uint32_t)(log2) << 11)
+#define INFO_INDEX(n)     ((uint32_t)(n) << 18)
+#define INFO_NO_INDEX     (1u << 22)
+#define INFO_BASE(n)      ((uint32_t)(n) << 23)
+#define INFO_NO_BASE      (1u << 27)
+#define INFO_IDENTITY(n)  ((uint32_t)(n) << 28)
+#define INFO_REGISTER2(n) ((uint32_t)(n) << 28)
 
 static uint32_t address_size_info(const struct insn *insn)
 {
@@ -92,7 +93,8 @@ uint32_t vmx_instruction_info(struct cpu *cpu, const struct insn *insn, uint64_t
 
 	*displacement = 0;
 	if (memory)
-		*displacement = (uint64_t)insn->disp + (insn->base == REG_TRACE_RIP ? cpu->reg[REG_TRACE_RIP] : 0);
+		*displacement =
+			(uint64_t)insn->disp + (insn->base == REG_TRACE_RIP ? cpu->reg[REG_TRACE_RIP] : 0);
 	switch (opcode_table[insn->opcode].vmx - 1) {
 	case VMX_EXIT_GDTR_IDTR: return table_info(cpu, insn);
 	case VMX_EXIT_LDTR_TR: return selector_info(insn);
@@ -149,7 +151,8 @@ enum { CR_MOV_TO, CR_MOV_FROM, CR_CLTS, CR_LMSW };
 #define LMSW_MEMORY             (1ull << 6)
 #define LMSW_SOURCE(word)       ((uint64_t)(word) << 16)
 
-/* MOV to CR0 and CR4: bits that the host owns and that would get another value than the guest sees (25.1.3). */
+/* MOV to CR0 and CR4: bits that the host owns and that would get another value than the guest sees (25.1.3).
+ */
 static bool owned_bits_change(const struct cpu *cpu, unsigned number, uint64_t value)
 {
 	if (number == 0)
@@ -216,7 +219,8 @@ void vmx_check_lmsw(struct cpu *cpu, const struct insn *insn, uint16_t word, boo
 		return;
 	if (memory) {
 		info.qualification |= LMSW_MEMORY;
-		info.linear = (cpu->segment[insn->segment].linear_base + insn_offset(cpu, insn)) & cpu->linear_mask;
+		info.linear =
+			(cpu->segment[insn->segment].linear_base + insn_offset(cpu, insn)) & cpu->linear_mask;
 	}
 	exit_with(cpu, insn, &info);
 }
@@ -295,7 +299,8 @@ static void tell_string(struct cpu *cpu, const struct insn *insn, bool in, struc
 		info->linear = (cpu->segment[segment].linear_base + offset) & cpu->linear_mask;
 }
 
-void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in, bool string)
+void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsigned size, bool in,
+		  bool string)
 {
 	const struct handlers *h = handlers_of(insn);
 	bool immediate = h == &insn_in_ib || h == &insn_out_ib;
@@ -303,8 +308,7 @@ void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsig
 
 	if (!port_exits(cpu, port, size))
 		return;
-	info.qualification =
-		(size - 1) | (in ? IO_IN : 0) | (immediate ? IO_IMMEDIATE : 0) | IO_PORT(port);
+	info.qualification = (size - 1) | (in ? IO_IN : 0) | (immediate ? IO_IMMEDIATE : 0) | IO_PORT(port);
 	if (string)
 		tell_string(cpu, insn, in, &info);
 	exit_with(cpu, insn, &info);

@@ -1,4 +1,5 @@
-/* intercept_test.c: instructions of guests of VT-x whose exit depends on more than a bit, and what they do else. */
+/* intercept_test.c: instructions of guests of VT-x whose exit depends on more than a bit, and what they do
+ * else. */
 #include "cpu/vmx/vmx_test.h"
 
 #include "cpu/smm.h"
@@ -126,7 +127,8 @@ static void ports_exit(void **state)
 
 static void mwait_goes_on(void **state)
 {
-	static const uint8_t code[] = {0x0f, 0x01, 0xc8, 0xff, 0xc1, 0x0f, 0x01, 0xc9, VMCALL}; /* monitor; inc ecx; mwait */
+	static const uint8_t code[] = {0x0f, 0x01, 0xc8, 0xff,  0xc1,
+				       0x0f, 0x01, 0xc9, VMCALL}; /* monitor; inc ecx; mwait */
 	struct machine m;
 
 	(void)state;
@@ -162,8 +164,9 @@ static void protected_guest(struct machine *m)
 	guest_put(m, 0x120000 + (MACHINE_BASE >> 22) * 4, MACHINE_BASE | 0x83, 4);
 	vmcs_put(m, VMCS_GUEST_CS_RIGHTS, 0xc09b);
 	guest_put(m, GDT_AT + 8, 0x00cf9b000000ffffull, 8);
-	guest_put(m, GDT_AT + 32, 0x2000890000000067ull | ((GUEST_AT + 0x900) & 0xffffff) << 16, 8); /* a TSS */
-	guest_put(m, IDT_AT + 8 * 0x40, 0x0000850000200000ull, 8);                                 /* a task gate */
+	guest_put(m, GDT_AT + 32, 0x2000890000000067ull | ((GUEST_AT + 0x900) & 0xffffff) << 16,
+		  8);                                              /* a TSS */
+	guest_put(m, IDT_AT + 8 * 0x40, 0x0000850000200000ull, 8); /* a task gate */
 	guest_put(m, IDT_AT + 8 * VECTOR_UD, 0x0000850000200000ull, 8);
 }
 
@@ -174,10 +177,10 @@ static void task_switches_exit(void **state)
 		uint32_t source, length, vectoring;
 		uint64_t flags;
 	} rows[] = {
-		{{0xea, 0, 0, 0, 0, 0x20, 0}, 2, 7, 0, 0},                   /* jmp */
-		{{0x9a, 0, 0, 0, 0, 0x20, 0}, 0, 7, 0, 0},                   /* call */
-		{{0xcd, 0x40}, 3, 2, 0x80000440, 0},                         /* int 40h */
-		{{0x0f, 0x0b}, 3, 0, 0x80000306, RFLAGS_RF},                 /* ud2 */
+		{{0xea, 0, 0, 0, 0, 0x20, 0}, 2, 7, 0, 0},   /* jmp */
+		{{0x9a, 0, 0, 0, 0, 0x20, 0}, 0, 7, 0, 0},   /* call */
+		{{0xcd, 0x40}, 3, 2, 0x80000440, 0},         /* int 40h */
+		{{0x0f, 0x0b}, 3, 0, 0x80000306, RFLAGS_RF}, /* ud2 */
 	};
 	struct machine m;
 

@@ -1,7 +1,7 @@
 /*
- * random_test.c: VM entries with random fields, of random code, in memory that overlaps with all that the processor
- * keeps there. Whatever comes of it, the run ends by a stop that has a name, and a save and load in its midst is what
- * it was.
+ * random_test.c: VM entries with random fields, of random code, in memory that overlaps with all that the
+ * processor keeps there. Whatever comes of it, the run ends by a stop that has a name, and a save and load in
+ * its midst is what it was.
  */
 #include "cpu/vmx/vmx_test.h"
 

@@ -1,8 +1,8 @@
 /*
  * smm.c: system-management mode and VMX operation, with the default treatment of SMIs (SDM 3C 31.14).
  *
- * SMM is outside of VMX operation. What RSM comes back to stays in the vmx_… fields, which nothing uses meanwhile;
- * what SMM itself changes and its save map could forge is in vmx_smm.
+ * SMM is outside of VMX operation. What RSM comes back to stays in the vmx_… fields, which nothing uses
+ * meanwhile; what SMM itself changes and its save map could forge is in vmx_smm.
  */
 #include "cpu/checks.h"
 #include "cpu/vmx/vmx.h"

@@ -1,6 +1,6 @@
 /*
- * vmx_test.h: a host in 64-bit mode in VMX operation, with a VMCS whose baseline is a guest in 64-bit mode at CPL 0 on
- * the host's own page tables; for the tests of vmx/.
+ * vmx_test.h: a host in 64-bit mode in VMX operation, with a VMCS whose baseline is a guest in 64-bit mode at
+ * CPL 0 on the host's own page tables; for the tests of vmx/.
  */
 #ifndef TRAPLINE_CPU_VMX_VMX_TEST_H
 #define TRAPLINE_CPU_VMX_VMX_TEST_H
@@ -170,7 +170,8 @@ static inline void vmx_open_as(struct machine *m, const char *profile)
 
 static inline void vmx_open(struct machine *m) { vmx_open_as(m, "intel,+vmx"); }
 
-/* The host's VMLAUNCH or VMRESUME and HLT, for at most @count instructions and events, with @code as the guest's. */
+/* The host's VMLAUNCH or VMRESUME and HLT, for at most @count instructions and events, with @code as the
+ * guest's. */
 static inline enum cpu_stop vmx_run_for(struct machine *m, const uint8_t *code, size_t size, uint64_t count)
 {
 	static const uint8_t launch[] = {0x0f, 0x01, 0xc2, 0xf4}, resume[] = {0x0f, 0x01, 0xc3, 0xf4};

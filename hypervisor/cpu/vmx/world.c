@@ -61,8 +61,9 @@ static struct msr_entry msr_entry(struct cpu *cpu, uint64_t list, uint32_t i)
 {
 	uint64_t at = list + (uint64_t)i * MSR_ENTRY_SIZE, low = physical_read(cpu, at, 8);
 
-	return (struct msr_entry){
-		.index = (uint32_t)low, .reserved = (uint32_t)(low >> 32), .value = physical_read(cpu, at + 8, 8)};
+	return (struct msr_entry){.index = (uint32_t)low,
+				  .reserved = (uint32_t)(low >> 32),
+				  .value = physical_read(cpu, at + 8, 8)};
 }
 
 /* x2APIC registers, and what only SMM may have. */
@@ -231,14 +232,16 @@ enum vmx_abort load_host(struct cpu *cpu)
 
 /* ---- VM exit: what it tells (27.2) ---- */
 
-/* Whether the exit happened while an event was delivered; what it does not count as that has ended the delivery. */
+/* Whether the exit happened while an event was delivered; what it does not count as that has ended the
+ * delivery. */
 static void save_vectoring(struct cpu *cpu)
 {
 	bool delivering = CHECK(VMX_IDT_VECTORING, cpu->delivering_depth > 0);
 	uint32_t info = delivering ? vmx_event_info(cpu, &cpu->delivering) : 0;
 
 	vmcs_write(cpu, VMCS_IDT_VECTORING_INFO, info);
-	vmcs_write(cpu, VMCS_IDT_VECTORING_ERROR, info & VMX_EVENT_ERROR_CODE ? cpu->delivering.error_code : 0);
+	vmcs_write(cpu, VMCS_IDT_VECTORING_ERROR,
+		   info & VMX_EVENT_ERROR_CODE ? cpu->delivering.error_code : 0);
 }
 
 /* INT n, INT1, INT3 and INTO have a length while they are delivered as well (27.2.5). */
@@ -352,7 +355,8 @@ static bool breakpoint_enabled(const struct cpu *cpu, uint64_t hits)
 	return false;
 }
 
-/* What was pending, where the exit comes before it (@info->trap) or MOV SS holds it off; else nothing (27.3.4). */
+/* What was pending, where the exit comes before it (@info->trap) or MOV SS holds it off; else nothing
+ * (27.3.4). */
 static uint64_t pending_debug(const struct cpu *cpu, const struct vmx_exit_info *info)
 {
 	uint64_t pending = cpu->dr6_pending & (VMX_PENDING_BS | 0xf);
@@ -392,8 +396,8 @@ static void save_rest(struct cpu *cpu, const struct vmx_exit_info *info)
 }
 
 /*
- * RF, by 27.3.3: of an event, as it would be pushed; 0 of an instruction that exits; 1 of EPT violations and their
- * like, which do not complete; else as it is. What is being delivered says it otherwise.
+ * RF, by 27.3.3: of an event, as it would be pushed; 0 of an instruction that exits; 1 of EPT violations and
+ * their like, which do not complete; else as it is. What is being delivered says it otherwise.
  */
 static uint64_t flags_state(const struct cpu *cpu, const struct vmx_exit_info *info)
 {
@@ -467,7 +471,8 @@ static const char *exit_name(uint32_t reason)
 {
 	switch (reason & VMX_EXIT_REASON_MASK) {
 #define VMX_EXIT(number, name)                                                                               \
-	case number: return #name;
+	case number:                                                                                         \
+		return #name;
 #include "x86/vmx_exits.def"
 #undef VMX_EXIT
 	default: return "?";
@@ -477,5 +482,6 @@ static const char *exit_name(uint32_t reason)
 void vmx_note_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification)
 {
 	if (cpu->tracing)
-		cpu_note(cpu, "VM exit %s (%#x) %#llx", exit_name(reason), reason, (unsigned long long)qualification);
+		cpu_note(cpu, "VM exit %s (%#x) %#llx", exit_name(reason), reason,
+			 (unsigned long long)qualification);
 }

@@ -6,7 +6,8 @@
 
 #include "cpu/vmx/vmx.h"
 
-/* Bits of CR0 that neither an entry nor an exit changes (26.3.2.1, 27.5.1): ET, NW, CD and the reserved ones. */
+/* Bits of CR0 that neither an entry nor an exit changes (26.3.2.1, 27.5.1): ET, NW, CD and the reserved ones.
+ */
 #define CR0_KEPT (~(uint64_t)(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_PG))
 
 /* ES to GS, LDTR, TR: the order of the fields for selectors, limits, rights and bases. */

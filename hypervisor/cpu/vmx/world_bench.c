@@ -15,7 +15,8 @@ static double now(void)
 /* Host: VMRESUME at once, to which exits lead. Guest: CPUID, at which the exit leaves RIP. */
 int main(int argc, char **argv)
 {
-	static const uint8_t launch[] = {0x0f, 0x01, 0xc2}, resume[] = {0x0f, 0x01, 0xc3}, cpuid[] = {0x0f, 0xa2};
+	static const uint8_t launch[] = {0x0f, 0x01, 0xc2}, resume[] = {0x0f, 0x01, 0xc3},
+			     cpuid[] = {0x0f, 0xa2};
 	uint64_t rounds = argc > 1 ? strtoull(argv[1], NULL, 0) : 200000;
 	struct machine m;
 	double start;

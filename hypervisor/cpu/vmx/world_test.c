@@ -125,7 +125,8 @@ static void msr_lists(void **state)
 }
 
 static const uint64_t unloadable[] = {
-	MSR_FS_BASE, MSR_GS_BASE, 0x802, MSR_SMM_MONITOR_CTL, MSR_BIOS_UPDT_TRIG, 1ull << 32 | MSR_STAR, 0x12345678,
+	MSR_FS_BASE,        MSR_GS_BASE,           0x802,      MSR_SMM_MONITOR_CTL,
+	MSR_BIOS_UPDT_TRIG, 1ull << 32 | MSR_STAR, 0x12345678,
 };
 
 /* The failing entry's number; nothing of the guest is saved, and it is not launched. */
@@ -230,17 +231,19 @@ static void save_and_load(struct machine *m)
 /* A host with a guest that meets windows, traps, MTF, faults and a timer; @steps: one instruction a run. */
 static void nested_program(struct machine *m, bool steps, uint8_t *memory)
 {
-	static const uint8_t guest[] = {
-		0xfb,                               /* sti */
-		0x8e, 0x15, 0xf9, 0x00, 0x00, 0x00, /* mov ss, [GUEST_AT + 100h], watched */
-		0x0f, 0x31,                         /* rdtsc, with an offset */
-		0x0f, 0x20, 0xc3,                   /* mov rbx, cr0, by the shadow */
-		0xf3, 0xaa,                         /* rep stosb */
-		0x0f, 0x0b,                         /* ud2, delivered */
-		VMCALL};
-	/* iretq behind the UD2; the host enters until it has seen 60 exits, advancing over VMCALL by nothing */
+	static const uint8_t guest[] = {0xfb, /* sti */
+					0x8e,  0x15, 0xf9,
+					0x00,  0x00, 0x00, /* mov ss, [GUEST_AT + 100h], watched */
+					0x0f,  0x31,       /* rdtsc, with an offset */
+					0x0f,  0x20, 0xc3, /* mov rbx, cr0, by the shadow */
+					0xf3,  0xaa,       /* rep stosb */
+					0x0f,  0x0b,       /* ud2, delivered */
+					VMCALL};
+	/* iretq behind the UD2; the host enters until it has seen 60 exits, advancing over VMCALL by nothing
+	 */
 	static const uint8_t handler[] = {0x48, 0x83, 0x04, 0x24, 0x02, 0x48, 0xcf};
-	static const uint8_t launch[] = {0x0f, 0x01, 0xc2, 0xf4}, host[] = {0xff, 0xcd, 0x74, 0x03, 0x0f, 0x01, 0xc3, 0xf4};
+	static const uint8_t launch[] = {0x0f, 0x01, 0xc2, 0xf4},
+			     host[] = {0xff, 0xcd, 0x74, 0x03, 0x0f, 0x01, 0xc3, 0xf4};
 	uint64_t end;
 
 	vmx_open(m);
@@ -250,8 +253,7 @@ static void nested_program(struct machine *m, bool steps, uint8_t *memory)
 	machine_write(m, HANDLER_AT, handler, sizeof(handler));
 	guest_put(m, GUEST_AT + 0x100, 16, 2);
 	vmcs_or(m, VMCS_PIN_CONTROLS, VMX_PIN_PREEMPTION_TIMER | VMX_PIN_NMI | VMX_PIN_VIRTUAL_NMIS);
-	vmcs_or(m, VMCS_PRIMARY_CONTROLS,
-		VMX_MONITOR_TRAP_FLAG | VMX_USE_TSC_OFFSETTING | VMX_NMI_WINDOW);
+	vmcs_or(m, VMCS_PRIMARY_CONTROLS, VMX_MONITOR_TRAP_FLAG | VMX_USE_TSC_OFFSETTING | VMX_NMI_WINDOW);
 	vmcs_put(m, VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_NMI);
 	vmcs_or(m, VMCS_EXIT_CONTROLS, VMX_EXIT_SAVE_PREEMPTION_TIMER);
 	vmcs_put(m, VMCS_PREEMPTION_TIMER, 8);
