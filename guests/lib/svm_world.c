@@ -12,7 +12,7 @@
 #include "x86/msr.h"
 
 #define PAT_RESET 0x0007040600070406ull
-#define PAGE __attribute__((aligned(4096)))
+#define PAGE      __attribute__((aligned(4096)))
 
 uint8_t svm_vmcb[0x1000] PAGE, svm_vmcb2[0x1000] PAGE;
 uint8_t svm_iopm[SVM_IOPM_SIZE] PAGE, svm_msrpm[SVM_MSRPM_SIZE] PAGE;
@@ -81,7 +81,10 @@ uint64_t svm_read(unsigned offset, unsigned size)
 	return value;
 }
 
-void svm_write(unsigned offset, unsigned size, uint64_t value) { machine_copy(control_at(offset), &value, size); }
+void svm_write(unsigned offset, unsigned size, uint64_t value)
+{
+	machine_copy(control_at(offset), &value, size);
+}
 
 void svm_intercept(unsigned code, bool on)
 {
@@ -93,7 +96,8 @@ void svm_intercept(unsigned code, bool on)
 
 /* ---- a guest's state ---- */
 
-static void put_segment(unsigned offset, uint16_t selector, unsigned attributes, uint32_t limit, uint64_t base)
+static void put_segment(unsigned offset, uint16_t selector, unsigned attributes, uint32_t limit,
+			uint64_t base)
 {
 	svm_write(offset, 2, selector);
 	svm_write(offset + 2, 2, attributes);
@@ -174,8 +178,9 @@ static const struct field {
 #define FIELDS (sizeof(fields) / sizeof(fields[0]))
 
 /* struct svm_registers has them in this order. */
-static const uint8_t registers[] = {STATE_rcx, STATE_rdx, STATE_rbx, STATE_rbp, STATE_rsi, STATE_rdi, STATE_r8,
-				    STATE_r9,  STATE_r10, STATE_r11, STATE_r12, STATE_r13, STATE_r14, STATE_r15};
+static const uint8_t registers[] = {STATE_rcx, STATE_rdx, STATE_rbx, STATE_rbp, STATE_rsi,
+				    STATE_rdi, STATE_r8,  STATE_r9,  STATE_r10, STATE_r11,
+				    STATE_r12, STATE_r13, STATE_r14, STATE_r15};
 
 #define DEFAULT_EXCEPTIONS (~(1u << 2 | 1u << 9)) /* those bits' effect is undefined (15.12.3, 15.12.10) */
 #define DEFAULT_EVENTS     (0xfu | 1u << 31)      /* INTR, NMI, SMI, INIT; shutdown */
@@ -306,9 +311,9 @@ uint64_t svm_run_legacy(const uint32_t cr[3])
 /* What the assembler of enter.S would have stored, and what it cannot: all of it is in the VMCB. */
 static void capture_fields(uint64_t *out)
 {
-	static const struct field selectors[] = {{VMCB_ES, STATE_es},     {VMCB_CS, STATE_cs}, {VMCB_SS, STATE_ss},
-						 {VMCB_DS, STATE_ds},     {VMCB_FS, STATE_fs}, {VMCB_GS, STATE_gs},
-						 {VMCB_LDTR, STATE_ldtr}, {VMCB_TR, STATE_tr}};
+	static const struct field selectors[] = {
+		{VMCB_ES, STATE_es}, {VMCB_CS, STATE_cs}, {VMCB_SS, STATE_ss},     {VMCB_DS, STATE_ds},
+		{VMCB_FS, STATE_fs}, {VMCB_GS, STATE_gs}, {VMCB_LDTR, STATE_ldtr}, {VMCB_TR, STATE_tr}};
 
 	for (unsigned i = 0; i < FIELDS; i++)
 		out[fields[i].field] = svm_get(fields[i].offset);
@@ -362,7 +367,8 @@ void svm_capture_delivery(const struct case_spec *spec, struct ending *end)
 	ending_capture(x, spec, end);
 	guest = x->out;
 	capture_fields(guest.field);
-	for (unsigned n = 0; n < STATE_COUNT; n++) { /* but for what the frame has, and selectors that it nulled */
+	for (unsigned n = 0; n < STATE_COUNT;
+	     n++) { /* but for what the frame has, and selectors that it nulled */
 		bool framed = n == STATE_rip || n == STATE_rflags || n == STATE_rsp ||
 			      (n >= STATE_es && n <= STATE_gs) ||
 			      (spec->mode == MODE_VM86 && (n == STATE_fs_base || n == STATE_gs_base));

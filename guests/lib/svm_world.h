@@ -2,9 +2,9 @@
  * svm_world.h: a guest of AMD-V that a story runs: its VMCB, its permission maps, its nested tables, and the
  * way in and back, no more than tests need (APM 2 chapter 15, appendix B).
  *
- * The guest lives in the memory of case_layout.h as a case does: the same window, descriptor tables, page tables
- * and stacks, in any of the modes. Its IDTs are others: each vector's handler is a VMMCALL at an address of its own
- * (svm_handler_vector), so that nothing of the library runs in a guest.
+ * The guest lives in the memory of case_layout.h as a case does: the same window, descriptor tables, page
+ * tables and stacks, in any of the modes. Its IDTs are others: each vector's handler is a VMMCALL at an
+ * address of its own (svm_handler_vector), so that nothing of the library runs in a guest.
  *
  * One guest at a time and a processor; 64-bit mode, CPL 0, within a story.
  */
@@ -31,8 +31,8 @@ extern uint8_t svm_host_if; /* not 0: the host has RFLAGS.IF = 1 at VMRUN */
 #define SVM_VECTOR_NONE 256u
 
 /*
- * Switch AMD-V on, and start with empty VMCB and maps. False, with NOTSUP said, where there is no AMD-V or it is
- * disabled. svm_end() switches it off again.
+ * Switch AMD-V on, and start with empty VMCB and maps. False, with NOTSUP said, where there is no AMD-V or it
+ * is disabled. svm_end() switches it off again.
  */
 bool svm_begin(void);
 void svm_end(void);
@@ -57,7 +57,8 @@ enum {
 	SVM_HAS_VNMI = 25
 };
 
-/* The field of @size bytes at @offset of the VMCB; from CASE_CONTROL_IOPM and CASE_CONTROL_MSRPM on, of the maps. */
+/* The field of @size bytes at @offset of the VMCB; from CASE_CONTROL_IOPM and CASE_CONTROL_MSRPM on, of the
+ * maps. */
 uint64_t svm_read(unsigned offset, unsigned size);
 void svm_write(unsigned offset, unsigned size, uint64_t value);
 static inline uint64_t svm_get(unsigned offset) { return svm_read(offset, 8); }
@@ -66,8 +67,8 @@ static inline void svm_set(unsigned offset, uint64_t value) { svm_write(offset, 
 void svm_intercept(unsigned code, bool on);
 
 /*
- * The baseline of @mode and @cpl (case_baseline.def) into exchange.in, the memory that it needs, and the guest
- * of it; every exception, VMRUN, VMMCALL, INTR, NMI, SMI, INIT and shutdown are intercepted, ASID 1.
+ * The baseline of @mode and @cpl (case_baseline.def) into exchange.in, the memory that it needs, and the
+ * guest of it; every exception, VMRUN, VMMCALL, INTR, NMI, SMI, INIT and shutdown are intercepted, ASID 1.
  */
 void svm_baseline(unsigned mode, unsigned cpl);
 /* The same in two parts: memory and exchange.in, and the guest of what exchange.in then holds. */
@@ -86,7 +87,8 @@ uint64_t svm_run_keep(void);
 /* The guest as the exit left it, into exchange.out. */
 void svm_capture(void);
 /*
- * The same where the exit is the VMMCALL of a handler: exchange.out is as the event found it, from the frame, and
+ * The same where the exit is the VMMCALL of a handler: exchange.out is as the event found it, from the frame,
+ * and
  * @end says which event it was.
  */
 struct ending;
@@ -106,8 +108,9 @@ void svm_nested_build(void);
 void svm_nested_use(void); /* NP_ENABLE, N_CR3 */
 
 /*
- * The same from a host in 32-bit protected mode with these CR0, CR3 and CR4 (svm_legacy.S), for guests that have no
- * more than 32 bits; svm_legacy_cr: those that the host had behind the exit. EXITCODE; GIF is 1 behind it.
+ * The same from a host in 32-bit protected mode with these CR0, CR3 and CR4 (svm_legacy.S), for guests that
+ * have no more than 32 bits; svm_legacy_cr: those that the host had behind the exit. EXITCODE; GIF is 1
+ * behind it.
  */
 uint64_t svm_run_legacy(const uint32_t cr[3]);
 extern uint32_t svm_legacy_cr[3];
@@ -117,8 +120,16 @@ void svm_switch(uint64_t vmcb, uint64_t host, struct svm_registers *registers);
 
 /* ---- instructions that may fault: the vector, or STORY_NO_FAULT (story.h) ---- */
 
-enum svm_instruction { SVM_DO_VMRUN, SVM_DO_VMLOAD, SVM_DO_VMSAVE, SVM_DO_STGI, SVM_DO_CLGI, SVM_DO_VMMCALL,
-		       SVM_DO_INVLPGA, SVM_DO_SKINIT };
+enum svm_instruction {
+	SVM_DO_VMRUN,
+	SVM_DO_VMLOAD,
+	SVM_DO_VMSAVE,
+	SVM_DO_STGI,
+	SVM_DO_CLGI,
+	SVM_DO_VMMCALL,
+	SVM_DO_INVLPGA,
+	SVM_DO_SKINIT
+};
 unsigned svm_try(enum svm_instruction which, uint64_t rax, uint32_t ecx);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * caching.c: translations of guests, by ASID, and what must drop them; clean bits; time; pauses (APM 2 15.14.4, 15.15,
- * 15.16, 15.25, 15.30.5).
+ * caching.c: translations of guests, by ASID, and what must drop them; clean bits; time; pauses (APM
+ * 2 15.14.4, 15.15, 15.16, 15.25, 15.30.5).
  *
  * Only what must be dropped is asked for: what a processor may keep, it need not.
  */
@@ -56,11 +56,21 @@ static uint64_t read_again(void)
 	return (uint32_t)svm_get(VMCB_RAX);
 }
 
-enum { DROP_ALL, DROP_ASID, DROP_NON_GLOBAL, DROP_NEW_ASID, DROP_INVLPGA, DROP_INVLPG, DROP_CR3, DROP_PGE, DROP_KEEP };
+enum {
+	DROP_ALL,
+	DROP_ASID,
+	DROP_NON_GLOBAL,
+	DROP_NEW_ASID,
+	DROP_INVLPGA,
+	DROP_INVLPG,
+	DROP_CR3,
+	DROP_PGE,
+	DROP_KEEP
+};
 
 /*
- * The guest reads through a translation, which is then changed in memory, and the row's means must have dropped it:
- * under nested tables (nested=1) or in the guest's own.
+ * The guest reads through a translation, which is then changed in memory, and the row's means must have
+ * dropped it: under nested tables (nested=1) or in the guest's own.
  */
 STORY(svm_drop)
 {
@@ -74,11 +84,14 @@ STORY(svm_drop)
 		return;
 	begin_reader(nested);
 	if (mode == DROP_INVLPG) /* the guest does it: invlpg 0x14400 first */
-		SVM_CODE(0x0f, 0x01, 0x3c, 0x25, 0x00, 0x44, 0x01, 0x00, 0x8b, 0x04, 0x25, 0x00, 0x44, 0x01, 0x00, 0x0f, 0x01, 0xd9);
+		SVM_CODE(0x0f, 0x01, 0x3c, 0x25, 0x00, 0x44, 0x01, 0x00, 0x8b, 0x04, 0x25, 0x00, 0x44, 0x01,
+			 0x00, 0x0f, 0x01, 0xd9);
 	else if (mode == DROP_CR3) /* mov %cr3, %rax; mov %rax, %cr3 */
-		SVM_CODE(0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x8b, 0x04, 0x25, 0x00, 0x44, 0x01, 0x00, 0x0f, 0x01, 0xd9);
+		SVM_CODE(0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x8b, 0x04, 0x25, 0x00, 0x44, 0x01, 0x00, 0x0f,
+			 0x01, 0xd9);
 	else if (mode == DROP_PGE) /* mov %cr4, %rax; xor $0x80, %al; mov %rax, %cr4 */
-		SVM_CODE(0x0f, 0x20, 0xe0, 0x34, 0x80, 0x0f, 0x22, 0xe0, 0x8b, 0x04, 0x25, 0x00, 0x44, 0x01, 0x00, 0x0f, 0x01, 0xd9);
+		SVM_CODE(0x0f, 0x20, 0xe0, 0x34, 0x80, 0x0f, 0x22, 0xe0, 0x8b, 0x04, 0x25, 0x00, 0x44, 0x01,
+			 0x00, 0x0f, 0x01, 0xd9);
 	if (global)
 		svm_set(VMCB_CR4, svm_get(VMCB_CR4) | CR4_PGE);
 	map(nested, FRAME_A, global);
@@ -97,7 +110,12 @@ STORY(svm_drop)
 		story_check("second", got == VALUE_A ? VALUE_A : VALUE_B, got);
 	else
 		story_check("second", VALUE_B, got);
-	story_check("tlb_control", mode == DROP_ALL ? 1 : mode == DROP_ASID ? 3 : mode == DROP_NON_GLOBAL ? 7 : 0, svm_read(VMCB_TLB_CONTROL, 1));
+	story_check("tlb_control",
+		    mode == DROP_ALL          ? 1
+		    : mode == DROP_ASID       ? 3
+		    : mode == DROP_NON_GLOBAL ? 7
+					      : 0,
+		    svm_read(VMCB_TLB_CONTROL, 1));
 	svm_end();
 }
 
@@ -224,7 +242,8 @@ STORY(svm_clean_moved)
 	*(uint32_t *)(void *)(svm_vmcb2 + 0x0c0) = 0xffffffff;
 	*(uint64_t *)(void *)(svm_vmcb2 + VMCB_EXITCODE) = 0;
 	story_check("vector", STORY_NO_FAULT, svm_try(SVM_DO_VMRUN, (uintptr_t)svm_vmcb2, 0));
-	story_check("exitcode", SVM_EXIT_VMMCALL, *(const uint64_t *)(const void *)(svm_vmcb2 + VMCB_EXITCODE));
+	story_check("exitcode", SVM_EXIT_VMMCALL,
+		    *(const uint64_t *)(const void *)(svm_vmcb2 + VMCB_EXITCODE));
 	story_check("cr2", 0x55000, *(const uint64_t *)(const void *)(svm_vmcb2 + VMCB_CR2));
 	svm_end();
 }
@@ -380,8 +399,9 @@ static void meddle(void *argument)
 }
 
 /*
- * Another processor writes the VMCB that this one runs. What the guest does of it is not said; that it ends with its own
- * exit, in the state that it has, is: all that it needs was loaded by VMRUN, and the exit stores it over what was written.
+ * Another processor writes the VMCB that this one runs. What the guest does of it is not said; that it ends
+ * with its own exit, in the state that it has, is: all that it needs was loaded by VMRUN, and the exit stores
+ * it over what was written.
  */
 STORY(svm_meddling)
 {
@@ -391,7 +411,8 @@ STORY(svm_meddling)
 		return;
 	svm_baseline(MODE_LONG, 0);
 	/* incl 0x14400: go; 1: pause; cmpl $2, meddling at RBX; jne 1b; mov $0x77, %eax; VMMCALL */
-	SVM_CODE(0xc7, 0x03, 0x01, 0x00, 0x00, 0x00, 0xf3, 0x90, 0x83, 0x3b, 0x02, 0x75, 0xf9, 0xb8, 0x77, 0x00, 0x00, 0x00, 0x0f, 0x01, 0xd9);
+	SVM_CODE(0xc7, 0x03, 0x01, 0x00, 0x00, 0x00, 0xf3, 0x90, 0x83, 0x3b, 0x02, 0x75, 0xf9, 0xb8, 0x77,
+		 0x00, 0x00, 0x00, 0x0f, 0x01, 0xd9);
 	svm_registers.rbx = (uintptr_t)&meddling;
 	meddling = 0;
 	cpus_tell(1, meddle, NULL);
@@ -459,7 +480,8 @@ STORY(svm_escape)
 STORY(svm_fetched)
 {
 	uint64_t mode = GIVEN(mode);
-	static const uint8_t code[] = {0x8b, 0x03, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56};
+	static const uint8_t code[] = {0x8b, 0x03, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96,
+				       0x97, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56};
 	unsigned wrong = 0;
 	uint64_t exitcode;
 
@@ -472,13 +494,17 @@ STORY(svm_fetched)
 		svm_nested_use();
 	svm_write(VMCB_FETCHED, 1, 0x5a);
 	switch (mode) {
-	case 0: *quad(CASE_NESTED_PTE(CASE_OPERAND)) = 0; break; /* NPF of data */
+	case 0: *quad(CASE_NESTED_PTE(CASE_OPERAND)) = 0; break;   /* NPF of data */
 	case 1: poke_entry(CASE_PTE_LONG(CASE_OPERAND), 0); break; /* #PF of data */
-	case 2: *quad(CASE_NESTED_PTE(CASE_STUB)) = 0; break;	 /* NPF of the fetch */
+	case 2: *quad(CASE_NESTED_PTE(CASE_STUB)) = 0; break;      /* NPF of the fetch */
 	case 3: svm_code((const uint8_t[]){0x0f, 0x01, 0xd9}, 3); break;
 	}
 	exitcode = svm_run();
-	story_check("exitcode", mode == 3 ? SVM_EXIT_VMMCALL : mode == 1 ? SVM_EXIT_EXCEPTION + VECTOR_PF : SVM_EXIT_NPF, exitcode);
+	story_check("exitcode",
+		    mode == 3   ? SVM_EXIT_VMMCALL
+		    : mode == 1 ? SVM_EXIT_EXCEPTION + VECTOR_PF
+				: SVM_EXIT_NPF,
+		    exitcode);
 	story_check("count", mode <= 1 ? 15 : 0, svm_read(VMCB_FETCHED, 1));
 	for (unsigned i = 0; mode <= 1 && i < 15; i++)
 		wrong += svm_read(VMCB_FETCHED + 1 + i, 1) != code[i];

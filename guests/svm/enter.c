@@ -1,6 +1,6 @@
 /*
- * enter.c: VMRUN's checks of what it loads (APM 2 15.5.1): a guest that is in order, the same with what the row
- * changes in its VMCB, and the first again, which must run as it did; nothing of the host changes.
+ * enter.c: VMRUN's checks of what it loads (APM 2 15.5.1): a guest that is in order, the same with what the
+ * row changes in its VMCB, and the first again, which must run as it did; nothing of the host changes.
  */
 #include "lib/baseline.h"
 #include "lib/exchange.h"
@@ -58,7 +58,8 @@ static void report_host(const struct host *was)
 	report_check("host_cr3", was->cr3, is.cr3);
 	report_check("host_cr4", was->cr4, is.cr4);
 	report_check("host_efer", was->efer, is.efer);
-	report_check("host_rflags", was->rflags & (RFLAGS_IF | RFLAGS_DF | RFLAGS_TF), is.rflags & (RFLAGS_IF | RFLAGS_DF | RFLAGS_TF));
+	report_check("host_rflags", was->rflags & (RFLAGS_IF | RFLAGS_DF | RFLAGS_TF),
+		     is.rflags & (RFLAGS_IF | RFLAGS_DF | RFLAGS_TF));
 	report_check("host_gdtr_base", was->gdtr.base, is.gdtr.base);
 	report_check("host_gdtr_limit", was->gdtr.limit, is.gdtr.limit);
 	report_check("host_idtr_base", was->idtr.base, is.idtr.base);

@@ -1,10 +1,11 @@
 /*
- * insn.c: one instruction in a guest, in the mode and at the level of its row, with the intercepts that the row
- * gives: what comes, and all that has changed, is reported as the library reports its own cases (x86/outcome.h).
+ * insn.c: one instruction in a guest, in the mode and at the level of its row, with the intercepts that the
+ * row gives: what comes, and all that has changed, is reported as the library reports its own cases
+ * (x86/outcome.h).
  *
- * The default intercepts are those of svm_baseline: an exception exits before it is delivered, so that FAULT says
- * what would have been (APM 2 15.12), and CASE_END's #UD ends the case. What is not intercepted is delivered through
- * the guest's IDT, and told from its frame as a case's own exceptions are.
+ * The default intercepts are those of svm_baseline: an exception exits before it is delivered, so that FAULT
+ * says what would have been (APM 2 15.12), and CASE_END's #UD ends the case. What is not intercepted is
+ * delivered through the guest's IDT, and told from its frame as a case's own exceptions are.
  */
 #include "lib/apic.h"
 #include "lib/baseline.h"
@@ -34,7 +35,8 @@ void svm_apply_controls(const struct case_spec *spec)
 		const struct case_setting *s = &spec->settings[i];
 		uint64_t old;
 
-		if (s->kind != SETTING_CONTROL && s->kind != SETTING_CONTROL_OR && s->kind != SETTING_CONTROL_CLEAR)
+		if (s->kind != SETTING_CONTROL && s->kind != SETTING_CONTROL_OR &&
+		    s->kind != SETTING_CONTROL_CLEAR)
 			continue;
 		old = svm_read(s->address, s->bit);
 		svm_write(s->address, s->bit,

@@ -132,7 +132,8 @@ STORY(svm_gif_order)
 	svm_end();
 }
 
-/* An interrupt or an NMI that made the guest exit is still pending (15.13, 15.21.9), and comes behind STGI. */
+/* An interrupt or an NMI that made the guest exit is still pending (15.13, 15.21.9), and comes behind STGI.
+ */
 STORY(svm_pending_behind_exit)
 {
 	bool nmi = GIVEN(mode);
@@ -226,7 +227,17 @@ STORY(svm_v_irq)
 
 /* ---- virtual GIF (15.33.2) ---- */
 
-enum { VGIF_CLEAR, VGIF_SET, VGIF_STGI, VGIF_CLGI, VGIF_STGI_INTERCEPTED, VGIF_CLGI_INTERCEPTED, VGIF_PHYSICAL, VGIF_OFF, VGIF_VINTR };
+enum {
+	VGIF_CLEAR,
+	VGIF_SET,
+	VGIF_STGI,
+	VGIF_CLGI,
+	VGIF_STGI_INTERCEPTED,
+	VGIF_CLGI_INTERCEPTED,
+	VGIF_PHYSICAL,
+	VGIF_OFF,
+	VGIF_VINTR
+};
 
 STORY(svm_vgif)
 {
@@ -251,14 +262,20 @@ STORY(svm_vgif)
 	svm_intercept(SVM_EXIT_VINTR, mode == VGIF_VINTR);
 	if (mode == VGIF_PHYSICAL)
 		apic_pend_interrupt(0x45);
-	story_check("exitcode", mode == VGIF_STGI_INTERCEPTED   ? SVM_EXIT_STGI
-				: mode == VGIF_CLGI_INTERCEPTED ? SVM_EXIT_CLGI
-				: mode == VGIF_PHYSICAL         ? SVM_EXIT_INTR
-								: SVM_EXIT_VMMCALL,
+	story_check("exitcode",
+		    mode == VGIF_STGI_INTERCEPTED   ? SVM_EXIT_STGI
+		    : mode == VGIF_CLGI_INTERCEPTED ? SVM_EXIT_CLGI
+		    : mode == VGIF_PHYSICAL         ? SVM_EXIT_INTR
+						    : SVM_EXIT_VMMCALL,
 		    svm_run());
-	story_check("handler", mode == VGIF_SET || mode == VGIF_STGI || mode == VGIF_OFF ? 0x41 : SVM_VECTOR_NONE, svm_handler_vector());
+	story_check("handler",
+		    mode == VGIF_SET || mode == VGIF_STGI || mode == VGIF_OFF ? 0x41 : SVM_VECTOR_NONE,
+		    svm_handler_vector());
 	if (mode != VGIF_OFF)
-		story_check("v_gif", mode == VGIF_SET || mode == VGIF_STGI || mode == VGIF_CLGI_INTERCEPTED ? SVM_V_GIF : 0, svm_get(VMCB_INTERRUPT) & SVM_V_GIF);
+		story_check("v_gif",
+			    mode == VGIF_SET || mode == VGIF_STGI || mode == VGIF_CLGI_INTERCEPTED ? SVM_V_GIF
+												   : 0,
+			    svm_get(VMCB_INTERRUPT) & SVM_V_GIF);
 	if (mode == VGIF_PHYSICAL)
 		story_open();
 	svm_end();
@@ -266,7 +283,18 @@ STORY(svm_vgif)
 
 /* ---- virtual NMIs (15.21.10) ---- */
 
-enum { VNMI_TAKEN, VNMI_MASKED, VNMI_SHADOW, VNMI_IRET, VNMI_INJECTED, VNMI_BROKEN, VNMI_VGIF, VNMI_IF0, VNMI_PHYSICAL, VNMI_PHYSICAL_FIRST };
+enum {
+	VNMI_TAKEN,
+	VNMI_MASKED,
+	VNMI_SHADOW,
+	VNMI_IRET,
+	VNMI_INJECTED,
+	VNMI_BROKEN,
+	VNMI_VGIF,
+	VNMI_IF0,
+	VNMI_PHYSICAL,
+	VNMI_PHYSICAL_FIRST
+};
 
 static void expect_vnmi(bool pending, bool masked)
 {
@@ -330,7 +358,9 @@ STORY(svm_vnmi)
 		svm_set(VMCB_INTERRUPT, v);
 		*(uint8_t *)(uintptr_t)(CASE_IDT64 + 16 * VECTOR_NMI + 5) = TYPE_INTERRUPT_GATE;
 		story_check("exitcode", SVM_EXIT_EXCEPTION + VECTOR_NP, svm_run());
-		story_check("exitintinfo", SVM_EVENT_VALID | SVM_EVENT_NMI << SVM_EVENT_TYPE_SHIFT | VECTOR_NMI, svm_get(VMCB_EXITINTINFO) & 0xffffffff);
+		story_check("exitintinfo",
+			    SVM_EVENT_VALID | SVM_EVENT_NMI << SVM_EVENT_TYPE_SHIFT | VECTOR_NMI,
+			    svm_get(VMCB_EXITINTINFO) & 0xffffffff);
 		story_check("v_nmi_mask", 0, svm_get(VMCB_INTERRUPT) >> 12 & 1);
 		break;
 	case VNMI_VGIF: /* not while the virtual GIF is 0 */
@@ -385,7 +415,8 @@ STORY(svm_smi)
 
 	if (!svm_begin() || !story_has_apic())
 		return;
-	if (mode == SMI_LOCKED && !story_needs(story_try_rdmsr(MSR_HWCR, &hwcr) == STORY_NO_FAULT, "msr.c0010015=gp"))
+	if (mode == SMI_LOCKED &&
+	    !story_needs(story_try_rdmsr(MSR_HWCR, &hwcr) == STORY_NO_FAULT, "msr.c0010015=gp"))
 		return;
 	story_spoils();
 	install_smm_handler();
@@ -424,10 +455,12 @@ STORY(svm_smi)
 	}
 }
 
-/* ---- INIT: the guest runs on the other processor, so that one that is reset is noticed (15.13.4, 15.21.8) ---- */
+/* ---- INIT: the guest runs on the other processor, so that one that is reset is noticed (15.13.4, 15.21.8)
+ * ---- */
 
 static volatile unsigned stage;
-static uint8_t other_hsave[0x1000] __attribute__((aligned(4096))), other_area[0x1000] __attribute__((aligned(4096)));
+static uint8_t other_hsave[0x1000] __attribute__((aligned(4096))),
+	other_area[0x1000] __attribute__((aligned(4096)));
 static bool redirect;
 
 #define LONG_WHILE 2000000u
@@ -472,7 +505,8 @@ STORY(svm_init)
 	apic_send(cpus_apic_id(1), ICR_INIT | ICR_ASSERT);
 	stage = 2;
 	story_check("came_back", true, wait_for(3));
-	story_check("exitcode", redirect ? SVM_EXIT_EXCEPTION + VECTOR_SX : SVM_EXIT_INIT, svm_get(VMCB_EXITCODE));
+	story_check("exitcode", redirect ? SVM_EXIT_EXCEPTION + VECTOR_SX : SVM_EXIT_INIT,
+		    svm_get(VMCB_EXITCODE));
 	if (redirect)
 		story_check("error", 1, svm_get(VMCB_EXITINFO1));
 	story_check("rip", CASE_STUB, svm_get(VMCB_RIP));

@@ -1,6 +1,6 @@
 /*
- * nested.c: nested paging from hosts in legacy modes, whose paging mode is the nested tables'; VMLOAD and VMSAVE in a
- * guest; last branch records (APM 2 15.5.1, 15.6, 15.23, 15.25.3, 15.33.1).
+ * nested.c: nested paging from hosts in legacy modes, whose paging mode is the nested tables'; VMLOAD and
+ * VMSAVE in a guest; last branch records (APM 2 15.5.1, 15.6, 15.23, 15.25.3, 15.33.1).
  */
 #include "lib/exchange.h"
 #include "lib/machine.h"
@@ -17,7 +17,8 @@ enum { HOST_NO_PAGING, HOST_PAE, HOST_32, HOST_PSE };
 
 #define HOST_CR0 (CR0_PE | CR0_ET | CR0_NE)
 
-/* A host's own tables, identity, for all of memory that is used: 4 GiB by PAE or PSE pages, the first 4 MiB by small ones. */
+/* A host's own tables, identity, for all of memory that is used: 4 GiB by PAE or PSE pages, the first 4 MiB
+ * by small ones. */
 static uint32_t host_pd[1024] __attribute__((aligned(4096))), host_pt[1024][4] __attribute__((aligned(4096)));
 static uint64_t pae_pdpt[4] __attribute__((aligned(4096))), pae_pd[4][512] __attribute__((aligned(4096)));
 
@@ -42,7 +43,9 @@ static void host_tables(uint64_t mode, uint32_t cr[3])
 		for (uint32_t i = 0; i < 4096; i++)
 			((uint32_t *)host_pt)[i] = i << 12 | (uint32_t)CASE_NESTED_BITS;
 		for (uint32_t i = 0; i < 1024; i++)
-			host_pd[i] = i < 4 ? (uint32_t)(uintptr_t)((uint32_t *)host_pt + 1024 * i) | (uint32_t)CASE_NESTED_BITS : 0;
+			host_pd[i] = i < 4 ? (uint32_t)(uintptr_t)((uint32_t *)host_pt + 1024 * i) |
+						     (uint32_t)CASE_NESTED_BITS
+					   : 0;
 		cr[1] = (uint32_t)(uintptr_t)host_pd;
 	}
 }
@@ -97,7 +100,10 @@ STORY(svm_legacy_nested)
 	code = svm_run_legacy(cr);
 	story_check("exitcode", faults ? SVM_EXIT_NPF : SVM_EXIT_VMMCALL, code);
 	if (faults) {
-		story_check("error", (uint64_t)SVM_NPF_FINAL | PF_U | (kind ? PF_W : 0u) | (missing == PTE_P ? 0u : PF_P), svm_get(VMCB_EXITINFO1));
+		story_check("error",
+			    (uint64_t)SVM_NPF_FINAL | PF_U | (kind ? PF_W : 0u) |
+				    (missing == PTE_P ? 0u : PF_P),
+			    svm_get(VMCB_EXITINFO1));
 		story_check("address", CASE_OPERAND, svm_get(VMCB_EXITINFO2));
 	}
 	svm_end();
@@ -112,10 +118,12 @@ STORY(svm_host_pdpes)
 		return;
 	story_spoils();
 	svm_baseline(MODE_PROT32, 0);
-	/* The guest makes entry 3 of the host's table illegal, present with a reserved bit: mov $0x1e1, (%ebx); VMMCALL. */
+	/* The guest makes entry 3 of the host's table illegal, present with a reserved bit: mov $0x1e1,
+	 * (%ebx); VMMCALL. */
 	SVM_CODE(0xc7, 0x03, 0xe1, 0x01, 0x00, 0x00, 0x0f, 0x01, 0xd9);
 	host_tables(HOST_PAE, cr);
-	machine_copy((void *)(uintptr_t)CASE_PATH_PDPT, pae_pdpt, sizeof(pae_pdpt)); /* where the guest reaches it */
+	machine_copy((void *)(uintptr_t)CASE_PATH_PDPT, pae_pdpt,
+		     sizeof(pae_pdpt)); /* where the guest reaches it */
 	cr[1] = CASE_PATH_PDPT;
 	svm_registers.rbx = CASE_PATH_PDPT + 24;
 	svm_run_legacy(cr);
@@ -186,13 +194,17 @@ STORY(svm_vls)
 
 static const struct {
 	uint32_t msr, offset;
-} records[] = {{MSR_DEBUGCTL, VMCB_DBGCTL}, {MSR_LASTBRANCHFROMIP, VMCB_BR_FROM}, {MSR_LASTBRANCHTOIP, VMCB_BR_TO},
-	       {MSR_LASTINTFROMIP, VMCB_INT_FROM}, {MSR_LASTINTTOIP, VMCB_INT_TO}};
+} records[] = {{MSR_DEBUGCTL, VMCB_DBGCTL},
+	       {MSR_LASTBRANCHFROMIP, VMCB_BR_FROM},
+	       {MSR_LASTBRANCHTOIP, VMCB_BR_TO},
+	       {MSR_LASTINTFROMIP, VMCB_INT_FROM},
+	       {MSR_LASTINTTOIP, VMCB_INT_TO}};
 
 /* mode 0: the guest reads the VMCB's; 1: the host's is as it was; 2: switched off, nothing is switched. */
 STORY(svm_lbr)
 {
-	uint64_t i = GIVEN(index), mode = GIVEN(mode), mine = 0, kept = 0, value = i ? 0x123456 : DEBUGCTL_BTF;
+	uint64_t i = GIVEN(index), mode = GIVEN(mode), mine = 0, kept = 0,
+		 value = i ? 0x123456 : DEBUGCTL_BTF;
 
 	if (!svm_begin() || !SVM_NEEDS(1))
 		return;
@@ -246,7 +258,8 @@ STORY(svm_branch_records)
 	switch (mode) {
 	case RECORD_BRANCH:
 	case RECORD_OFF:
-		__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; 1: jmp 2f; nop; 2: mov $0x1d9, %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
+		__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; 1: jmp 2f; nop; 2: mov $0x1d9, "
+				 "%%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
 				 : "=&r"(from), "=&r"(to)
 				 :
 				 : "rax", "rcx", "rdx", "cc", "memory");
@@ -256,7 +269,8 @@ STORY(svm_branch_records)
 		story_check("to", mode == RECORD_BRANCH, taken_to == to);
 		break;
 	case RECORD_EVENT: /* the interrupt keeps the branch in front of it */
-		__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; 1: jmp 2f; nop; 2: int $0x46; mov $0x1d9, %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
+		__asm__ volatile("lea 1f(%%rip), %0; lea 2f(%%rip), %1; 1: jmp 2f; nop; 2: int $0x46; mov "
+				 "$0x1d9, %%ecx; xor %%eax, %%eax; xor %%edx, %%edx; wrmsr"
 				 : "=&r"(from), "=&r"(to)
 				 :
 				 : "rax", "rcx", "rdx", "cc", "memory");
@@ -270,7 +284,8 @@ STORY(svm_branch_records)
 		story_check("in_handler", 0, control_in_handler & DEBUGCTL_LBR);
 		break;
 	case STEP_BRANCH: /* three instructions run, and the branch is the first that steps */
-		__asm__ volatile("lea 2f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; nop; nop; nop; jmp 2f; nop; 2: nop"
+		__asm__ volatile("lea 2f(%%rip), %0; pushfq; orl $0x100, (%%rsp); popfq; nop; nop; nop; jmp "
+				 "2f; nop; 2: nop"
 				 : "=&r"(to)
 				 :
 				 : "memory", "cc");

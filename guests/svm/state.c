@@ -1,6 +1,6 @@
 /*
- * state.c: what VMRUN, #VMEXIT, VMLOAD and VMSAVE load, save and leave alone, field by field; what their operand
- * may be; the MSRs of AMD-V (APM 2 15.4, 15.5, 15.6, 15.30, 15.31; APM 3 their pages).
+ * state.c: what VMRUN, #VMEXIT, VMLOAD and VMSAVE load, save and leave alone, field by field; what their
+ * operand may be; the MSRs of AMD-V (APM 2 15.4, 15.5, 15.6, 15.30, 15.31; APM 3 their pages).
  */
 #include "lib/exchange.h"
 #include "lib/machine.h"
@@ -31,25 +31,44 @@ static const struct {
 	unsigned offset, size;
 	uint64_t value;
 } kept[] = {
-	{"es_selector", VMCB_ES, 2, 0x1230},	      {"es_attributes", VMCB_ES + 2, 2, 0xc93},
-	{"es_limit", VMCB_ES + 4, 4, 0xfffff},	      {"es_base", VMCB_ES + 8, 8, 0x123000},
-	{"ds_selector", VMCB_DS, 2, 0x1238},	      {"ds_attributes", VMCB_DS + 2, 2, 0xcf3},
-	{"ds_limit", VMCB_DS + 4, 4, 0x1ffff},	      {"ds_base", VMCB_DS + 8, 8, 0x124000},
-	{"ss_selector", VMCB_SS, 2, 0x1240},	      {"ss_base", VMCB_SS + 8, 8, 0x125000},
-	{"cs_selector", VMCB_CS, 2, 0x1248},	      {"gdtr_limit", VMCB_GDTR + 4, 4, 0x1234},
-	{"gdtr_base", VMCB_GDTR + 8, 8, 0x126000},    {"idtr_limit", VMCB_IDTR + 4, 4, 0x4321},
-	{"idtr_base", VMCB_IDTR + 8, 8, 0x127000},    {"cr2", VMCB_CR2, 8, 0x0000712345678000},
-	{"rax", VMCB_RAX, 8, 0x1122334455667788},     {"rsp", VMCB_RSP, 8, 0x8877665544332211},
-	{"rflags", VMCB_RFLAGS, 8, 0x246},	      {"dr6", VMCB_DR6, 8, 0xffff0ff5},
-	{"dr7", VMCB_DR7, 8, 0x403},		      {"fs_selector", VMCB_FS, 2, 0x1250},
-	{"fs_base", VMCB_FS + 8, 8, 0x128000},	      {"gs_selector", VMCB_GS, 2, 0x1258},
-	{"gs_base", VMCB_GS + 8, 8, 0x129000},	      {"ldtr_selector", VMCB_LDTR, 2, 0x1260},
-	{"ldtr_base", VMCB_LDTR + 8, 8, 0x12a000},    {"tr_selector", VMCB_TR, 2, 0x1268},
-	{"tr_base", VMCB_TR + 8, 8, 0x12b000},	      {"tr_limit", VMCB_TR + 4, 4, 0x1067},
-	{"kernel_gs_base", VMCB_KERNEL_GS, 8, 0x12c000}, {"star", VMCB_STAR, 8, 0x1b00080000000000},
-	{"lstar", VMCB_LSTAR, 8, 0x12d000},	      {"cstar", VMCB_CSTAR, 8, 0x12e000},
-	{"sfmask", VMCB_SFMASK, 8, 0x4700},	      {"sysenter_cs", VMCB_SYSENTER_CS, 8, 0x10},
-	{"sysenter_esp", VMCB_SYSENTER_ESP, 8, 0x12f000}, {"sysenter_eip", VMCB_SYSENTER_EIP, 8, 0x130000},
+	{"es_selector", VMCB_ES, 2, 0x1230},
+	{"es_attributes", VMCB_ES + 2, 2, 0xc93},
+	{"es_limit", VMCB_ES + 4, 4, 0xfffff},
+	{"es_base", VMCB_ES + 8, 8, 0x123000},
+	{"ds_selector", VMCB_DS, 2, 0x1238},
+	{"ds_attributes", VMCB_DS + 2, 2, 0xcf3},
+	{"ds_limit", VMCB_DS + 4, 4, 0x1ffff},
+	{"ds_base", VMCB_DS + 8, 8, 0x124000},
+	{"ss_selector", VMCB_SS, 2, 0x1240},
+	{"ss_base", VMCB_SS + 8, 8, 0x125000},
+	{"cs_selector", VMCB_CS, 2, 0x1248},
+	{"gdtr_limit", VMCB_GDTR + 4, 4, 0x1234},
+	{"gdtr_base", VMCB_GDTR + 8, 8, 0x126000},
+	{"idtr_limit", VMCB_IDTR + 4, 4, 0x4321},
+	{"idtr_base", VMCB_IDTR + 8, 8, 0x127000},
+	{"cr2", VMCB_CR2, 8, 0x0000712345678000},
+	{"rax", VMCB_RAX, 8, 0x1122334455667788},
+	{"rsp", VMCB_RSP, 8, 0x8877665544332211},
+	{"rflags", VMCB_RFLAGS, 8, 0x246},
+	{"dr6", VMCB_DR6, 8, 0xffff0ff5},
+	{"dr7", VMCB_DR7, 8, 0x403},
+	{"fs_selector", VMCB_FS, 2, 0x1250},
+	{"fs_base", VMCB_FS + 8, 8, 0x128000},
+	{"gs_selector", VMCB_GS, 2, 0x1258},
+	{"gs_base", VMCB_GS + 8, 8, 0x129000},
+	{"ldtr_selector", VMCB_LDTR, 2, 0x1260},
+	{"ldtr_base", VMCB_LDTR + 8, 8, 0x12a000},
+	{"tr_selector", VMCB_TR, 2, 0x1268},
+	{"tr_base", VMCB_TR + 8, 8, 0x12b000},
+	{"tr_limit", VMCB_TR + 4, 4, 0x1067},
+	{"kernel_gs_base", VMCB_KERNEL_GS, 8, 0x12c000},
+	{"star", VMCB_STAR, 8, 0x1b00080000000000},
+	{"lstar", VMCB_LSTAR, 8, 0x12d000},
+	{"cstar", VMCB_CSTAR, 8, 0x12e000},
+	{"sfmask", VMCB_SFMASK, 8, 0x4700},
+	{"sysenter_cs", VMCB_SYSENTER_CS, 8, 0x10},
+	{"sysenter_esp", VMCB_SYSENTER_ESP, 8, 0x12f000},
+	{"sysenter_eip", VMCB_SYSENTER_EIP, 8, 0x130000},
 };
 #define KEPT (sizeof(kept) / sizeof(kept[0]))
 
@@ -79,10 +98,14 @@ STORY(svm_controls_kept)
 		unsigned offset, size;
 		uint64_t value;
 	} controls[] = {
-		{"intercept_cr", 0x000, 4, 0xfefffefe}, {"intercept_dr", 0x004, 4, 0x12345678},
-		{"intercept_exceptions", 0x008, 4, 0x00025a40}, {"tsc_offset", VMCB_TSC_OFFSET, 8, 0x123456789a},
-		{"asid", VMCB_ASID, 4, 5}, {"tlb_control", VMCB_TLB_CONTROL, 1, 1},
-		{"pause_count", VMCB_PAUSE_COUNT, 2, 0x1234}, {"pause_threshold", VMCB_PAUSE_THRESHOLD, 2, 0x4321},
+		{"intercept_cr", 0x000, 4, 0xfefffefe},
+		{"intercept_dr", 0x004, 4, 0x12345678},
+		{"intercept_exceptions", 0x008, 4, 0x00025a40},
+		{"tsc_offset", VMCB_TSC_OFFSET, 8, 0x123456789a},
+		{"asid", VMCB_ASID, 4, 5},
+		{"tlb_control", VMCB_TLB_CONTROL, 1, 1},
+		{"pause_count", VMCB_PAUSE_COUNT, 2, 0x1234},
+		{"pause_threshold", VMCB_PAUSE_THRESHOLD, 2, 0x4321},
 	};
 	uint64_t i = GIVEN(index);
 
@@ -198,11 +221,16 @@ static const struct {
 	uint32_t msr;
 	unsigned offset;
 } extra[] = {
-	{"fs_base", MSR_FS_BASE, VMCB_FS + 8},		{"gs_base", MSR_GS_BASE, VMCB_GS + 8},
-	{"kernel_gs_base", MSR_KERNEL_GS_BASE, VMCB_KERNEL_GS}, {"star", MSR_STAR, VMCB_STAR},
-	{"lstar", MSR_LSTAR, VMCB_LSTAR},		{"cstar", MSR_CSTAR, VMCB_CSTAR},
-	{"sfmask", MSR_FMASK, VMCB_SFMASK},		{"sysenter_cs", MSR_SYSENTER_CS, VMCB_SYSENTER_CS},
-	{"sysenter_esp", MSR_SYSENTER_ESP, VMCB_SYSENTER_ESP}, {"sysenter_eip", MSR_SYSENTER_EIP, VMCB_SYSENTER_EIP},
+	{"fs_base", MSR_FS_BASE, VMCB_FS + 8},
+	{"gs_base", MSR_GS_BASE, VMCB_GS + 8},
+	{"kernel_gs_base", MSR_KERNEL_GS_BASE, VMCB_KERNEL_GS},
+	{"star", MSR_STAR, VMCB_STAR},
+	{"lstar", MSR_LSTAR, VMCB_LSTAR},
+	{"cstar", MSR_CSTAR, VMCB_CSTAR},
+	{"sfmask", MSR_FMASK, VMCB_SFMASK},
+	{"sysenter_cs", MSR_SYSENTER_CS, VMCB_SYSENTER_CS},
+	{"sysenter_esp", MSR_SYSENTER_ESP, VMCB_SYSENTER_ESP},
+	{"sysenter_eip", MSR_SYSENTER_EIP, VMCB_SYSENTER_EIP},
 };
 
 /* mode 0: VMSAVE stores what the MSR holds; 1: VMLOAD loads it; 2: VMRUN and #VMEXIT alone do neither. */
@@ -244,7 +272,8 @@ STORY(svm_extra_state)
 
 /* ---- operands ---- */
 
-/* @value: what is wrong: 0 nothing, 1 not aligned, 2 beyond the physical addresses, 3 far beyond, 4 EFER.SVME = 0. */
+/* @value: what is wrong: 0 nothing, 1 not aligned, 2 beyond the physical addresses, 3 far beyond, 4 EFER.SVME
+ * = 0. */
 STORY(svm_operand)
 {
 	static const enum svm_instruction instructions[] = {SVM_DO_VMRUN, SVM_DO_VMLOAD, SVM_DO_VMSAVE};
@@ -273,7 +302,8 @@ STORY(svm_operand)
 	story_check("vector", wrong == 0 ? VECTOR_NONE : wrong == 4 ? VECTOR_UD : VECTOR_GP, vector);
 	if (vector == VECTOR_GP)
 		story_check("error", 0, story_fault_error());
-	story_check("exitcode", which == SVM_DO_VMRUN && !wrong ? SVM_EXIT_VMMCALL : 0x123, svm_get(VMCB_EXITCODE));
+	story_check("exitcode", which == SVM_DO_VMRUN && !wrong ? SVM_EXIT_VMMCALL : 0x123,
+		    svm_get(VMCB_EXITCODE));
 	machine_write_msr(MSR_EFER, exchange.monitor_efer | EFER_SVME);
 	svm_end();
 }
@@ -350,7 +380,8 @@ STORY(svm_vm_cr)
 		story_check("svmdis", VECTOR_NONE, story_try_wrmsr(MSR_VM_CR, old | VM_CR_SVMDIS));
 		story_check("svme", VECTOR_GP, story_try_wrmsr(MSR_EFER, exchange.monitor_efer | EFER_SVME));
 		story_check("cleared", VECTOR_NONE, story_try_wrmsr(MSR_VM_CR, old));
-		story_check("svme_again", VECTOR_NONE, story_try_wrmsr(MSR_EFER, exchange.monitor_efer | EFER_SVME));
+		story_check("svme_again", VECTOR_NONE,
+			    story_try_wrmsr(MSR_EFER, exchange.monitor_efer | EFER_SVME));
 		break;
 	case 2: /* locked: LOCK and SVMDIS stay as they are, without a fault */
 		machine_write_msr(MSR_EFER, exchange.monitor_efer);
@@ -366,7 +397,8 @@ STORY(svm_vm_cr)
 		machine_write_msr(MSR_EFER, exchange.monitor_efer);
 		story_check("key", VECTOR_NONE, story_try_wrmsr(MSR_SVM_KEY, 0x123456789));
 		story_check("lock", VECTOR_NONE, story_try_wrmsr(MSR_VM_CR, old | VM_CR_LOCK));
-		story_check("open", VECTOR_NONE, story_try_wrmsr(MSR_SVM_KEY, mode == 3 ? 0x123456789 : 0x123456788));
+		story_check("open", VECTOR_NONE,
+			    story_try_wrmsr(MSR_SVM_KEY, mode == 3 ? 0x123456789 : 0x123456788));
 		story_check("read", VECTOR_NONE, story_try_rdmsr(MSR_VM_CR, &value));
 		story_check("locked", mode == 3 ? 0 : VM_CR_LOCK, value & VM_CR_LOCK);
 		break;

@@ -7,58 +7,47 @@ const char suite_name[] = "svm";
 
 #define FAMILY(name) static void name(struct cell *x)
 
-FAMILY(intercepts)
-{
+FAMILY(intercepts){
 #include "intercepts.def"
 }
 
-FAMILY(registers)
-{
+FAMILY(registers){
 #include "registers.def"
 }
 
-FAMILY(maps)
-{
+FAMILY(maps){
 #include "maps.def"
 }
 
-FAMILY(exceptions)
-{
+FAMILY(exceptions){
 #include "exceptions.def"
 }
 
-FAMILY(events)
-{
+FAMILY(events){
 #include "events.def"
 }
 
-FAMILY(nested)
-{
+FAMILY(nested){
 #include "nested.def"
 }
 
-FAMILY(state)
-{
+FAMILY(state){
 #include "state.def"
 }
 
-FAMILY(interrupts)
-{
+FAMILY(interrupts){
 #include "interrupts.def"
 }
 
-FAMILY(caching)
-{
+FAMILY(caching){
 #include "caching.def"
 }
 
-FAMILY(tasks)
-{
+FAMILY(tasks){
 #include "tasks.def"
 }
 
-FAMILY(hosts)
-{
+FAMILY(hosts){
 #include "hosts.def"
 }
 
