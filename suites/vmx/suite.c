@@ -20,6 +20,7 @@ FAMILY(exits)
 #include "cr.def"
 #include "io_msr.def"
 #include "exceptions.def"
+#include "tasks.def"
 }
 
 FAMILY(events)
