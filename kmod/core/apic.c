@@ -13,6 +13,7 @@
 #define ICR_VECTOR    0xffu
 #define ICR_DELIVERY  (7u << 8)
 #define ICR_STARTUP   (6u << 8)
+#define ICR_SMI       (2u << 8)
 #define ICR_NMI       (4u << 8)
 #define ICR_ASSERT    (1u << 14)
 #define ICR_LOGICAL   (1u << 11)
@@ -65,6 +66,11 @@ void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value)
 	if (offset == REGISTER_ICR)
 		value = redirect(vcpu, value, *apic_register(vcpu, REGISTER_ICR_HIGH) >> 24);
 	*apic_register(vcpu, offset) = value;
+}
+
+bool apic_sends_smi(unsigned offset, uint32_t value)
+{
+	return offset == REGISTER_ICR && (value & ICR_DELIVERY) == ICR_SMI;
 }
 
 void apic_send_nmi(struct core_vcpu *vcpu)

@@ -58,6 +58,7 @@ struct core_record {
 struct core_step {
 	bool on;
 	uint64_t guest; /* physical address of the write */
+	bool direct;    /* it goes to the local APIC itself */
 	uint8_t *page;
 };
 
@@ -136,6 +137,8 @@ uint64_t *tables_new(void);
 void apic_watch(struct core_vcpu *vcpu);
 /* A write of the register at @offset of the page. */
 void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value);
+/* Whether that write is a command that sends an SMI. */
+bool apic_sends_smi(unsigned offset, uint32_t value);
 /* An NMI to this processor, from itself. */
 void apic_send_nmi(struct core_vcpu *vcpu);
 /* WRMSR to the register @index of x2APIC; false: #GP. */

@@ -60,6 +60,9 @@ struct vmx_vcpu {
 	bool nmi;   /* one has come while the hypervisor ran, and is the guest's */
 	struct vmx_controls before; /* what vmx_step() has changed */
 	struct {
+		uint64_t gpr[GPR_COUNT], rip, rflags, interruptibility, pending_debug;
+	} front; /* of the instruction that vmx_step() is for */
+	struct {
 		bool on;
 		unsigned number;
 		uint64_t next, old; /* RIP behind it, the register in front of it */

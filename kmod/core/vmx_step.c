@@ -14,6 +14,12 @@ void vmx_step(struct core_vcpu *vcpu)
 	vmx->before.primary = (uint32_t)vmx_get(VMCS_PRIMARY_CONTROLS);
 	vmx->before.secondary = (uint32_t)vmx_get(VMCS_SECONDARY_CONTROLS);
 	vmx->before.exceptions = (uint32_t)vmx_get(VMCS_EXCEPTION_BITMAP);
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		vmx->front.gpr[i] = vcpu->gpr[i];
+	vmx->front.rip = vcpu->rip;
+	vmx->front.rflags = vmx_get(VMCS_GUEST_RFLAGS);
+	vmx->front.interruptibility = vmx_get(VMCS_GUEST_INTERRUPTIBILITY);
+	vmx->front.pending_debug = vmx_get(VMCS_GUEST_PENDING_DEBUG);
 	step = vmx->before;
 	/* An interrupt that the guest has masked would exit all the same, again and again (SDM 3C 25.4.2). */
 	step.pin |= VMX_PIN_NMI | (vmx_get(VMCS_GUEST_RFLAGS) & RFLAGS_IF ? VMX_PIN_EXTERNAL_INTERRUPT : 0);
@@ -43,12 +49,47 @@ static void pass_exception(struct core_vcpu *vcpu)
 	vmx_raise_upon(vcpu, vector, (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_ERROR));
 }
 
+/*
+ * Not below another hypervisor of our kind: it watches the page too, and has no step for its guest's guest.
+ */
+static bool sends_smi(const struct core_vcpu *vcpu)
+{
+	unsigned offset = (unsigned)(vcpu->step.guest & (CORE_PAGE - 1) & ~3u);
+
+	return vcpu->machine->depth < 2 && apic_sends_smi(offset, *(volatile uint32_t *)(vcpu->step.page + offset));
+}
+
+/*
+ * An SMI that the guest sends itself interrupts the guest, not the hypervisor, which would have it at once: the
+ * instruction is executed again, with the local APIC before it.
+ */
+static void step_directly(struct core_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = vcpu->vmx;
+	uint64_t page = vcpu->step.guest & ~(uint64_t)(CORE_PAGE - 1);
+
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		vcpu->gpr[i] = vmx->front.gpr[i];
+	vcpu->rip = vmx->front.rip;
+	vmx_set(VMCS_GUEST_RFLAGS, vmx->front.rflags);
+	vmx_set(VMCS_GUEST_INTERRUPTIBILITY, vmx->front.interruptibility);
+	vmx_set(VMCS_GUEST_PENDING_DEBUG, vmx->front.pending_debug);
+	vcpu->step.direct = true;
+	tables_set(vcpu, page, page, CORE_READ | CORE_WRITE);
+	vmx_flush(vcpu);
+}
+
 bool vmx_stepped(struct core_vcpu *vcpu, unsigned reason)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
 
+	if (reason == VMX_EXIT_MONITOR_TRAP_FLAG && !vcpu->step.direct && sends_smi(vcpu)) {
+		step_directly(vcpu);
+		return true;
+	}
 	vmx_use(&vmx->before);
-	core_exit_stepped(vcpu, reason == VMX_EXIT_MONITOR_TRAP_FLAG);
+	core_exit_stepped(vcpu, reason == VMX_EXIT_MONITOR_TRAP_FLAG && !vcpu->step.direct);
+	vcpu->step.direct = false;
 	switch (reason) {
 	case VMX_EXIT_MONITOR_TRAP_FLAG:
 	case VMX_EXIT_EXTERNAL_INTERRUPT: return true; /* which comes at the next entry */
