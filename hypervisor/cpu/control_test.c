@@ -131,7 +131,7 @@ static void test_cr4(void **state)
 	struct machine m;
 
 	(void)state;
-	system_open(&m, "intel,-umip", CODE_64, 0);
+	system_open(&m, "intel,-umip,-vmx", CODE_64, 0);
 	m.cpu->reg[RAX] = CR4_PAE | CR4_UMIP;
 	FAULTS(&m, "CR4_RESERVED", VECTOR_GP, MOV_CR4_EAX);
 	m.cpu->reg[RAX] = CR4_PAE | CR4_VMXE;

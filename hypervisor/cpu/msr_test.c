@@ -142,7 +142,7 @@ static void test_access(void **state)
 	struct machine m;
 
 	(void)state;
-	system_open(&m, "intel", CODE_64, 0);
+	system_open(&m, "intel,-vmx", CODE_64, 0);
 	for (unsigned i = 0; i < sizeof(read_only) / sizeof(read_only[0]); i++)
 		refuse_write(&m, "MSR_READ_ONLY", read_only[i], read_msr(&m, read_only[i]));
 	refuse_read(&m, "MSR_WRITE_ONLY", MSR_PRED_CMD);

@@ -22,7 +22,14 @@ static const struct feature_place places[FEATURE_COUNT] = {
 #undef FEATURE
 };
 
-enum { AMD = 1 << VENDOR_AMD, INTEL = 1 << VENDOR_INTEL, BOTH = AMD | INTEL, OFF = 0, WITH_VMX = 0x40, UNMODELLED = 0x80 };
+enum {
+	AMD = 1 << VENDOR_AMD,
+	INTEL = 1 << VENDOR_INTEL,
+	BOTH = AMD | INTEL,
+	OFF = 0,
+	WITH_VMX = 0x40,
+	UNMODELLED = 0x80
+};
 
 struct feature_model {
 	uint8_t profiles; /* bits 1 << enum vendor, or WITH_VMX, UNMODELLED */
@@ -122,12 +129,37 @@ static void switch_leaf_off(struct profile *profile, uint32_t leaf)
 	}
 }
 
-/* VMX's capabilities come and go with it; single ones are switched behind it. */
-static void switch_with_vmx(struct profile *profile, bool on)
+/* VMX's capabilities come with it; single ones are switched behind it. */
+static void switch_vmx_on(struct profile *profile)
 {
 	for (unsigned feature = 1; feature < FEATURE_COUNT; feature++)
 		if (models[feature].profiles == WITH_VMX)
-			feature_switch(profile, feature, on);
+			feature_switch(profile, feature, true);
+}
+
+static bool has_needs(const struct profile *profile, const struct feature_model *model)
+{
+	for (unsigned i = 0; i < sizeof(model->needs) && model->needs[i]; i++)
+		if (!profile_has(profile, (enum feature)model->needs[i]))
+			return false;
+	return true;
+}
+
+/* And they go with it, and with whatever else they need. */
+static void drop_capabilities(struct profile *profile)
+{
+	bool dropped;
+
+	do {
+		dropped = false;
+		for (unsigned feature = 1; feature < FEATURE_COUNT; feature++)
+			if (models[feature].profiles == WITH_VMX &&
+			    profile_has(profile, (enum feature)feature) &&
+			    !has_needs(profile, &models[feature])) {
+				feature_switch(profile, feature, false);
+				dropped = true;
+			}
+	} while (dropped);
 }
 
 static int switch_word(struct profile *profile, const char *word, size_t length, char *why, size_t size)
@@ -151,8 +183,10 @@ static int switch_word(struct profile *profile, const char *word, size_t length,
 	feature_switch(profile, feature, word[0] == '+');
 	if (feature == FEATURE_svm && word[0] == '-')
 		switch_leaf_off(profile, 0x8000000a);
-	if (feature == FEATURE_vmx)
-		switch_with_vmx(profile, word[0] == '+');
+	if (word[0] == '-')
+		drop_capabilities(profile);
+	else if (feature == FEATURE_vmx)
+		switch_vmx_on(profile);
 	return 0;
 }
 
@@ -210,7 +244,8 @@ static struct cpuid_registers leaf_features(const struct profile *profile, uint3
 		else
 			high |= bit;
 	}
-	return (struct cpuid_registers){(uint32_t)low, (uint32_t)(low >> 32), (uint32_t)high, (uint32_t)(high >> 32)};
+	return (struct cpuid_registers){(uint32_t)low, (uint32_t)(low >> 32), (uint32_t)high,
+					(uint32_t)(high >> 32)};
 }
 
 uint64_t profile_vmx_bits(const struct profile *profile, uint32_t msr)
@@ -253,11 +288,11 @@ static unsigned id_bits(const struct profile *profile)
 }
 
 #define LEAF1_ECX_HYPERVISOR (1u << 31)
-#define LEAF1_EDX_HTT (1u << 28)
+#define LEAF1_EDX_HTT        (1u << 28)
 
 /*
- * CLFLUSH size in units of 8 bytes, ids in the package (on AMD processors: how many there are, APM 3 E.3.2), APIC id 0
- * (filled in by the CPU).
+ * CLFLUSH size in units of 8 bytes, ids in the package (on AMD processors: how many there are, APM 3 E.3.2),
+ * APIC id 0 (filled in by the CPU).
  */
 static struct cpuid_registers leaf_1(const struct profile *profile)
 {
@@ -279,11 +314,11 @@ struct cache {
 };
 
 /*
- * The third level is shared by all processors. Intel tells ids, of cores and of those that share a cache; AMD how many
- * share it.
+ * The third level is shared by all processors. Intel tells ids, of cores and of those that share a cache; AMD
+ * how many share it.
  */
-static struct cpuid_registers cache_leaf(const struct profile *profile, const struct cache *caches, size_t count,
-					 uint32_t subleaf)
+static struct cpuid_registers cache_leaf(const struct profile *profile, const struct cache *caches,
+					 size_t count, uint32_t subleaf)
 {
 	bool intel = profile->vendor == VENDOR_INTEL;
 	uint32_t ids = (1u << id_bits(profile)) - 1;
@@ -392,10 +427,13 @@ static struct cpuid_registers intel_basic(const struct profile *profile, uint32_
 {
 	switch (leaf) {
 	case 2: return (struct cpuid_registers){.eax = 0x00feff01};
-	case 4: return cache_leaf(profile, intel_caches, sizeof(intel_caches) / sizeof(intel_caches[0]), subleaf);
+	case 4:
+		return cache_leaf(profile, intel_caches, sizeof(intel_caches) / sizeof(intel_caches[0]),
+				  subleaf);
 	case 0xa: return leaf_performance();
 	/* The TSC as a ratio to the crystal; MHz: base, highest, bus. */
-	case 0x15: return (struct cpuid_registers){PROFILE_TICK_NS, PROFILE_CRYSTAL_NS, PROFILE_CRYSTAL_HZ, 0};
+	case 0x15:
+		return (struct cpuid_registers){PROFILE_TICK_NS, PROFILE_CRYSTAL_NS, PROFILE_CRYSTAL_HZ, 0};
 	case 0x16: return (struct cpuid_registers){PROFILE_TSC_MHZ, PROFILE_TSC_MHZ, 100, 0};
 	default: return leaf_features(profile, leaf, subleaf);
 	}
@@ -493,7 +531,8 @@ static struct cpuid_registers amd_extended(const struct profile *profile, uint32
 	case 0x8000000a: return leaf_svm(profile);
 	case 0x80000019: return (struct cpuid_registers){.eax = 0xf040f040};
 	case 0x8000001d:
-		return topology ? cache_leaf(profile, amd_caches, sizeof(amd_caches) / sizeof(amd_caches[0]), subleaf)
+		return topology ? cache_leaf(profile, amd_caches, sizeof(amd_caches) / sizeof(amd_caches[0]),
+					     subleaf)
 				: (struct cpuid_registers){0};
 	case 0x8000001e: return (struct cpuid_registers){0}; /* APIC id 0, one thread, node 0 */
 	default: return leaf_features(profile, leaf, 0);
@@ -525,7 +564,8 @@ static struct cpuid_registers extended(const struct profile *profile, uint32_t l
  * Above the highest leaf, an Intel processor answers with the highest basic leaf (SDM 2A CPUID),
  * one by AMD with zeros (APM 3 E.2).
  */
-/* The hypervisor's leaves (Linux, Documentation/virt/kvm/x86/cpuid.rst): both pairs of MSRs, and a TSC to rely on. */
+/* The hypervisor's leaves (Linux, Documentation/virt/kvm/x86/cpuid.rst): both pairs of MSRs, and a TSC to
+ * rely on. */
 static struct cpuid_registers kvm_leaf(const struct profile *profile, uint32_t leaf)
 {
 	struct cpuid_registers r = leaf_features(profile, leaf, 0);

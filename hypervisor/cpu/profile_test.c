@@ -45,12 +45,30 @@ static void test_names(void **state)
 	refuse("amd,+nosuch", "no CPU feature is called 'nosuch'");
 	refuse("intel,+sgx", "not modelled");
 	refuse("intel,+smx", "not modelled");
-	refuse("intel,+vmx,-vmx_ept", "needs 'vmx_ept'");
-	refuse("intel,+vmx_ept", "needs 'vmx_secondary'");
+	refuse("intel,-vmx,+vmx_ept", "needs 'vmx_secondary'");
 	refuse("amd,+svm_avic", "not modelled");
 	refuse("amd,-lm", "needs 'lm'");
 	refuse("intel,-sse", "needs 'sse'");
 	refuse("intel,-xsave", "'xsave'");
+}
+
+/* VT-x's capabilities come with it, and go with what they need. */
+static void test_with_vmx(void **state)
+{
+	struct profile profile;
+
+	(void)state;
+	assert_int_equal(profile_parse(&profile, "intel,-vmx", why, sizeof(why)), 0);
+	assert_false(profile_has(&profile, FEATURE_vmx_ept));
+	assert_int_equal(profile_parse(&profile, "intel,-vmx,+vmx", why, sizeof(why)), 0);
+	assert_true(profile_has(&profile, FEATURE_vmx_unrestricted));
+	assert_int_equal(profile_parse(&profile, "intel,-vmx_ept", why, sizeof(why)), 0);
+	assert_true(profile_has(&profile, FEATURE_vmx_secondary));
+	assert_false(profile_has(&profile, FEATURE_vmx_unrestricted) || profile_has(&profile, FEATURE_vmx_pml));
+	assert_int_equal(profile_parse(&profile, "intel,-rdtscp", why, sizeof(why)), 0);
+	assert_false(profile_has(&profile, FEATURE_vmx_rdtscp));
+	assert_int_equal(profile_parse(&profile, "amd", why, sizeof(why)), 0);
+	assert_false(profile_has(&profile, FEATURE_vmx_secondary));
 }
 
 /* Each feature can be switched off, and what that shows in CPUID is its bit alone. */
@@ -118,7 +136,8 @@ static void test_bits(void **state)
 	i = profile_cpuid(&intel, 1, 0);
 	assert_true(i.ecx >> 28 & 1); /* AVX */
 	assert_true(i.ecx >> 1 & 1 && i.ecx >> 12 & 1 && i.ecx >> 25 & 1 && i.ecx >> 29 & 1); /* PCLMULQDQ, FMA, AES, F16C */
-	assert_false(i.ecx >> 5 & 1 || i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
+	assert_true(i.ecx >> 5 & 1); /* VMX */
+	assert_false(i.ecx >> 27 & 1 || i.ecx >> 31 & 1);
 	assert_true(i.ecx >> 26 & 1 && i.ecx >> 20 & 1 && i.ecx >> 17 & 1);
 	a = profile_cpuid(&amd, 0x80000001, 0);
 	assert_true(a.ecx >> 2 & 1); /* SVM */
@@ -174,7 +193,8 @@ static void test_out_of_range(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_names),  cmocka_unit_test(test_every_feature),
+		cmocka_unit_test(test_names),
+		cmocka_unit_test(test_with_vmx),  cmocka_unit_test(test_every_feature),
 		cmocka_unit_test(test_vendor), cmocka_unit_test(test_bits),
 		cmocka_unit_test(test_sizes),  cmocka_unit_test(test_out_of_range),
 	};

@@ -594,7 +594,7 @@ static void test_elsewhere(void **state)
 	RUN(&b.s, RSM);
 	assert_int_equal(b.s.event[0].vector, VECTOR_UD);
 	system_close(&b.s);
-	open(&b, "intel,-cx16,-pcid,-fsgsbase,-pku,-la57,-lahf_lm,-pdpe1gb,-lm");
+	open(&b, "intel,-vmx,-cx16,-pcid,-fsgsbase,-pku,-la57,-lahf_lm,-pdpe1gb,-lm");
 	system_start(&b.s, SYSTEM_PM32, 0);
 	cpu_raise_smi(b.s.cpu);
 	assert_int_equal(system_steps(&b.s, 1), CPU_STOP_UNMODELLED);
