@@ -416,11 +416,11 @@ STORY(vmcs_field)
 {
 	uint32_t field = (uint32_t)GIVEN(index);
 	uint64_t value = 0x5a, mask = width_mask(field);
-	bool read_only =
-		VMCS_TYPE(field) == VMCS_READ_ONLY && !(vmx_msr(VMX_MSR_MISC) & VMX_MISC_VMWRITE_ANY);
+	bool read_only;
 
 	if (!vmx_begin())
 		return;
+	read_only = VMCS_TYPE(field) == VMCS_READ_ONLY && !(vmx_msr(VMX_MSR_MISC) & VMX_MISC_VMWRITE_ANY);
 	if (!exists(field)) {
 		story_check("read", VMX_FAIL(VMX_ERROR_UNSUPPORTED_FIELD), vmx_try_read(field, &value));
 		story_check("value", 0x5a, value);
