@@ -14,7 +14,8 @@ static bool conditional(const char *mnemonic)
 
 struct branch_step branch_begin(struct cpu *cpu, const struct insn *insn)
 {
-	struct branch_step step = {.from = cpu->rip, .next_rip = (cpu->rip + insn->length) & cpu->linear_mask};
+	struct branch_step step = {.from = cpu->rip,
+				   .next_rip = (cpu->rip + insn->length) & cpu->linear_mask};
 
 	if (insn->opcode >= opcode_count)
 		return step;

@@ -1,6 +1,6 @@
 /*
- * branch_record.h: what DebugCtl.LBR and BTF make of control transfers (APM 2 13.1.1, 13.1.3; SDM 3B 18.4.1 to
- * 18.4.3). Instructions run one at a time where either is set. The registers of LBR are AMD's; of Intel's
+ * branch_record.h: what DebugCtl.LBR and BTF make of control transfers (APM 2 13.1.1, 13.1.3; SDM 3B 18.4.1
+ * to 18.4.3). Instructions run one at a time where either is set. The registers of LBR are AMD's; of Intel's
  * processors BTF alone is modelled.
  */
 #ifndef TRAPLINE_CPU_BRANCH_RECORD_H

@@ -89,7 +89,8 @@ static inline void clgi(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(clgi)
 
-/* The page of rAX in the address space of ECX, 0 being the host's; globals too. A guest names its host's ASIDs. */
+/* The page of rAX in the address space of ECX, 0 being the host's; globals too. A guest names its host's
+ * ASIDs. */
 static inline void invlpga(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t linear = cpu->reg[RAX] << insn->address_shift >> insn->address_shift;
@@ -109,8 +110,9 @@ static struct segment loader_segment(uint16_t selector, uint32_t attributes)
 }
 
 /*
- * The secure loader's 64 KiB at EAX: its first word is where it begins. That its image goes to a TPM and that devices
- * are kept out of it cannot be seen from here: there is no TPM, and no device masters the bus on its own.
+ * The secure loader's 64 KiB at EAX: its first word is where it begins. That its image goes to a TPM and that
+ * devices are kept out of it cannot be seen from here: there is no TPM, and no device masters the bus on its
+ * own.
  */
 static inline void skinit(struct cpu *cpu, const struct insn *insn)
 {

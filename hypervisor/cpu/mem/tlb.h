@@ -22,15 +22,16 @@
 #include "x86/paging.h"
 
 /*
- * The space of what runs outside of a guest; guests' are their ASIDs (AMD-V), or vmx_space() of VPID and EPTP (VT-x),
- * where 0 is none.
+ * The space of what runs outside of a guest; guests' are their ASIDs (AMD-V), or vmx_space() of VPID and EPTP
+ * (VT-x), where 0 is none.
  */
-#define TLB_SPACE_HOST  0ull
+#define TLB_SPACE_HOST 0ull
 
-#define VMX_SPACE         (1ull << 63)
-#define VMX_SPACE_EPT     (1ull << 62)
-#define VMX_SPACE_VPIDS   0xffffull
-#define VMX_SPACE_OF_VPID (VMX_SPACE | VMX_SPACE_VPIDS) /* masks: one VPID with any EPTP; one EPTP with any VPID */
+#define VMX_SPACE       (1ull << 63)
+#define VMX_SPACE_EPT   (1ull << 62)
+#define VMX_SPACE_VPIDS 0xffffull
+#define VMX_SPACE_OF_VPID                                                                                    \
+	(VMX_SPACE | VMX_SPACE_VPIDS) /* masks: one VPID with any EPTP; one EPTP with any VPID */
 #define VMX_SPACE_OF_EPTP (~VMX_SPACE_VPIDS)
 static inline uint64_t vmx_space(uint16_t vpid, uint64_t eptp)
 {

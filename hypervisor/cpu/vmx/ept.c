@@ -1,4 +1,5 @@
-/* ept.c: extended page tables, virtualization exceptions, the page-modification log (SDM 3C chapter 28, 25.5.7). */
+/* ept.c: extended page tables, virtualization exceptions, the page-modification log (SDM 3C chapter
+ * 28, 25.5.7). */
 #include "cpu/checks.h"
 #include "cpu/mem/mem.h"
 #include "cpu/mem/walk.h"
@@ -81,7 +82,10 @@ static bool present(const struct ept_walk *w, uint64_t entry)
 }
 
 /* The page's size is that of the level: @entry maps one. */
-static bool is_leaf(uint64_t entry, unsigned level) { return level == 1 || (level <= 3 && entry & EPT_LARGE); }
+static bool is_leaf(uint64_t entry, unsigned level)
+{
+	return level == 1 || (level <= 3 && entry & EPT_LARGE);
+}
 
 static bool large_supported(const struct cpu *cpu, unsigned level)
 {
@@ -108,8 +112,8 @@ static bool misconfigured(const struct ept_walk *w, uint64_t entry, unsigned lev
 
 	if (CHECK(EPT_WRITE_ONLY, (entry & (EPT_READ | EPT_WRITE)) == EPT_WRITE))
 		return true;
-	if (CHECK(EPT_EXECUTE_ONLY, !(entry & EPT_READ) && entry & fetches &&
-					    !cpu_has(w->cpu, FEATURE_vmx_ept_execute_only)))
+	if (CHECK(EPT_EXECUTE_ONLY,
+		  !(entry & EPT_READ) && entry & fetches && !cpu_has(w->cpu, FEATURE_vmx_ept_execute_only)))
 		return true;
 	if (CHECK(EPT_RESERVED_BITS, entry & reserved_bits(w->cpu, entry, level)))
 		return true;
@@ -237,7 +241,14 @@ bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool us
 /* ---- what comes of it (25.5.7, 27.2.1) ---- */
 
 /* The virtualization-exception information area (25.5.7.2). */
-enum { VE_REASON = 0, VE_BUSY = 4, VE_QUALIFICATION = 8, VE_LINEAR = 16, VE_PHYSICAL = 24, VE_EPTP_INDEX = 32 };
+enum {
+	VE_REASON = 0,
+	VE_BUSY = 4,
+	VE_QUALIFICATION = 8,
+	VE_LINEAR = 16,
+	VE_PHYSICAL = 24,
+	VE_EPTP_INDEX = 32
+};
 #define VE_BUSY_VALUE 0xffffffffu
 
 static bool becomes_exception(struct cpu *cpu, uint64_t fault)
@@ -251,8 +262,8 @@ static bool becomes_exception(struct cpu *cpu, uint64_t fault)
 	return !CHECK(VE_BUSY, physical_read(cpu, cpu->msr.vmx_ve_information + VE_BUSY, 4));
 }
 
-static _Noreturn void raise_virtualization_exception(struct cpu *cpu, uint64_t qualification, uint64_t physical,
-						     uint64_t linear)
+static _Noreturn void raise_virtualization_exception(struct cpu *cpu, uint64_t qualification,
+						     uint64_t physical, uint64_t linear)
 {
 	uint64_t area = cpu->msr.vmx_ve_information;
 
@@ -267,7 +278,8 @@ static _Noreturn void raise_virtualization_exception(struct cpu *cpu, uint64_t q
 
 void vmx_nested_fault(struct cpu *cpu, uint64_t fault, uint64_t physical, uint64_t linear)
 {
-	struct vmx_exit_info info = {.reason = VMX_EXIT_EPT_VIOLATION, .physical = physical, .rf = VMX_RF_RETRY};
+	struct vmx_exit_info info = {
+		.reason = VMX_EXIT_EPT_VIOLATION, .physical = physical, .rf = VMX_RF_RETRY};
 
 	if (fault & VMX_FAULT_MISCONFIGURED) {
 		info.reason = VMX_EXIT_EPT_MISCONFIGURATION;

@@ -1,4 +1,5 @@
-/* ept_test.c: EPT's rights, misconfigurations, flags and modes; #VE, the log, EPTP switching, what drops translations. */
+/* ept_test.c: EPT's rights, misconfigurations, flags and modes; #VE, the log, EPTP switching, what drops
+ * translations. */
 #include "cpu/vmx/vmx_test.h"
 #include "x86/paging.h"
 
@@ -9,11 +10,12 @@
 #define LOG_AT        0x122000ull
 #define ALL           (7ull | 6ull << EPT_TYPE_SHIFT)
 #define TABLE(ept, n) ((ept) + (n)*0x1000ull)
-#define PTE_OF(ept, linear) (TABLE(ept, 3) + 8 * (((linear)-MACHINE_BASE) >> 12)) /* of what is at MACHINE_BASE */
-#define PTE_OF_TABLE(ept, table) (TABLE(ept, 4) + 8 * ((table) >> 12))            /* of the guest's tables */
-#define GUEST_PDE     (TABLES_AT + 0x2000 + (MACHINE_BASE >> 21) * 8)
-#define A             EPT_ACCESSED
-#define D             EPT_DIRTY
+#define PTE_OF(ept, linear)                                                                                  \
+	(TABLE(ept, 3) + 8 * (((linear)-MACHINE_BASE) >> 12))          /* of what is at MACHINE_BASE */
+#define PTE_OF_TABLE(ept, table) (TABLE(ept, 4) + 8 * ((table) >> 12)) /* of the guest's tables */
+#define GUEST_PDE                (TABLES_AT + 0x2000 + (MACHINE_BASE >> 21) * 8)
+#define A                        EPT_ACCESSED
+#define D                        EPT_DIRTY
 
 /* mov rbx, [rcx]; mov [rcx], rbx; both of DATA_AT */
 static const uint8_t load[] = {0x48, 0x8b, 0x19, VMCALL}, store[] = {0x48, 0x89, 0x19, VMCALL};
@@ -74,13 +76,12 @@ struct change {
 	uint64_t qualification, physical;
 };
 
-#define LINEAR (EPT_VIOLATION_LINEAR_VALID)
-#define FINAL  (LINEAR | EPT_VIOLATION_FINAL)
+#define LINEAR      (EPT_VIOLATION_LINEAR_VALID)
+#define FINAL       (LINEAR | EPT_VIOLATION_FINAL)
 #define RIGHTS(rwx) ((uint64_t)(rwx) << EPT_VIOLATION_RIGHTS_SHIFT)
 #define VIOLATES(at, clear, set, code, qualification, physical)                                              \
 	(at), (clear), (set), (code), VMX_EXIT_EPT_VIOLATION, (qualification), (physical)
-#define MISCONFIGURES(at, clear, set)                                                                        \
-	(at), (clear), (set), load, VMX_EXIT_EPT_MISCONFIGURATION, 0, DATA_AT
+#define MISCONFIGURES(at, clear, set) (at), (clear), (set), load, VMX_EXIT_EPT_MISCONFIGURATION, 0, DATA_AT
 
 static void run_change(struct machine *m, const struct change *c)
 {
@@ -115,13 +116,14 @@ static void violations(void **state)
 	const uint64_t data = PTE_OF(EPT_AT, DATA_AT), code = PTE_OF(EPT_AT, GUEST_AT),
 		       pml4 = PTE_OF_TABLE(EPT_AT, TABLES_AT);
 	const struct change changes[] = {
-		{"EPT_PRESENT", VIOLATES(data, 7 | 0x38, 2 << 3, load, FINAL | 1, DATA_AT)}, /* ignored there */
+		{"EPT_PRESENT",
+		 VIOLATES(data, 7 | 0x38, 2 << 3, load, FINAL | 1, DATA_AT)}, /* ignored there */
 		{NULL, VIOLATES(data, 7, 0, store, FINAL | 2, DATA_AT)},
 		{"EPT_RIGHT_READ", VIOLATES(data, 3, 0, load, FINAL | 1 | RIGHTS(4), DATA_AT)},
 		{"EPT_RIGHT_WRITE", VIOLATES(data, 2, 0, store, FINAL | 2 | RIGHTS(5), DATA_AT)},
 		{"EPT_RIGHT_EXECUTE", VIOLATES(code, 4, 0, load, FINAL | 4 | RIGHTS(3), GUEST_AT)},
-		{NULL, VIOLATES(TABLE(EPT_AT, 2) + (MACHINE_BASE >> 21) * 8, 2, 0, store, FINAL | 2 | RIGHTS(5),
-				DATA_AT)},
+		{NULL, VIOLATES(TABLE(EPT_AT, 2) + (MACHINE_BASE >> 21) * 8, 2, 0, store,
+				FINAL | 2 | RIGHTS(5), DATA_AT)},
 		/* The guest's own tables: reads, and writes of A in the PDE. */
 		{NULL, VIOLATES(pml4, 7, 0, load, LINEAR | 1, TABLES_AT)},
 	};
@@ -204,7 +206,8 @@ static void advanced_information(void **state)
 	assert_int_equal(vmcs_get(&m, VMCS_GUEST_LINEAR_ADDRESS), DATA_AT);
 	guest_put(&m, GUEST_PDE, (guest_get(&m, GUEST_PDE, 8) & ~2ull) | PTE_NX, 8);
 	vmcs_put(&m, VMCS_GUEST_EFER, EFER_LME | EFER_LMA | EFER_NXE);
-	guest_put(&m, PTE_OF(EPT_AT, GUEST_AT), 0, 8); /* the fetch comes first, and the guest's NX before EPT */
+	guest_put(&m, PTE_OF(EPT_AT, GUEST_AT), 0,
+		  8); /* the fetch comes first, and the guest's NX before EPT */
 	assert_int_equal(vmx_run_for(&m, load, sizeof(load), 1), CPU_STOP_BUDGET);
 	machine_close(&m);
 }
@@ -378,7 +381,8 @@ static void mode_based_execution(void **state)
 	assert_int_equal(AGAIN(&m, load), VMX_EXIT_EPT_VIOLATION);
 	guest_put(&m, EPT_AT, TABLE(EPT_AT, 1) | 7 | EPT_EXECUTE_USER, 8);
 	guest_put(&m, TABLE(EPT_AT, 1), TABLE(EPT_AT, 2) | 7 | EPT_EXECUTE_USER, 8);
-	guest_put(&m, TABLE(EPT_AT, 2) + (MACHINE_BASE >> 21) * 8, TABLE(EPT_AT, 3) | 7 | EPT_EXECUTE_USER, 8);
+	guest_put(&m, TABLE(EPT_AT, 2) + (MACHINE_BASE >> 21) * 8, TABLE(EPT_AT, 3) | 7 | EPT_EXECUTE_USER,
+		  8);
 	assert_int_equal(AGAIN(&m, load), VMX_EXIT_VMCALL);
 	guest_put(&m, code, (GUEST_AT & ~0xfffull) | ALL, 8);
 	assert_int_equal(AGAIN(&m, load), VMX_EXIT_EPT_VIOLATION);
@@ -532,8 +536,8 @@ static void translations_by_vpid(void **state)
 static void translations_of_worlds(void **state)
 {
 	/* mov ecx, 1; xor eax, eax; vmfunc; invlpg [rdx]; xor ecx, ecx; vmfunc; mov rbx, [rdx]; vmcall */
-	static const uint8_t code[] = {0xb9, 1,	   0,	 0,    0,    0x31, 0xc0, 0x0f, 0x01, 0xd4, 0x0f, 0x01,
-				       0x3a, 0x31, 0xc9, 0x0f, 0x01, 0xd4, 0x48, 0x8b, 0x1a, VMCALL};
+	static const uint8_t code[] = {0xb9, 1,    0,    0,    0,    0x31, 0xc0, 0x0f, 0x01, 0xd4, 0x0f,
+				       0x01, 0x3a, 0x31, 0xc9, 0x0f, 0x01, 0xd4, 0x48, 0x8b, 0x1a, VMCALL};
 	const uint64_t one = MACHINE_BASE + 0x74000, two = MACHINE_BASE + 0x75000, flags = 0x1e;
 	struct machine m;
 
@@ -570,7 +574,8 @@ static void translations_of_worlds(void **state)
 /* IRET whose stack is behind EPT has unblocked NMIs; what else faults there has not. */
 static void nmis_that_iret_unblocked(void **state)
 {
-	static const uint8_t iret[] = {0x48, 0xcf, 0x90, 0x90, 0x90, 0x90}, pop[] = {0x58, 0x90, 0x90, 0x90, 0x90, 0x90};
+	static const uint8_t iret[] = {0x48, 0xcf, 0x90, 0x90, 0x90, 0x90},
+			     pop[] = {0x58, 0x90, 0x90, 0x90, 0x90, 0x90};
 	struct machine m;
 
 	(void)state;
