@@ -15,6 +15,7 @@ from .errors import EXIT_EXPECTED, TraplineError, UsageError
 SCHEMA = 1
 TITLES = {"cases": "cases a second", "restore": "restoring a snapshot", "kernels": "instructions a second",
           "cold": "code that runs once", "linux": "Debian's kernel",
+          "nested": "an exit of a guest to the hypervisor above it, and back",
           "costs": "single events, by round of their loop; strings"}
 COLUMNS = ("soft", "QEMU", "Bochs", "host")
 
