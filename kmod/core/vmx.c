@@ -64,6 +64,7 @@ static void fill_controls(struct vmx_vcpu *vmx)
 	vmx->all.primary = (vmx->own.primary & ~VMX_USE_MSR_BITMAPS) | (may(primary) & ALL_PRIMARY);
 	vmx->all.secondary |= secondary & ALL_SECONDARY;
 	vmx->has_vpid = vmx->own.secondary & VMX2_VPID;
+	vmx->has_trap = may(primary) & VMX_MONITOR_TRAP_FLAG;
 	vmx->entry = must(capability(MSR_VMX_ENTRY_CTLS)) | VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_DEBUG;
 }
 

@@ -56,7 +56,7 @@ struct vmx_vcpu {
 	uint64_t cr4_refused;          /* bits that the guest cannot set */
 	bool active, launched;
 	bool flush; /* at the next entry */
-	bool has_vpid;
+	bool has_vpid, has_trap; /* VPIDs, the monitor trap flag */
 	bool nmi;   /* one has come while the hypervisor ran, and is the guest's */
 	struct vmx_controls before; /* what vmx_step() has changed */
 	struct {
@@ -65,7 +65,7 @@ struct vmx_vcpu {
 	struct {
 		bool on;
 		unsigned number;
-		uint64_t next, old; /* RIP behind it, the register in front of it */
+		uint64_t rip, next, old; /* of it, behind it; the register in front of it */
 	} cr; /* MOV to CR0 or CR4 on its way (vmx_exits.c) */
 	struct vmx_nested nested;
 };

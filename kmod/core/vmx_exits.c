@@ -108,10 +108,30 @@ static void exit_cr(struct core_vcpu *vcpu)
 	vmx_own_crs(vmx, false);
 	vmx->cr.on = true;
 	vmx->cr.number = number;
+	vmx->cr.rip = vcpu->rip;
 	vmx->cr.next = vcpu->rip + vmx_get(VMCS_EXIT_INSTRUCTION_LENGTH);
 	vmx->cr.old = vmx_guest_cr(vmx, number);
 	vmx_set(number == 0 ? VMCS_CR0_SHADOW : VMCS_CR4_SHADOW, vmx->cr.old ^ conflict);
-	vmx_trap_monitor(true);
+	if (vmx->has_trap)
+		vmx_trap_monitor(true);
+	else
+		vmx_set(VMCS_EXCEPTION_BITMAP, vmx_get(VMCS_EXCEPTION_BITMAP) | 1u << VECTOR_GP);
+}
+
+/* A processor without the monitor trap flag tells of the #GP of that instruction, which is its only fault. */
+static bool exit_behind_cr(struct core_vcpu *vcpu, uint32_t reason)
+{
+	struct vmx_vcpu *vmx = vcpu->vmx;
+	uint32_t event = (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_INFO);
+
+	vmx->cr.on = false;
+	vmx_set(VMCS_EXCEPTION_BITMAP, vmx->own.exceptions);
+	if (reason != VMX_EXIT_EXCEPTION_NMI || VMX_EVENT_TYPE(event) != VMX_EVENT_EXCEPTION)
+		return false;
+	if (vcpu->rip == vmx->cr.rip)
+		vmx_set(vmx->cr.number == 0 ? VMCS_CR0_SHADOW : VMCS_CR4_SHADOW, vmx->cr.old);
+	vmx_raise_upon(vcpu, event & VMX_EVENT_VECTOR, (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_ERROR));
+	return true;
 }
 
 /* Behind that instruction, or in the handler of what came instead; or an NMI's turn has come. */
@@ -263,6 +283,8 @@ void vmx_exit(struct core_vcpu *vcpu)
 	if (reason & VMX_EXIT_ENTRY_FAILURE && !vcpu->vmx->nested.running)
 		hw_stop("the processor refuses the guest's state", (uint64_t)reason << 32 | vmx_get(VMCS_EXIT_QUALIFICATION));
 	if (vcpu->step.on && vmx_stepped(vcpu, reason & VMX_EXIT_REASON_MASK))
+		return;
+	if (vcpu->vmx->cr.on && !vcpu->vmx->has_trap && exit_behind_cr(vcpu, reason))
 		return;
 	if (vcpu->vmx->nested.running && vmx_nested_exit(vcpu, reason))
 		return;
