@@ -42,6 +42,8 @@ static void catch_fault(struct story_frame *frame)
 		fault_vector = (unsigned)frame->vector;
 		fault_error = frame->error;
 		frame->rip = (uintptr_t)vmx_try_resume;
+	} else if (frame->vector == VECTOR_GP && (int64_t)frame->rip >> 47 && (int64_t)frame->rip >> 47 != -1) {
+		frame->rip = (uintptr_t)vmx_exited; /* an exit to a HOST_RIP that VM entry should have refused */
 	} else if (frame->vector < 32 && frame->vector != VECTOR_NMI) {
 		monitor_fault(&frame->vector); /* it would come again and again */
 	}

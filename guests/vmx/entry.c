@@ -2,6 +2,7 @@
  * entry.c: the checks of VM entry (SDM 3C chapter 27): a valid VMCS, one mutation, the failure that the
  * manual says, and the valid VMCS again. The rows are entry_checks.def.
  */
+#include "lib/apic.h"
 #include "lib/exchange.h"
 #include "lib/machine.h"
 #include "lib/story.h"
@@ -124,6 +125,16 @@ static void put_list(uint32_t index, uint32_t reserved, uint64_t value)
 	put_msr(1, index, reserved, value);
 	vmx_write(VMCS_ENTRY_MSR_LOAD, vmx_page(VMX_PAGE_ENTRY_LOAD));
 	vmx_write(VMCS_ENTRY_MSR_LOAD_COUNT, 2);
+}
+
+/* Into x2APIC mode, whose registers are MSRs; the library puts it back. */
+static bool put_x2apic(void)
+{
+	if (!story_has_x2apic())
+		return false;
+	machine_write_msr(APIC_BASE_MSR, machine_read_msr(APIC_BASE_MSR) | APIC_BASE_EN);
+	machine_write_msr(APIC_BASE_MSR, machine_read_msr(APIC_BASE_MSR) | APIC_BASE_EXT);
+	return true;
 }
 
 /* The precondition, and the change. False: NOTSUP was said. */

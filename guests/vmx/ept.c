@@ -220,6 +220,7 @@ STORY(ept_misconfiguration)
 	case 8: vmx_ept_entry(3, TARGET)[0] |= 1ull << 6; break;
 	case 9: vmx_ept_entry(4, TARGET)[0] |= 1ull << 7; break;
 	case 10: *entry |= 1ull << 52 | 1ull << 11; break; /* ignored */
+	case 11: *entry = 2ull << EPT_TYPE_SHIFT | 1ull << 51 | EPT_LARGE; break; /* not present: nothing else counts */
 	default: break;
 	}
 	story_check("entry", 0, vmx_run());
@@ -234,7 +235,7 @@ STORY(ept_misconfiguration)
 	if (which == 10 || ((which == 5 || which == 6) && !GIVEN(mode))) {
 		vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_VMCALL);
 	} else {
-		vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_EPT_MISCONFIGURATION);
+		vmx_check_field(VMCS_EXIT_REASON, which == 11 ? VMX_EXIT_EPT_VIOLATION : VMX_EXIT_EPT_MISCONFIGURATION);
 		vmx_check_field(VMCS_GUEST_PHYSICAL_ADDRESS, GIVEN(mode) ? BIG : TARGET);
 		vmx_check_field(VMCS_GUEST_RIP, CASE_STUB);
 	}

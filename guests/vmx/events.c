@@ -502,6 +502,8 @@ STORY(pending_debug)
 		return;
 	if (which == 5 && !vmx_needs_bit(VMX_MSR_MISC, 6))
 		return;
+	if (which == 6 && (!vmx_needs_bit(VMX_MSR_MISC, 7) || !vmx_needs(VMCS_PIN_CONTROLS, VMX_PIN_PREEMPTION_TIMER)))
+		return;
 	vmx_write(VMCS_GUEST_PENDING_DEBUG, pending);
 	if (which == 3)
 		vmx_write(VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_MOV_SS);
@@ -509,8 +511,16 @@ STORY(pending_debug)
 		vmx_write(VMCS_ENTRY_INTERRUPTION_INFO, EVENT(VMX_EVENT_EXTERNAL) | VECTOR);
 	if (which == 5)
 		vmx_write(VMCS_GUEST_ACTIVITY, VMX_HALTED);
+	if (which == 6) { /* in shutdown it is lost */
+		vmx_write(VMCS_GUEST_ACTIVITY, VMX_SHUTDOWN);
+		vmx_set(VMCS_PIN_CONTROLS, VMX_PIN_PREEMPTION_TIMER);
+		vmx_write(VMCS_PREEMPTION_TIMER, 50);
+	}
 	check_run();
-	if (which == 2) {
+	if (which == 6) {
+		vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_PREEMPTION_TIMER);
+		vmx_check_field(VMCS_GUEST_PENDING_DEBUG, 0);
+	} else if (which == 2) {
 		vmx_check_exit(VMX_EXIT_VMCALL, 0, 3);
 		vmx_check_field(VMCS_GUEST_PENDING_DEBUG, 0);
 	} else if (which == 3) {
@@ -701,9 +711,20 @@ STORY(vmx_abort)
 	case 5: put_entry(VMX_PAGE_EXIT_LOAD, 0, MSR_FS_BASE, 0); break;
 	case 6: put_entry(VMX_PAGE_EXIT_LOAD, 0, MSR_GS_BASE, 0); break;
 	case 7: put_entry(VMX_PAGE_EXIT_LOAD, 0, MSR_KERNEL_GS_BASE, 0x4000000000000000ull); break;
-	default: put_entry(VMX_PAGE_EXIT_LOAD, 0, 0x9b, 0); break;
+	case 8: put_entry(VMX_PAGE_EXIT_LOAD, 0, 0x9b, 0); break;
+	case 9: put_entry(VMX_PAGE_EXIT_LOAD, 0, 0x79, 0); break;
+	default:
+		if (!story_has_x2apic())
+			return;
+		machine_write_msr(APIC_BASE_MSR, machine_read_msr(APIC_BASE_MSR) | APIC_BASE_EXT);
+		put_entry(which == 10 ? VMX_PAGE_EXIT_LOAD : VMX_PAGE_EXIT_STORE, 0, 0x808, 0);
+		if (which == 11) {
+			vmx_write(VMCS_EXIT_MSR_LOAD_COUNT, 0);
+			vmx_write(VMCS_EXIT_MSR_STORE_COUNT, 1);
+		}
+		break;
 	}
 	story_reports();
 	vmx_run();
-	report_text("RUNS");
+	report_text("RUNS"); /* which is not what comes */
 }
