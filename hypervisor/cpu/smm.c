@@ -493,7 +493,10 @@ void smm_resume(struct cpu *cpu)
 	svm_resume(cpu);
 	restore(cpu, &area);
 	vmx_resume(cpu);
-	if (!load_pdptes(cpu))
+	if (!load_pdptes(cpu)) {
+		/* It never came back to a guest, whose exits would wake it. */
+		cpu->msr.vmx_on = cpu->msr.vmx_guest = false;
 		cpu->activity = ACTIVITY_SHUTDOWN;
+	}
 	changed(cpu);
 }
