@@ -28,8 +28,9 @@ static void host_tables(uint64_t mode, uint32_t cr[3])
 	cr[1] = 0;
 	cr[2] = 0;
 	if (mode == HOST_PAE) {
+		/* not the last GiB: a table that is taken to begin at its entry is noticed */
 		for (uint64_t i = 0; i < 4; i++)
-			pae_pdpt[i] = (uintptr_t)pae_pd[i] | PTE_P;
+			pae_pdpt[i] = i < 3 ? (uintptr_t)pae_pd[i] | PTE_P : 0;
 		for (uint64_t i = 0; i < 2048; i++)
 			pae_pd[i / 512][i % 512] = i << 21 | CASE_NESTED_BITS | PTE_PS;
 		cr[1] = (uint32_t)(uintptr_t)pae_pdpt;
@@ -65,7 +66,8 @@ STORY(svm_legacy_host)
 	host_tables(mode, cr);
 	if (nested) {
 		svm_set(VMCB_NESTED, SVM_NP_ENABLE);
-		svm_set(VMCB_NCR3, cr[1]);
+		/* PWT and PCD: no part of the address of PAE's four entries */
+		svm_set(VMCB_NCR3, cr[1] | (mode == HOST_PAE ? 0x18u : 0u));
 	}
 	code = svm_run_legacy(cr);
 	if (nested && mode == HOST_NO_PAGING)

@@ -40,7 +40,7 @@ static uint64_t virtual_vmcb(struct cpu *cpu, const struct insn *insn, uint64_t 
 	struct svm_exit_info info = {.code = opcode_table[insn->opcode].svm - 1,
 				     .next_rip = cpu_next_rip(cpu)};
 
-	if (!svm_guest(cpu) || !(cpu->msr.svm_virtual & SVM_VLS_ENABLE))
+	if (!svm_guest(cpu) || !CHECK(SVM_VLS, cpu->msr.svm_virtual & SVM_VLS_ENABLE))
 		return vmcb;
 	if (CHECK(SVM_VLS_MODE, !cpu_ia32e(cpu) || !svm_nested_paging(cpu)))
 		svm_exit_insn(cpu, &info);
@@ -71,7 +71,8 @@ DEFINE_INSN(vmsave)
 static inline void vmmcall(struct cpu *cpu, const struct insn *insn)
 {
 	(void)insn;
-	cpu_raise(cpu, VECTOR_UD, 0);
+	if (CHECK(SVM_VMMCALL, true))
+		cpu_raise(cpu, VECTOR_UD, 0);
 }
 DEFINE_INSN(vmmcall)
 

@@ -262,7 +262,7 @@ void svm_set_gif(struct cpu *cpu, bool gif)
 /* The ratio has 32 bits behind the point; then the offset is added (15.30.5). */
 uint64_t svm_tsc(const struct cpu *cpu, uint64_t tsc)
 {
-	if (cpu_has(cpu, FEATURE_svm_tsc_rate))
+	if (CHECK(SVM_TSC_RATIO, cpu_has(cpu, FEATURE_svm_tsc_rate)))
 		tsc = (uint64_t)((unsigned __int128)tsc * cpu->msr.svm_tsc_ratio >> 32);
 	return tsc + cpu->msr.svm_tsc_offset;
 }

@@ -120,7 +120,8 @@ static bool walk_long(struct nested *n, uint64_t table, unsigned level)
 static bool walk_pae(struct nested *n)
 {
 	struct cpu *cpu = n->cpu;
-	uint64_t at = (cpu->msr.svm_ncr3 & BITS(31, 5)) + (n->address >> 30 & 3) * 8;
+	uint64_t base = cpu->msr.svm_ncr3 & (CHECK(NPT_PAE_BASE, true) ? BITS(31, 5) : BITS(31, 0));
+	uint64_t at = base + (n->address >> 30 & 3) * 8;
 	uint64_t entry = physical_read(cpu, at, 8);
 	uint64_t bits = BITS(2, 1) | BITS(8, 5) | (BITS(63, 12) & ~cpu->physical_mask);
 
