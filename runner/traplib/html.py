@@ -16,7 +16,7 @@ from .lint import MODES, cpls
 
 OPEN_FAILURES = 50  # shown at once; the rest unfolds
 HERE = Path(__file__).resolve().parent
-NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("clauses", "Clauses"),
+NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("clauses", "Clauses"), ("chapters", "Chapters"),
               ("untested", "Untested"), ("run", "Run"))
 CELL = ("n", "run", "bad", "known", "notsup", "odd")  # counts of a cell of the map
 SIDES_SHOWN = 8000  # kinds of disagreement
@@ -296,7 +296,47 @@ def clauses(run):
         yield from clause_rows(cases, ends)
         yield "</ul></details>\n"
     yield "</section>\n"
+    yield from chapters(run)
     yield from untested_section(run)
+
+
+def order_of(section):
+    """Sections by their numbers: 15.9 before 15.10; an instruction's page ("31.3:VMXON") behind its section."""
+    number, _, page = section.partition(":")
+    return [(int(part), "") if part.isdigit() else (0, part) for part in number.split(".")], page
+
+
+def chapters(run):
+    """By chapter of the processors' manuals: which of the sections that manuals.def names have cases, and which none."""
+    cases, titles, chapter_of = {}, {}, {}
+    for clause in run.clauses.values():
+        titles.setdefault((clause["manual"], clause["volume"], clause["section"]), []).append(clause["title"])
+    for suite in run.suites.values():
+        for case in suite.values():
+            for cite in case["cite"]:
+                cases.setdefault((cite["manual"], cite["volume"], cite["section"]), set()).add(case["id"])
+    for where in {**titles, **cases}:
+        if where[0] in ("SDM", "APM"):
+            chapter_of.setdefault((*where[:2], re.split("[.:]", where[2])[0]), []).append(where)
+    yield (f"<section id=chapters><h2>By chapter of the manuals <small>{len(chapter_of)}</small></h2>\n"
+           "<p class=legend>Sections that cases of this run's suites cite, and those that none cites. A section's "
+           "title shows under the pointer.</p>\n"
+           "<div class='scroll box'><table class=sides><thead><tr><th>chapter<th class=n>with<th class=n>without"
+           "<th class=n>cases<th>sections with cases<th>sections without<tbody>\n")
+    for chapter, sections in sorted(chapter_of.items(), key=lambda row: (*row[0][:2], order_of(row[0][2]))):
+        sections.sort(key=lambda where: order_of(where[2]))
+        tested = [where for where in sections if where in cases]
+        left = [where for where in sections if where not in cases]
+        name = text(" ".join(chapter))
+        yield (f"<tr data-k='{name}'><th>{name}<td class=n>{len(tested)}<td class='n{'' if left else ' zero'}'>{len(left)}"
+               f"<td class=n>{len(set().union(*(cases[where] for where in tested)))}<td>{section_names(tested, titles)}"
+               f"<td class={'some' if left else 'ok'}>{section_names(left, titles) or 'none'}\n")
+    yield "</table></div></section>\n"
+
+
+def section_names(sections, titles):
+    """Some sections, what they are about in their titles."""
+    return " ".join(f"<span title='{text('; '.join(titles.get(where, ())))}'>{text(where[2])}</span>" for where in sections)
 
 
 def clause_rows(cases, ends):
