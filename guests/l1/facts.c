@@ -1,4 +1,5 @@
-/* facts.c: what a loader tells (multiboot 0.6.96, section 3.3; Xen's x86/HVM direct boot ABI), and telling it on. */
+/* facts.c: what a loader tells (multiboot 0.6.96, section 3.3; Xen's x86/HVM direct boot ABI), and telling it
+ * on. */
 #include "l1/l1.h"
 
 struct multiboot_info {
@@ -141,7 +142,8 @@ static void put_module(const struct facts_module *module, struct multiboot_modul
 		       struct start_info_module *pvh, uint32_t text)
 {
 	if (multiboot)
-		*multiboot = (struct multiboot_module){(uint32_t)module->start, (uint32_t)module->end, text, 0};
+		*multiboot =
+			(struct multiboot_module){(uint32_t)module->start, (uint32_t)module->end, text, 0};
 	else
 		*pvh = (struct start_info_module){module->start, module->end - module->start, text, 0};
 }
@@ -149,8 +151,8 @@ static void put_module(const struct facts_module *module, struct multiboot_modul
 static uint32_t put_modules(const struct facts *facts, enum l1_protocol protocol, unsigned first,
 			    uint64_t *top)
 {
-	uint64_t size = protocol == L1_MULTIBOOT ? sizeof(struct multiboot_module)
-						 : sizeof(struct start_info_module);
+	uint64_t size =
+		protocol == L1_MULTIBOOT ? sizeof(struct multiboot_module) : sizeof(struct start_info_module);
 	uint8_t *to = below(top, size * (facts->modules - first));
 	uint32_t list = (uint32_t)*top;
 
@@ -176,8 +178,8 @@ static uint32_t put_map(const struct facts *facts, enum l1_protocol protocol, ui
 		uint64_t size = range->end - range->base;
 
 		if (mmap)
-			mmap[i] = (struct multiboot_mmap){sizeof(*mmap) - sizeof(mmap->size), range->base, size,
-							  range->type};
+			mmap[i] = (struct multiboot_mmap){sizeof(*mmap) - sizeof(mmap->size), range->base,
+							  size, range->type};
 		else
 			map[i] = (struct start_info_memmap){range->base, size, range->type, 0};
 	}

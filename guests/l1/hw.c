@@ -1,4 +1,5 @@
-/* hw.c: kmod/core/hw.h on bare metal. Memory is mapped to itself; the image is where boot.S and memory.c put it. */
+/* hw.c: kmod/core/hw.h on bare metal. Memory is mapped to itself; the image is where boot.S and memory.c put
+ * it. */
 #include "l1/l1.h"
 #include "x86/control_device.h"
 #include "x86/msr.h"
@@ -201,10 +202,7 @@ static uint8_t in8(uint16_t port)
 	return value;
 }
 
-static void out8(uint16_t port, uint8_t value)
-{
-	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
+static void out8(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
 
 static uint32_t in32(uint16_t port)
 {
@@ -235,7 +233,10 @@ static void send(const char *text)
 		const char *at = text;
 		uint64_t left = size;
 
-		__asm__ volatile("rep outsb" : "+S"(at), "+c"(left) : "d"((uint16_t)DEBUG_CONSOLE_PORT) : "memory");
+		__asm__ volatile("rep outsb"
+				 : "+S"(at), "+c"(left)
+				 : "d"((uint16_t)DEBUG_CONSOLE_PORT)
+				 : "memory");
 	}
 	for (; serial && *text; text++) {
 		while (!(in8(SERIAL1_PORT + 5) & 0x20))

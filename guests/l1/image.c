@@ -112,7 +112,8 @@ static uint32_t load_segments(const struct image *image, uint64_t top)
 			pvh = find_pvh(image->file + s.offset, image->file + s.offset + s.file_size);
 		if (s.type != PT_LOAD || !s.size)
 			continue;
-		if (s.address < FIRST_ADDRESS || s.size > top || s.address > top - s.size || s.file_size > s.size)
+		if (s.address < FIRST_ADDRESS || s.size > top || s.address > top - s.size ||
+		    s.file_size > s.size)
 			l1_refuse("a segment of the guest lies outside of memory");
 		copy((void *)s.address, image->file + s.offset, s.file_size);
 		clear((void *)(s.address + s.file_size), s.size - s.file_size);

@@ -9,10 +9,10 @@
  *   cpus.c    other processors
  *   hw.c, entry.S   kmod/core/hw.h, as instructions
  *
- * It stands where its guest will, so it moves away first: to whole blocks of 2 MiB at the top of the highest memory
- * below 4 GiB, which the guest is not told of. With `l1.depth=N` above 1 on the command line the guest is another
- * copy of the hypervisor, told a depth one less; else it is the first module. What else the command line holds
- * goes to the guest, as do the other modules.
+ * It stands where its guest will, so it moves away first: to whole blocks of 2 MiB at the top of the highest
+ * memory below 4 GiB, which the guest is not told of. With `l1.depth=N` above 1 on the command line the guest
+ * is another copy of the hypervisor, told a depth one less; else it is the first module. What else the
+ * command line holds goes to the guest, as do the other modules.
  *
  *   l1.depth=N    1 by itself
  *   l1.nest=0     offers the guest no virtualization extension
@@ -52,8 +52,8 @@ struct facts {
 /* Stops where there is more than fits. */
 void facts_read(struct facts *facts, enum l1_protocol protocol, const void *information);
 /*
- * Writes what @facts tell, from module @first on, as @protocol has it, to below @top; the new top, which is where
- * the information begins.
+ * Writes what @facts tell, from module @first on, as @protocol has it, to below @top; the new top, which is
+ * where the information begins.
  */
 uint64_t facts_write(const struct facts *facts, enum l1_protocol protocol, unsigned first, uint64_t top);
 /* Takes [@base, end of its range) away from the guest. */

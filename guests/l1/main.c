@@ -80,7 +80,8 @@ static struct core_start start_guest(uint64_t top)
 	return start_at(entry.protocol, entry.address, facts_write(&facts, entry.protocol, 1, top));
 }
 
-/* This image again, which is still where the loader has put it; its information goes behind it and the modules. */
+/* This image again, which is still where the loader has put it; its information goes behind it and the
+ * modules. */
 static struct core_start start_self(void)
 {
 	const uint8_t *entry = facts.protocol == L1_MULTIBOOT ? boot_multiboot : boot_pvh;

@@ -1,6 +1,6 @@
 /*
- * apic.c: the interrupt command register. A processor that is sent a SIPI begins in the hypervisor, which then
- * begins the guest where the guest wanted it (APM 2 16.5, SDM 3A 9.4.4). INIT needs no care: it takes a
+ * apic.c: the interrupt command register. A processor that is sent a SIPI begins in the hypervisor, which
+ * then begins the guest where the guest wanted it (APM 2 16.5, SDM 3A 9.4.4). INIT needs no care: it takes a
  * processor out of the hypervisor, back to where only a SIPI wakes it.
  */
 #include "kmod/core/core.h"

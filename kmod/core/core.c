@@ -7,7 +7,8 @@ const char *core_probe(struct core_machine *machine)
 
 	machine->vendor = svm ? CORE_VMX : CORE_SVM;
 	if (svm && vmx)
-		return "neither AMD-V (cpuid.80000001.0.ecx[2]=0) nor VT-x (cpuid.1.0.ecx[5]=0) can be used here";
+		return "neither AMD-V (cpuid.80000001.0.ecx[2]=0) nor VT-x (cpuid.1.0.ecx[5]=0) can be used "
+		       "here";
 	return NULL;
 }
 

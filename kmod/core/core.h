@@ -1,11 +1,12 @@
 /*
  * core.h: a thin hypervisor that passes the machine through to one guest.
  *
- * The guest has all memory but the hypervisor's own, at the same addresses; ports, devices, interrupts and most
- * MSRs are the machine's. Intercepted is what would otherwise take the processor out of the hypervisor's hands:
- * the virtualization extension itself (hidden, or nested), CPUID, which tells of it, and the writes by which
- * another processor is started. Everything else that exits does so because the hardware leaves no choice.
- * Hypervisors of this kind stack: what is offered to the guest is what svm_nested.c or vmx_nested.c nests.
+ * The guest has all memory but the hypervisor's own, at the same addresses; ports, devices, interrupts and
+ * most MSRs are the machine's. Intercepted is what would otherwise take the processor out of the hypervisor's
+ * hands: the virtualization extension itself (hidden, or nested), CPUID, which tells of it, and the writes by
+ * which another processor is started. Everything else that exits does so because the hardware leaves no
+ * choice. Hypervisors of this kind stack: what is offered to the guest is what svm_nested.c or vmx_nested.c
+ * nests.
  *
  *   core.c     the machine and its vCPUs; which vendor's file is asked
  *   exits.c    exits that both vendors have: CPUID, MSRs, memory
@@ -15,8 +16,8 @@
  *   svm*.c     AMD-V; svm_nested.c and svm_shadow.c are the guest that is a hypervisor itself
  *   vmx*.c     VT-x; the same
  *
- * Freestanding: no library, no data that needs relocation on the entry path. A vCPU belongs to the processor that
- * runs it; what several share is struct core_machine, which changes after its start only as said there.
+ * Freestanding: no library, no data that needs relocation on the entry path. A vCPU belongs to the processor
+ * that runs it; what several share is struct core_machine, which changes after its start only as said there.
  */
 #ifndef TRAPLINE_KMOD_CORE_CORE_H
 #define TRAPLINE_KMOD_CORE_CORE_H
@@ -41,7 +42,8 @@ struct core_machine {
 	bool nest;                    /* offer the guest the extension */
 	unsigned depth;               /* at which the guest runs */
 	uint8_t *ones;                /* AMD-V: maps in which everything is intercepted */
-	/* By local APIC id: where the guest wants that processor to begin. Written before its SIPI is sent. */
+	/* By local APIC id: where the guest wants that processor to begin. Written before its SIPI is sent.
+	 */
 	volatile uint8_t startup_vector[256];
 };
 
@@ -49,8 +51,8 @@ struct core_machine {
 struct core_record {
 	uint64_t physical; /* 0: none */
 	uint32_t size;
-	bool fenced; /* they cannot be executed: the next attempt arms */
-	bool armed;  /* all intercepts are on */
+	bool fenced;     /* they cannot be executed: the next attempt arms */
+	bool armed;      /* all intercepts are on */
 	uint64_t linear; /* where they begin, known once armed */
 };
 
@@ -115,8 +117,8 @@ void core_exit_stepped(struct core_vcpu *vcpu, bool completed);
 /* ---- tables.c ---- */
 
 /*
- * Maps the 4 KiB page of @guest to @host for @access (0: nothing); the rest of its 2 MiB block stays as it was.
- * The caller flushes where rights were taken.
+ * Maps the 4 KiB page of @guest to @host for @access (0: nothing); the rest of its 2 MiB block stays as it
+ * was. The caller flushes where rights were taken.
  */
 void tables_set(struct core_vcpu *vcpu, uint64_t guest, uint64_t host, unsigned access);
 /* Maps the 2 MiB block of @guest to itself; false: there was a mapping. */
@@ -152,8 +154,8 @@ void record_call(struct core_vcpu *vcpu, uint32_t call, uint32_t out[4]);
 bool record_reached(struct core_vcpu *vcpu, uint64_t guest);
 /*
  * While the record is armed: an instruction of the guest exits with @code. True: tell of nothing else, the
- * vendor's intercept() has switched that intercept off and the instruction is executed again. False: the exit is
- * one that the hypervisor needs itself; @needed says so. All exits of instructions go through here first.
+ * vendor's intercept() has switched that intercept off and the instruction is executed again. False: the exit
+ * is one that the hypervisor needs itself; @needed says so. All exits of instructions go through here first.
  */
 bool record_exit(struct core_vcpu *vcpu, uint32_t code, uint64_t info1, uint64_t info2, bool needed);
 

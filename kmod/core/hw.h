@@ -1,9 +1,9 @@
 /*
  * hw.h: all that the core wants of the hardware and of what it is built into.
  *
- * A link seam: guests/l1 has these as instructions on bare metal, the kernel module as the kernel's own, and a
- * unit test drives the software CPU. Nothing here is called through a pointer. All of it concerns the processor
- * that calls. Physical addresses are uint64_t, the core's own addresses are pointers.
+ * A link seam: guests/l1 has these as instructions on bare metal, the kernel module as the kernel's own, and
+ * a unit test drives the software CPU. Nothing here is called through a pointer. All of it concerns the
+ * processor that calls. Physical addresses are uint64_t, the core's own addresses are pointers.
  */
 #ifndef TRAPLINE_KMOD_CORE_HW_H
 #define TRAPLINE_KMOD_CORE_HW_H
@@ -16,7 +16,8 @@
 
 /* ---- memory ---- */
 
-/* @count pages of zeros, one behind the other, that the guest cannot reach, for good; NULL where none are left. */
+/* @count pages of zeros, one behind the other, that the guest cannot reach, for good; NULL where none are
+ * left. */
 void *hw_pages(unsigned count);
 /* The physical address of what hw_pages() gave. */
 uint64_t hw_physical(const void *page);
@@ -55,16 +56,17 @@ _Noreturn void hw_stop(const char *why, uint64_t value);
 /* ---- AMD-V (APM 2 chapter 15) ---- */
 
 /*
- * VMRUN of the VMCB at @vmcb until its #VMEXIT, with GIF = 0 before and after. @gpr: the guest's registers but
- * RAX and RSP, which are in the VMCB. @interrupts: RFLAGS.IF at VMRUN, which masks physical interrupts where the
- * VMCB has V_INTR_MASKING. FS, GS, LDTR, TR and the MSRs of VMLOAD are the guest's all the time; what needs its
- * own saves and loads them within.
+ * VMRUN of the VMCB at @vmcb until its #VMEXIT, with GIF = 0 before and after. @gpr: the guest's registers
+ * but RAX and RSP, which are in the VMCB. @interrupts: RFLAGS.IF at VMRUN, which masks physical interrupts
+ * where the VMCB has V_INTR_MASKING. FS, GS, LDTR, TR and the MSRs of VMLOAD are the guest's all the time;
+ * what needs its own saves and loads them within.
  */
 void hw_svm_run(uint64_t vmcb, uint64_t gpr[GPR_COUNT], bool interrupts);
 void hw_svm_load(uint64_t vmcb); /* VMLOAD */
 void hw_svm_save(uint64_t vmcb); /* VMSAVE */
 void hw_svm_clgi(void);
-/* Lets an NMI that is pending come, and says whether one has (GIF = 1 for a moment; interrupts stay masked). */
+/* Lets an NMI that is pending come, and says whether one has (GIF = 1 for a moment; interrupts stay masked).
+ */
 bool hw_svm_take_nmi(void);
 
 /* ---- VT-x (SDM 3C chapters 24 to 31) ---- */
@@ -80,11 +82,12 @@ enum hw_vmx hw_vmx_write(uint64_t field, uint64_t value);
 enum hw_vmx hw_vmx_invept(uint64_t type, uint64_t eptp);
 enum hw_vmx hw_vmx_invvpid(uint64_t type, uint16_t vpid, uint64_t linear);
 /*
- * VMLAUNCH or VMRESUME of the current VMCS until its exit: HW_VMX_DONE; HW_VMX_NMI; else the instruction failed. Writes the
- * host's RSP and RIP to the VMCS first. @gpr: the guest's registers but RSP.
+ * VMLAUNCH or VMRESUME of the current VMCS until its exit: HW_VMX_DONE; HW_VMX_NMI; else the instruction
+ * failed. Writes the host's RSP and RIP to the VMCS first. @gpr: the guest's registers but RSP.
  */
 enum hw_vmx hw_vmx_run(uint64_t gpr[GPR_COUNT], bool launched);
-/* Whether an NMI has come to the hypervisor since the last call; it was taken out of the processor's hands. */
+/* Whether an NMI has come to the hypervisor since the last call; it was taken out of the processor's hands.
+ */
 bool hw_vmx_take_nmi(void);
 /* What the host-state area must hold and is the embedder's: selectors, bases and descriptor tables. */
 struct hw_vmx_host {

@@ -5,13 +5,13 @@
 #include "x86/paging.h"
 #include "x86/vectors.h"
 
-#define CPUID_SVM    0x8000000au
-#define EDX_NPT      (1u << 0)
-#define EDX_NRIPS    (1u << 3)
-#define EDX_DECODE   (1u << 7)
-#define ONES_PAGES   5u /* an I/O map and an MSR map in which everything is intercepted */
-#define ONES_MSRPM   0x3000u
-#define WORDS        6u
+#define CPUID_SVM  0x8000000au
+#define EDX_NPT    (1u << 0)
+#define EDX_NRIPS  (1u << 3)
+#define EDX_DECODE (1u << 7)
+#define ONES_PAGES 5u /* an I/O map and an MSR map in which everything is intercepted */
+#define ONES_MSRPM 0x3000u
+#define WORDS      6u
 
 /* ---- is it here? ---- */
 
@@ -88,9 +88,9 @@ void svm_watch_msr(struct core_vcpu *vcpu, uint32_t index) { watch(vcpu, index, 
 
 void svm_own_intercepts(struct core_vcpu *vcpu)
 {
-	static const uint8_t codes[] = {SVM_EXIT_CPUID,  SVM_EXIT_MSR,  SVM_EXIT_VMRUN,  SVM_EXIT_VMLOAD,
-					SVM_EXIT_VMSAVE, SVM_EXIT_STGI, SVM_EXIT_CLGI,   SVM_EXIT_SKINIT,
-					SVM_EXIT_INVLPGA};
+	static const uint8_t codes[] = {SVM_EXIT_CPUID,  SVM_EXIT_MSR,    SVM_EXIT_VMRUN,
+					SVM_EXIT_VMLOAD, SVM_EXIT_VMSAVE, SVM_EXIT_STGI,
+					SVM_EXIT_CLGI,   SVM_EXIT_SKINIT, SVM_EXIT_INVLPGA};
 	struct svm_vcpu *svm = vcpu->svm;
 
 	for (unsigned i = 0; i < VMCB_INTERCEPT_WORDS; i++)
@@ -206,8 +206,8 @@ const char *svm_create(struct core_vcpu *vcpu)
 
 /* ---- start ---- */
 
-static void set_segment(uint8_t *vmcb, unsigned offset, uint16_t selector, uint16_t attributes, uint32_t limit,
-			uint64_t base)
+static void set_segment(uint8_t *vmcb, unsigned offset, uint16_t selector, uint16_t attributes,
+			uint32_t limit, uint64_t base)
 {
 	*vmcb16(vmcb, offset) = selector;
 	*vmcb16(vmcb, offset + 2) = attributes;
@@ -307,7 +307,8 @@ void svm_raise(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 	if (vector_has_error_code(vector) && *vmcb64(vmcb, VMCB_CR0) & CR0_PE)
 		event |= SVM_EVENT_ERROR_VALID | (uint64_t)error << 32;
 	*vmcb64(vmcb, VMCB_EVENTINJ) = event;
-	/* A fault pushes RF as set (SDM 3B 17.3.1.1); not every processor sees to that when it injects one. */
+	/* A fault pushes RF as set (SDM 3B 17.3.1.1); not every processor sees to that when it injects one.
+	 */
 	if (vector != VECTOR_DB && vector != VECTOR_DF)
 		*vmcb64(vmcb, VMCB_RFLAGS) |= RFLAGS_RF;
 }
@@ -351,8 +352,8 @@ void svm_flush(struct core_vcpu *vcpu) { vcpu->svm->flush = true; }
 
 uint64_t svm_table_entry(uint64_t address) { return address | PTE_P | PTE_W | PTE_U | PTE_A; }
 
-/* All accesses are a user's (15.25.5). Nobody asks for A and D, and a hypervisor above that joins these tables with its
- * own need not wait for them. */
+/* All accesses are a user's (15.25.5). Nobody asks for A and D, and a hypervisor above that joins these
+ * tables with its own need not wait for them. */
 uint64_t svm_page_entry(const struct core_vcpu *vcpu, uint64_t address, unsigned access, bool large)
 {
 	uint64_t entry = address | PTE_U | PTE_A | PTE_D | (large ? PTE_PS : 0);

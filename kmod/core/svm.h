@@ -28,17 +28,17 @@ struct svm_shadow {
 struct svm_nested {
 	bool svme; /* its EFER.SVME */
 	bool gif;
-	bool running;      /* its guest runs: svm->vmcb is @merged */
-	bool nmi;          /* an NMI waits for its GIF */
-	bool host_if;      /* its RFLAGS.IF at VMRUN */
-	uint64_t hsave;    /* VM_HSAVE_PA */
+	bool running;   /* its guest runs: svm->vmcb is @merged */
+	bool nmi;       /* an NMI waits for its GIF */
+	bool host_if;   /* its RFLAGS.IF at VMRUN */
+	uint64_t hsave; /* VM_HSAVE_PA */
 	uint64_t vm_cr;
-	uint64_t tpr;      /* CR8 when GIF became 0 */
-	uint64_t vmcb;     /* physical address of what it runs */
-	uint8_t *merged;   /* the control block that runs for it */
-	uint8_t *msrpm;    /* both permission maps in one */
-	uint64_t ncr3;     /* of its nested tables, as last shadowed */
-	uint64_t mode;     /* what of its paging mode they depend on */
+	uint64_t tpr;    /* CR8 when GIF became 0 */
+	uint64_t vmcb;   /* physical address of what it runs */
+	uint8_t *merged; /* the control block that runs for it */
+	uint8_t *msrpm;  /* both permission maps in one */
+	uint64_t ncr3;   /* of its nested tables, as last shadowed */
+	uint64_t mode;   /* what of its paging mode they depend on */
 	uint32_t asid;
 	bool npt;
 	struct svm_shadow shadow;
@@ -79,7 +79,8 @@ void svm_own_intercepts(struct core_vcpu *vcpu);
 
 /* svm_exits.c: the exit that has just come. */
 void svm_exit(struct core_vcpu *vcpu);
-/* An exception at the next entry, on top of the event whose delivery it has interrupted (SDM 3A table 6-5). */
+/* An exception at the next entry, on top of the event whose delivery it has interrupted (SDM 3A table 6-5).
+ */
 void svm_raise_upon(struct core_vcpu *vcpu, unsigned vector, bool has_error, uint32_t error);
 /* The event that was being delivered when the exit came is delivered again. */
 void svm_redeliver(struct core_vcpu *vcpu);
@@ -112,8 +113,8 @@ void shadow_drop(struct core_vcpu *vcpu);
 /* The root of the joined tables. */
 uint64_t *shadow_root(struct core_vcpu *vcpu);
 /*
- * The guest's guest was refused @access to @address. True: the tables now have it; false: the refusal is that of
- * the guest's tables, with *@error as EXITINFO1 tells it.
+ * The guest's guest was refused @access to @address. True: the tables now have it; false: the refusal is that
+ * of the guest's tables, with *@error as EXITINFO1 tells it.
  */
 bool shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error);
 

@@ -3,18 +3,17 @@
 #include "x86/msr.h"
 #include "x86/vectors.h"
 
-#define INT1        0xf1
-#define DR6_REASONS 0xe00full /* BT, BS, BD, B3 to B0 */
-#define CONTRIBUTORY \
-	(1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP)
+#define INT1         0xf1
+#define DR6_REASONS  0xe00full /* BT, BS, BD, B3 to B0 */
+#define CONTRIBUTORY (1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP)
 
 /* ---- events that an exit has interrupted ---- */
 
 static unsigned event_type(uint64_t event) { return (unsigned)(event >> SVM_EVENT_TYPE_SHIFT) & 7; }
 
 /*
- * INT n, INT3, INTO and INT1 are executed again instead: RIP is still at them. A #DB that is none of INT1's has left
- * its reason in DR6 (15.12.2).
+ * INT n, INT3, INTO and INT1 are executed again instead: RIP is still at them. A #DB that is none of INT1's
+ * has left its reason in DR6 (15.12.2).
  */
 static bool by_instruction(struct core_vcpu *vcpu, uint64_t event)
 {
@@ -29,8 +28,8 @@ static bool by_instruction(struct core_vcpu *vcpu, uint64_t event)
 }
 
 /*
- * A #DB that is a fault pushes RF as set, which the injection of a #DB does not do by itself: DR7.GD, and breakpoints
- * on instructions.
+ * A #DB that is a fault pushes RF as set, which the injection of a #DB does not do by itself: DR7.GD, and
+ * breakpoints on instructions.
  */
 static bool is_debug_fault(uint8_t *vmcb, uint64_t event)
 {

@@ -1,11 +1,12 @@
 /*
  * svm_nested.c: a guest that is a hypervisor itself (APM 2 15.5, 15.6, 15.17).
  *
- * Its VMRUN makes a third control block of its own and ours: what either of us wants to intercept is intercepted,
- * and its nested tables are joined with ours (svm_shadow.c). The block in its memory is read at VMRUN and written
- * at #VMEXIT, as a processor's caches permit. While it has GIF = 0, physical interrupts are masked by
- * V_INTR_MASKING and a clear RFLAGS.IF of ours, and NMIs are intercepted and kept. What is not nested is not offered:
- * VMRUN finds the virtual GIF, virtual NMIs, LBR virtualization and virtual VMLOAD switched off.
+ * Its VMRUN makes a third control block of its own and ours: what either of us wants to intercept is
+ * intercepted, and its nested tables are joined with ours (svm_shadow.c). The block in its memory is read at
+ * VMRUN and written at #VMEXIT, as a processor's caches permit. While it has GIF = 0, physical interrupts are
+ * masked by V_INTR_MASKING and a clear RFLAGS.IF of ours, and NMIs are intercepted and kept. What is not
+ * nested is not offered: VMRUN finds the virtual GIF, virtual NMIs, LBR virtualization and virtual VMLOAD
+ * switched off.
  */
 #include "kmod/core/svm.h"
 #include "x86/msr.h"
@@ -136,8 +137,8 @@ static void set_gif(struct core_vcpu *vcpu, bool gif)
 }
 
 /*
- * An NMI that came while GIF was 0: sent again, now that the processor may take it, so that masks and intercepts of
- * NMIs have their say.
+ * An NMI that came while GIF was 0: sent again, now that the processor may take it, so that masks and
+ * intercepts of NMIs have their say.
  */
 static void pass_nmi(struct core_vcpu *vcpu)
 {
@@ -243,7 +244,8 @@ static void reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, uint6
 
 /* ---- VMRUN ---- */
 
-/* PAE paging without nested tables has its PDPTEs looked at (15.25.10 has them as they are with nested tables). */
+/* PAE paging without nested tables has its PDPTEs looked at (15.25.10 has them as they are with nested
+ * tables). */
 static bool pdptes_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
 {
 	uint64_t cr3 = *vmcb64(vmcb, VMCB_CR3) & 0xffffffe0u, reserved = PDPTE_RESERVED;
@@ -254,7 +256,8 @@ static bool pdptes_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
 	    !tables_reached(vcpu->machine, cr3, 32))
 		return true;
 	reserved |= ~((1ull << vcpu->svm->physical_bits) - 1);
-	pdpte = (const uint64_t *)(const void *)((const uint8_t *)hw_map(cr3 & ~PAGE_MASK) + (cr3 & PAGE_MASK));
+	pdpte = (const uint64_t *)(const void *)((const uint8_t *)hw_map(cr3 & ~PAGE_MASK) +
+						 (cr3 & PAGE_MASK));
 	for (unsigned i = 0; i < 4; i++)
 		if (pdpte[i] & PTE_P && pdpte[i] & reserved)
 			return false;
@@ -319,9 +322,11 @@ static void merge_paging(struct core_vcpu *vcpu, uint8_t *vmcb)
 	uint32_t asid = *vmcb32(vmcb, VMCB_ASID);
 	uint8_t *own = vcpu->svm->own;
 	/* What its tables mean follows from its own paging mode. */
-	uint64_t mode = (*vmcb64(own, VMCB_EFER) & (EFER_NXE | EFER_LMA)) | (*vmcb64(own, VMCB_CR4) & CR4_LA57);
+	uint64_t mode =
+		(*vmcb64(own, VMCB_EFER) & (EFER_NXE | EFER_LMA)) | (*vmcb64(own, VMCB_CR4) & CR4_LA57);
 
-	if (vmcb[VMCB_TLB_CONTROL] || mode != nested->mode || asid != nested->asid || npt != nested->npt || ncr3 != nested->ncr3) {
+	if (vmcb[VMCB_TLB_CONTROL] || mode != nested->mode || asid != nested->asid || npt != nested->npt ||
+	    ncr3 != nested->ncr3) {
 		shadow_drop(vcpu);
 		vcpu->svm->flush = true;
 	}

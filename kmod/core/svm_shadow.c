@@ -1,7 +1,7 @@
 /*
- * svm_shadow.c: the nested tables of a guest that is a hypervisor, joined with ours into those that the processor
- * walks (APM 2 15.25). Filled where its guest faults; forgotten when the guest flushes that address space. An entry
- * is writable once the guest's own has its D bit.
+ * svm_shadow.c: the nested tables of a guest that is a hypervisor, joined with ours into those that the
+ * processor walks (APM 2 15.25). Filled where its guest faults; forgotten when the guest flushes that address
+ * space. An entry is writable once the guest's own has its D bit.
  */
 #include "kmod/core/svm.h"
 #include "x86/paging.h"
@@ -169,7 +169,8 @@ static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping 
 		return false;
 	if (is_apic(vcpu, mapping->host))
 		rights &= ~(unsigned)CORE_WRITE;
-	*entry = svm_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, rights, large);
+	*entry = svm_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, rights,
+				large);
 	return true;
 }
 
@@ -189,12 +190,13 @@ static uint64_t joined_entry(struct core_vcpu *vcpu, uint64_t entry, unsigned le
 }
 
 /*
- * Joins all that the guest's @theirs at @level maps and has used before (A), so that it does not fault: a fault in
- * the middle of a task switch cannot be taken back. A page that was not used faults as it does now.
+ * Joins all that the guest's @theirs at @level maps and has used before (A), so that it does not fault: a
+ * fault in the middle of a task switch cannot be taken back. A page that was not used faults as it does now.
  */
 static void join_used(struct core_vcpu *vcpu, const uint64_t *theirs, uint64_t *ours, unsigned level)
 {
-	uint64_t reserved = reserved_bits(vcpu, 0, level), below, *table; /* frames are looked at by themselves */
+	uint64_t reserved = reserved_bits(vcpu, 0, level), below,
+		 *table; /* frames are looked at by themselves */
 
 	for (unsigned i = 0; i < ENTRIES; i++) {
 		uint64_t entry = theirs[i];
@@ -226,7 +228,8 @@ uint64_t *shadow_root(struct core_vcpu *vcpu)
 	nested->shadow.root = take_page(vcpu);
 	if (!nested->shadow.root)
 		hw_stop("no memory for joined tables", 0);
-	if (!five && tables_reached(vcpu->machine, nested->ncr3 & ENTRY_ADDRESS, CORE_PAGE) && *vmcb64(vcpu->svm->own, VMCB_EFER) & EFER_LMA)
+	if (!five && tables_reached(vcpu->machine, nested->ncr3 & ENTRY_ADDRESS, CORE_PAGE) &&
+	    *vmcb64(vcpu->svm->own, VMCB_EFER) & EFER_LMA)
 		join_used(vcpu, hw_map(nested->ncr3 & ENTRY_ADDRESS), nested->shadow.root, 3);
 	return nested->shadow.root;
 }

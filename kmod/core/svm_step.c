@@ -1,6 +1,6 @@
 /*
- * svm_step.c: one instruction by itself: the trap flag, with interrupts and NMIs held off and all exceptions taken
- * from the guest meanwhile, so that nobody sees the flag.
+ * svm_step.c: one instruction by itself: the trap flag, with interrupts and NMIs held off and all exceptions
+ * taken from the guest meanwhile, so that nobody sees the flag.
  */
 #include "kmod/core/svm.h"
 #include "x86/vectors.h"

@@ -1,6 +1,6 @@
 /*
- * tables.c: the nested tables of a vCPU. An entry whose low three bits are 0 maps nothing, and bit 7 says that it
- * maps a large page, with both vendors.
+ * tables.c: the nested tables of a vCPU. An entry whose low three bits are 0 maps nothing, and bit 7 says
+ * that it maps a large page, with both vendors.
  */
 #include "kmod/core/core.h"
 
@@ -18,8 +18,8 @@ uint64_t *tables_new(void) { return hw_pages(1); }
 
 bool tables_guests(const struct core_machine *machine, uint64_t address, uint64_t size)
 {
-	return address + size >= address && (address + size <= machine->hidden ||
-					     address >= machine->hidden + machine->hidden_size);
+	return address + size >= address &&
+	       (address + size <= machine->hidden || address >= machine->hidden + machine->hidden_size);
 }
 
 /* The table below @entry, which is made where there is none. */

@@ -1,4 +1,5 @@
-/* vmx.c: VT-x (SDM 3C chapters 24 to 31): the control structure, the start, and the vendor's answers to core.h. */
+/* vmx.c: VT-x (SDM 3C chapters 24 to 31): the control structure, the start, and the vendor's answers to
+ * core.h. */
 #include "kmod/core/vmx.h"
 #include "kmod/core/vmx_nested.h"
 #include "kmod/core/walk.h"
@@ -9,13 +10,13 @@
 #define CPUID_1_ECX_VMX   (1u << 5)
 #define CPUID_1_ECX_SMX   (1u << 6)
 #define CPUID_1_ECX_XSAVE (1u << 26)
-#define WANTED_SECONDARY (VMX2_EPT | VMX2_UNRESTRICTED_GUEST)
+#define WANTED_SECONDARY  (VMX2_EPT | VMX2_UNRESTRICTED_GUEST)
 
 /* What the guest has as bare metal has it, where the processor asks a hypervisor for leave. */
 #define PERMISSIONS (VMX2_RDTSCP | VMX2_INVPCID | VMX2_XSAVES | VMX2_USER_WAIT | VMX2_PCONFIG)
 #define ALL_PRIMARY                                                                                          \
-	(VMX_HLT | VMX_INVLPG | VMX_MWAIT | VMX_RDPMC | VMX_RDTSC | VMX_CR3_LOAD | VMX_CR3_STORE | VMX_CR8_LOAD |  \
-	 VMX_CR8_STORE | VMX_MOV_DR | VMX_UNCONDITIONAL_IO | VMX_MONITOR | VMX_PAUSE)
+	(VMX_HLT | VMX_INVLPG | VMX_MWAIT | VMX_RDPMC | VMX_RDTSC | VMX_CR3_LOAD | VMX_CR3_STORE |           \
+	 VMX_CR8_LOAD | VMX_CR8_STORE | VMX_MOV_DR | VMX_UNCONDITIONAL_IO | VMX_MONITOR | VMX_PAUSE)
 #define ALL_SECONDARY (VMX2_DESCRIPTOR_TABLE | VMX2_WBINVD | VMX2_RDRAND | VMX2_RDSEED)
 
 /* ---- is it here? ---- */
@@ -58,7 +59,8 @@ static void fill_controls(struct vmx_vcpu *vmx)
 
 	vmx->own.pin = must(pin);
 	vmx->own.primary = must(primary) | VMX_ACTIVATE_SECONDARY | VMX_USE_MSR_BITMAPS;
-	vmx->own.secondary = must(MSR_VMX_SECONDARY_CTLS) | WANTED_SECONDARY | (secondary & (PERMISSIONS | VMX2_VPID));
+	vmx->own.secondary =
+		must(MSR_VMX_SECONDARY_CTLS) | WANTED_SECONDARY | (secondary & (PERMISSIONS | VMX2_VPID));
 	vmx->own.exceptions = 0;
 	vmx->all = vmx->own;
 	vmx->all.primary = (vmx->own.primary & ~VMX_USE_MSR_BITMAPS) | (may(primary) & ALL_PRIMARY);
@@ -99,7 +101,10 @@ void vmx_arm(struct core_vcpu *vcpu, bool on)
 		vmx_set(VMCS_XSS_EXITING_BITMAP, on ? ~0ull : 0);
 }
 
-static void without(enum vmcs_field field, uint32_t control) { vmx_set(field, vmx_get(field) & ~(uint64_t)control); }
+static void without(enum vmcs_field field, uint32_t control)
+{
+	vmx_set(field, vmx_get(field) & ~(uint64_t)control);
+}
 
 /* MOV to and from CR0, CR3, CR4, CR8, CLTS, LMSW: by the qualification (table 27-3). */
 static void release_cr(struct vmx_vcpu *vmx, uint64_t qualification)
@@ -143,7 +148,9 @@ void vmx_release(struct core_vcpu *vcpu, uint32_t code, uint64_t info1)
 	switch (code) {
 	case VMX_EXIT_CR_ACCESS: release_cr(vcpu->vmx, info1); return;
 	case VMX_EXIT_RDMSR:
-	case VMX_EXIT_WRMSR: vmx_set(VMCS_PRIMARY_CONTROLS, vmx_get(VMCS_PRIMARY_CONTROLS) | VMX_USE_MSR_BITMAPS); return;
+	case VMX_EXIT_WRMSR:
+		vmx_set(VMCS_PRIMARY_CONTROLS, vmx_get(VMCS_PRIMARY_CONTROLS) | VMX_USE_MSR_BITMAPS);
+		return;
 	case VMX_EXIT_XSAVES:
 	case VMX_EXIT_XRSTORS: vmx_set(VMCS_XSS_EXITING_BITMAP, 0); return;
 	default: break;
@@ -156,7 +163,8 @@ void vmx_release(struct core_vcpu *vcpu, uint32_t code, uint64_t info1)
 	hw_stop("an exit that nobody asked for", code);
 }
 
-/* Four bitmaps of 1 KiB: reads of low and of high MSRs, then writes (24.6.9). What is in none always exits. */
+/* Four bitmaps of 1 KiB: reads of low and of high MSRs, then writes (24.6.9). What is in none always exits.
+ */
 bool vmx_msr_bit(uint32_t index, bool write, unsigned *bit)
 {
 	*bit = (write ? 0x4000u : 0) + (index >> 31) * 0x2000u + (index & 0x1fff);
@@ -231,7 +239,8 @@ const char *vmx_create(struct core_vcpu *vcpu)
 	set_revision(vmx->vmcs);
 	if (hw_vmx_on(hw_physical(vmx->on)) != HW_VMX_DONE)
 		return "VMXON fails";
-	if (hw_vmx_clear(hw_physical(vmx->vmcs)) != HW_VMX_DONE || hw_vmx_load(hw_physical(vmx->vmcs)) != HW_VMX_DONE)
+	if (hw_vmx_clear(hw_physical(vmx->vmcs)) != HW_VMX_DONE ||
+	    hw_vmx_load(hw_physical(vmx->vmcs)) != HW_VMX_DONE)
 		return "VMCLEAR or VMPTRLD fails";
 	vmx->launched = false;
 	return vcpu->machine->nest ? vmx_nested_create(vcpu) : NULL;
@@ -297,8 +306,8 @@ static void start_registers(struct vmx_vcpu *vmx, const struct core_start *start
 /* What exits do, and what is there of neither side: no MSR lists, no CR3 targets. */
 static void start_exits(void)
 {
-	vmx_set(VMCS_EXIT_CONTROLS, must(capability(MSR_VMX_EXIT_CTLS)) | VMX_EXIT_HOST_64 | VMX_EXIT_SAVE_DEBUG |
-					    VMX_EXIT_SAVE_EFER | VMX_EXIT_LOAD_EFER);
+	vmx_set(VMCS_EXIT_CONTROLS, must(capability(MSR_VMX_EXIT_CTLS)) | VMX_EXIT_HOST_64 |
+					    VMX_EXIT_SAVE_DEBUG | VMX_EXIT_SAVE_EFER | VMX_EXIT_LOAD_EFER);
 	vmx_set(VMCS_EXIT_MSR_STORE_COUNT, 0);
 	vmx_set(VMCS_EXIT_MSR_LOAD_COUNT, 0);
 	vmx_set(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
@@ -369,7 +378,8 @@ void vmx_trap_monitor(bool on)
 	vmx_set(VMCS_PRIMARY_CONTROLS, controls | (on ? VMX_MONITOR_TRAP_FLAG : 0));
 }
 
-/* An NMI that has come to the hypervisor goes to the guest: now, or where something is in its way, behind that. */
+/* An NMI that has come to the hypervisor goes to the guest: now, or where something is in its way, behind
+ * that. */
 static void bring_nmi(struct core_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
@@ -497,7 +507,8 @@ uint64_t vmx_guest_cr(const struct vmx_vcpu *vmx, unsigned number)
 void vmx_set_guest_cr(struct vmx_vcpu *vmx, unsigned number, uint64_t value)
 {
 	vmx_set(number == 0 ? VMCS_CR0_SHADOW : VMCS_CR4_SHADOW, value);
-	vmx_set(number == 0 ? VMCS_GUEST_CR0 : VMCS_GUEST_CR4, value | (number == 0 ? vmx->cr0_fixed : vmx->cr4_fixed));
+	vmx_set(number == 0 ? VMCS_GUEST_CR0 : VMCS_GUEST_CR4,
+		value | (number == 0 ? vmx->cr0_fixed : vmx->cr4_fixed));
 }
 
 uint64_t vmx_cr4(const struct core_vcpu *vcpu) { return vmx_guest_cr(vcpu->vmx, 4); }

@@ -25,17 +25,17 @@ struct vmx_shadow {
 
 /* A guest that is a hypervisor (vmx_nested.c). */
 struct vmx_nested {
-	bool on;                    /* in VMX operation */
-	bool running;               /* its guest runs: @vmcs is current */
-	bool launching;             /* by a VMLAUNCH whose guest has not exited yet */
-	bool launched;              /* @vmcs */
+	bool on;        /* in VMX operation */
+	bool running;   /* its guest runs: @vmcs is current */
+	bool launching; /* by a VMLAUNCH whose guest has not exited yet */
+	bool launched;  /* @vmcs */
 	bool ept, flush;
 	uint16_t vpid;
-	uint32_t entry;             /* entry controls of the next entry, where it is the guest's own; else 0 */
-	uint64_t pointer, current;  /* of VMXON and VMPTRLD */
+	uint32_t entry;            /* entry controls of the next entry, where it is the guest's own; else 0 */
+	uint64_t pointer, current; /* of VMXON and VMPTRLD */
 	uint64_t eptp;
-	uint64_t rip, rsp;          /* at its VMLAUNCH or VMRESUME */
-	uint8_t *vmcs, *msr_bitmap; /* what the processor runs for it */
+	uint64_t rip, rsp;            /* at its VMLAUNCH or VMRESUME */
+	uint8_t *vmcs, *msr_bitmap;   /* what the processor runs for it */
 	uint16_t state[96], tell[32]; /* fields that go over to it, and come from it (vmx_nested.c) */
 	unsigned states, tells;
 	struct vmx_shadow shadow;
@@ -47,17 +47,17 @@ struct vmx_controls {
 };
 
 struct vmx_vcpu {
-	uint8_t *vmcs, *on;      /* regions */
-	uint8_t *msr_bitmap;     /* of MSRs that are the hypervisor's */
-	struct vmx_controls own; /* without a record or a step */
-	struct vmx_controls all; /* each exit that an instruction can have, and the processor offers */
-	uint32_t entry;          /* entry controls but for the guest's mode */
+	uint8_t *vmcs, *on;            /* regions */
+	uint8_t *msr_bitmap;           /* of MSRs that are the hypervisor's */
+	struct vmx_controls own;       /* without a record or a step */
+	struct vmx_controls all;       /* each exit that an instruction can have, and the processor offers */
+	uint32_t entry;                /* entry controls but for the guest's mode */
 	uint64_t cr0_fixed, cr4_fixed; /* bits that are 1 whatever the guest wants */
 	uint64_t cr4_refused;          /* bits that the guest cannot set */
 	bool active, launched;
-	bool flush; /* at the next entry */
-	bool has_vpid, has_trap; /* VPIDs, the monitor trap flag */
-	bool nmi;   /* one has come while the hypervisor ran, and is the guest's */
+	bool flush;                 /* at the next entry */
+	bool has_vpid, has_trap;    /* VPIDs, the monitor trap flag */
+	bool nmi;                   /* one has come while the hypervisor ran, and is the guest's */
 	struct vmx_controls before; /* what vmx_step() has changed */
 	struct {
 		uint64_t gpr[GPR_COUNT], rip, rflags, interruptibility, pending_debug;
@@ -66,7 +66,7 @@ struct vmx_vcpu {
 		bool on;
 		unsigned number;
 		uint64_t rip, next, old; /* of it, behind it; the register in front of it */
-	} cr; /* MOV to CR0 or CR4 on its way (vmx_exits.c) */
+	} cr;                            /* MOV to CR0 or CR4 on its way (vmx_exits.c) */
 	struct vmx_nested nested;
 };
 

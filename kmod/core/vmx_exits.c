@@ -4,8 +4,7 @@
 #include "x86/msr.h"
 #include "x86/vectors.h"
 
-#define CONTRIBUTORY \
-	(1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP)
+#define CONTRIBUTORY (1u << VECTOR_DE | 1u << VECTOR_TS | 1u << VECTOR_NP | 1u << VECTOR_SS | 1u << VECTOR_GP)
 
 /* ---- events that an exit has interrupted ---- */
 
@@ -96,7 +95,8 @@ static uint64_t cr_conflict(const struct core_vcpu *vcpu, uint64_t qualification
 static void exit_cr(struct core_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
-	uint64_t qualification = vmx_get(VMCS_EXIT_QUALIFICATION), conflict = cr_conflict(vcpu, qualification);
+	uint64_t qualification = vmx_get(VMCS_EXIT_QUALIFICATION),
+		 conflict = cr_conflict(vcpu, qualification);
 	unsigned number = qualification & 15;
 
 	if (!conflict)
@@ -151,7 +151,8 @@ static void exit_trap(struct core_vcpu *vcpu)
 #define APIC_SVR          0x0f0u
 #define RESET_VECTOR_BASE 0xffff0000ull
 
-/* The local APIC's part of INIT, which an exit leaves undone: what switching it off and on does (SDM 3A 11.4.7). */
+/* The local APIC's part of INIT, which an exit leaves undone: what switching it off and on does (SDM
+ * 3A 11.4.7). */
 static void reset_apic(void)
 {
 	uint64_t base = hw_read_msr(MSR_APIC_BASE), modes = APIC_BASE_ENABLE | APIC_BASE_EXTD;
@@ -221,8 +222,8 @@ static bool cpuid_faults(void)
 	bool privileged = !(vmx_get(VMCS_GUEST_SS_RIGHTS) >> 5 & 3);
 
 	return !privileged && hw_try_read_msr(MSR_PLATFORM_INFO, &platform) &&
-	       platform & PLATFORM_INFO_CPUID_FAULTING && hw_try_read_msr(MSR_MISC_FEATURES_ENABLES, &enables) &&
-	       enables & MISC_FEATURES_CPUID_FAULTING;
+	       platform & PLATFORM_INFO_CPUID_FAULTING &&
+	       hw_try_read_msr(MSR_MISC_FEATURES_ENABLES, &enables) && enables & MISC_FEATURES_CPUID_FAULTING;
 }
 
 static void exit_cpuid(struct core_vcpu *vcpu)
@@ -281,7 +282,8 @@ void vmx_exit(struct core_vcpu *vcpu)
 	uint32_t reason = (uint32_t)vmx_get(VMCS_EXIT_REASON);
 
 	if (reason & VMX_EXIT_ENTRY_FAILURE && !vcpu->vmx->nested.running)
-		hw_stop("the processor refuses the guest's state", (uint64_t)reason << 32 | vmx_get(VMCS_EXIT_QUALIFICATION));
+		hw_stop("the processor refuses the guest's state",
+			(uint64_t)reason << 32 | vmx_get(VMCS_EXIT_QUALIFICATION));
 	if (vcpu->step.on && vmx_stepped(vcpu, reason & VMX_EXIT_REASON_MASK))
 		return;
 	if (vcpu->vmx->cr.on && !vcpu->vmx->has_trap && exit_behind_cr(vcpu, reason))

@@ -107,7 +107,8 @@ static bool walk_pae(struct walk *walk, uint32_t linear, uint64_t *physical)
 static bool translate(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, bool write,
 		      uint64_t *physical)
 {
-	struct walk walk = {.vcpu = vcpu, .cr0 = vmx_get(VMCS_GUEST_CR0), .cr4 = vmx_get(VMCS_GUEST_CR4), .write = write};
+	struct walk walk = {
+		.vcpu = vcpu, .cr0 = vmx_get(VMCS_GUEST_CR0), .cr4 = vmx_get(VMCS_GUEST_CR4), .write = write};
 	bool done;
 
 	walk.nx = vmx_get(VMCS_GUEST_EFER) & EFER_NXE;
@@ -121,7 +122,8 @@ static bool translate(struct linear_fault *fault, const struct core_vcpu *vcpu, 
 	return done;
 }
 
-bool linear_check(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, unsigned size, bool write)
+bool linear_check(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, unsigned size,
+		  bool write)
 {
 	uint64_t physical;
 
@@ -132,7 +134,8 @@ bool linear_check(struct linear_fault *fault, const struct core_vcpu *vcpu, uint
 	return translate(fault, vcpu, (linear | (uint32_t)PAGE_MASK) + 1, write, &physical);
 }
 
-bool linear_get(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, void *to, unsigned size)
+bool linear_get(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, void *to,
+		unsigned size)
 {
 	uint64_t physical;
 

@@ -12,8 +12,10 @@ struct linear_fault {
 };
 
 /* At most a page. */
-bool linear_check(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, unsigned size, bool write);
-bool linear_get(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, void *to, unsigned size);
+bool linear_check(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, unsigned size,
+		  bool write);
+bool linear_get(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, void *to,
+		unsigned size);
 bool linear_put(struct linear_fault *fault, const struct core_vcpu *vcpu, uint32_t linear, const void *from,
 		unsigned size);
 

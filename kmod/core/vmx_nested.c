@@ -1,10 +1,11 @@
 /*
  * vmx_nested.c: a guest that is a hypervisor itself (SDM 3C chapters 24 to 27, 30).
  *
- * Its VMCS is in its memory, in a layout of ours; VMREAD and VMWRITE exit and go there. VM entry makes a third VMCS of it:
- * its guest state, its controls with what we need, its EPT joined with our tables (vmx_shadow.c). The processor
- * checks the guest state; what it finds is the guest's to know. Of exits nearly all are the guest's, since we ask
- * for none but those of the tables and of a few MSRs. What is not nested is not offered by the capability MSRs.
+ * Its VMCS is in its memory, in a layout of ours; VMREAD and VMWRITE exit and go there. VM entry makes a
+ * third VMCS of it: its guest state, its controls with what we need, its EPT joined with our tables
+ * (vmx_shadow.c). The processor checks the guest state; what it finds is the guest's to know. Of exits nearly
+ * all are the guest's, since we ask for none but those of the tables and of a few MSRs. What is not nested is
+ * not offered by the capability MSRs.
  */
 #include "kmod/core/vmx.h"
 #include "kmod/core/vmx_nested.h"
@@ -17,19 +18,19 @@
 /* What is offered besides the default1 class. */
 #define OFFERED_PIN (VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI)
 #define OFFERED_PRIMARY                                                                                      \
-	(VMX_USE_TSC_OFFSETTING | VMX_HLT | VMX_INVLPG | VMX_MWAIT | VMX_RDPMC | VMX_RDTSC | VMX_CR3_LOAD |        \
-	 VMX_CR3_STORE | VMX_CR8_LOAD | VMX_CR8_STORE | VMX_MOV_DR | VMX_UNCONDITIONAL_IO | VMX_USE_IO_BITMAPS |   \
-	 VMX_MONITOR_TRAP_FLAG | VMX_USE_MSR_BITMAPS | VMX_MONITOR | VMX_PAUSE | VMX_ACTIVATE_SECONDARY |          \
-	 VMX_INTERRUPT_WINDOW)
+	(VMX_USE_TSC_OFFSETTING | VMX_HLT | VMX_INVLPG | VMX_MWAIT | VMX_RDPMC | VMX_RDTSC | VMX_CR3_LOAD |  \
+	 VMX_CR3_STORE | VMX_CR8_LOAD | VMX_CR8_STORE | VMX_MOV_DR | VMX_UNCONDITIONAL_IO |                  \
+	 VMX_USE_IO_BITMAPS | VMX_MONITOR_TRAP_FLAG | VMX_USE_MSR_BITMAPS | VMX_MONITOR | VMX_PAUSE |        \
+	 VMX_ACTIVATE_SECONDARY | VMX_INTERRUPT_WINDOW)
 #define OFFERED_SECONDARY                                                                                    \
-	(VMX2_EPT | VMX2_UNRESTRICTED_GUEST | VMX2_VPID | VMX2_DESCRIPTOR_TABLE | VMX2_RDTSCP | VMX2_WBINVD |      \
-	 VMX2_RDRAND | VMX2_INVPCID | VMX2_RDSEED | VMX2_XSAVES | VMX2_USER_WAIT)
+	(VMX2_EPT | VMX2_UNRESTRICTED_GUEST | VMX2_VPID | VMX2_DESCRIPTOR_TABLE | VMX2_RDTSCP |              \
+	 VMX2_WBINVD | VMX2_RDRAND | VMX2_INVPCID | VMX2_RDSEED | VMX2_XSAVES | VMX2_USER_WAIT)
 #define OFFERED_EXIT  (VMX_EXIT_SAVE_DEBUG | VMX_EXIT_HOST_64 | VMX_EXIT_SAVE_EFER | VMX_EXIT_LOAD_EFER)
 #define OFFERED_ENTRY (VMX_ENTRY_LOAD_DEBUG | VMX_ENTRY_IA32E | VMX_ENTRY_LOAD_EFER)
 #define OFFERED_EPT                                                                                          \
-	(VMX_EPT_4_LEVELS | VMX_EPT_WRITE_BACK | VMX_EPT_2M | VMX_EPT_1G | VMX_EPT_INVEPT | VMX_EPT_INVEPT_CONTEXT | \
-	 VMX_EPT_INVEPT_ALL | VMX_EPT_INVVPID | VMX_EPT_INVVPID_ADDRESS | VMX_EPT_INVVPID_CONTEXT |                \
-	 VMX_EPT_INVVPID_ALL | VMX_EPT_INVVPID_KEEP_GLOBAL)
+	(VMX_EPT_4_LEVELS | VMX_EPT_WRITE_BACK | VMX_EPT_2M | VMX_EPT_1G | VMX_EPT_INVEPT |                  \
+	 VMX_EPT_INVEPT_CONTEXT | VMX_EPT_INVEPT_ALL | VMX_EPT_INVVPID | VMX_EPT_INVVPID_ADDRESS |           \
+	 VMX_EPT_INVVPID_CONTEXT | VMX_EPT_INVVPID_ALL | VMX_EPT_INVVPID_KEEP_GLOBAL)
 /* Those of the secondary controls that give the guest's guest an instruction. */
 #define PERMISSIONS (VMX2_RDTSCP | VMX2_INVPCID | VMX2_XSAVES | VMX2_USER_WAIT)
 
@@ -132,12 +133,15 @@ static uint64_t controls(uint32_t index, uint32_t must, uint32_t offered)
 static bool capability(uint32_t index, uint64_t *value)
 {
 	switch (index) {
-	case MSR_VMX_BASIC: *value = hw_read_msr(index) & ~(VMX_BASIC_DUAL_MONITOR | VMX_BASIC_ANY_ERROR); break;
+	case MSR_VMX_BASIC:
+		*value = hw_read_msr(index) & ~(VMX_BASIC_DUAL_MONITOR | VMX_BASIC_ANY_ERROR);
+		break;
 	case MSR_VMX_PIN_CTLS:
 	case MSR_VMX_TRUE_PIN_CTLS: *value = controls(index, VMX_PIN_DEFAULT1, OFFERED_PIN); break;
 	case MSR_VMX_PRIMARY_CTLS: *value = controls(index, VMX_PRIMARY_DEFAULT1, OFFERED_PRIMARY); break;
 	case MSR_VMX_TRUE_PRIMARY_CTLS:
-		*value = controls(index, VMX_PRIMARY_DEFAULT1 & ~(VMX_CR3_LOAD | VMX_CR3_STORE), OFFERED_PRIMARY);
+		*value = controls(index, VMX_PRIMARY_DEFAULT1 & ~(VMX_CR3_LOAD | VMX_CR3_STORE),
+				  OFFERED_PRIMARY);
 		break;
 	case MSR_VMX_SECONDARY_CTLS: *value = controls(index, 0, OFFERED_SECONDARY); break;
 	case MSR_VMX_EXIT_CTLS: *value = controls(index, VMX_EXIT_DEFAULT1, OFFERED_EXIT); break;
@@ -149,9 +153,10 @@ static bool capability(uint32_t index, uint64_t *value)
 		*value = controls(index, VMX_ENTRY_DEFAULT1 & ~VMX_ENTRY_LOAD_DEBUG, OFFERED_ENTRY);
 		break;
 	case MSR_VMX_MISC:
-		*value = hw_read_msr(index) & (VMX_MISC_TIMER_RATE | VMX_MISC_SAVES_LMA | VMX_MISC_HLT | VMX_MISC_SHUTDOWN |
-					       VMX_MISC_WAIT_FOR_SIPI | 7ull << VMX_MISC_MSR_LIST_SHIFT |
-					       0x1ffull << VMX_MISC_CR3_TARGETS_SHIFT | VMX_MISC_ZERO_LENGTH);
+		*value = hw_read_msr(index) &
+			 (VMX_MISC_TIMER_RATE | VMX_MISC_SAVES_LMA | VMX_MISC_HLT | VMX_MISC_SHUTDOWN |
+			  VMX_MISC_WAIT_FOR_SIPI | 7ull << VMX_MISC_MSR_LIST_SHIFT |
+			  0x1ffull << VMX_MISC_CR3_TARGETS_SHIFT | VMX_MISC_ZERO_LENGTH);
 		break;
 	case MSR_VMX_CR0_FIXED0:
 	case MSR_VMX_CR0_FIXED1:
@@ -230,7 +235,10 @@ static bool access(struct core_vcpu *vcpu, void *data, unsigned size, bool write
 	return true;
 }
 
-static bool page_operand(struct core_vcpu *vcpu, uint64_t *address) { return access(vcpu, address, 8, false); }
+static bool page_operand(struct core_vcpu *vcpu, uint64_t *address)
+{
+	return access(vcpu, address, 8, false);
+}
 
 /* Whether it may be the address of a region. */
 static bool is_region(const struct core_vcpu *vcpu, uint64_t address)
@@ -238,12 +246,16 @@ static bool is_region(const struct core_vcpu *vcpu, uint64_t address)
 	uint32_t r[4];
 
 	hw_cpuid(0x80000008u, 0, r);
-	return !(address & PAGE_MASK) && !(address >> (r[0] & 0xff)) && tables_guests(vcpu->machine, address, CORE_PAGE);
+	return !(address & PAGE_MASK) && !(address >> (r[0] & 0xff)) &&
+	       tables_guests(vcpu->machine, address, CORE_PAGE);
 }
 
 static uint32_t revision(void) { return (uint32_t)hw_read_msr(MSR_VMX_BASIC) & VMCS_REVISION_MASK; }
 static uint32_t revision_of(uint64_t address) { return *(uint32_t *)(void *)region(address); }
-static uint32_t *launched(uint64_t address) { return (uint32_t *)(void *)(region(address) + REGION_LAUNCHED); }
+static uint32_t *launched(uint64_t address)
+{
+	return (uint32_t *)(void *)(region(address) + REGION_LAUNCHED);
+}
 
 /* ---- instructions ---- */
 
@@ -343,8 +355,10 @@ static void vmread(struct core_vcpu *vcpu)
 
 static void vmwrite(struct core_vcpu *vcpu)
 {
-	static const uint64_t mask[] = {[VMCS_16] = 0xffff, [VMCS_64] = ~0ull, [VMCS_32] = 0xffffffff, [VMCS_NATURAL] = ~0ull};
-	uint64_t info = vmx_get(VMCS_EXIT_INSTRUCTION_INFO), field = vcpu->gpr[info >> 28 & 15], value = 0, *at;
+	static const uint64_t mask[] = {
+		[VMCS_16] = 0xffff, [VMCS_64] = ~0ull, [VMCS_32] = 0xffffffff, [VMCS_NATURAL] = ~0ull};
+	uint64_t info = vmx_get(VMCS_EXIT_INSTRUCTION_INFO), field = vcpu->gpr[info >> 28 & 15], value = 0,
+		 *at;
 
 	if (!wide_mode())
 		field = (uint32_t)field;
@@ -420,7 +434,8 @@ static bool allowed(uint32_t index, uint64_t value)
 
 static bool has(struct core_vcpu *vcpu, uint32_t secondary)
 {
-	return get(vcpu, VMCS_PRIMARY_CONTROLS) & VMX_ACTIVATE_SECONDARY && get(vcpu, VMCS_SECONDARY_CONTROLS) & secondary;
+	return get(vcpu, VMCS_PRIMARY_CONTROLS) & VMX_ACTIVATE_SECONDARY &&
+	       get(vcpu, VMCS_SECONDARY_CONTROLS) & secondary;
 }
 
 /* A structure that the processor will read for the guest. */
@@ -431,7 +446,9 @@ static bool structure(struct core_vcpu *vcpu, enum vmcs_field field)
 
 static bool controls_valid(struct core_vcpu *vcpu)
 {
-	uint32_t true_controls = hw_read_msr(MSR_VMX_BASIC) & VMX_BASIC_TRUE_CONTROLS ? MSR_VMX_TRUE_PIN_CTLS - MSR_VMX_PIN_CTLS : 0;
+	uint32_t true_controls = hw_read_msr(MSR_VMX_BASIC) & VMX_BASIC_TRUE_CONTROLS
+					 ? MSR_VMX_TRUE_PIN_CTLS - MSR_VMX_PIN_CTLS
+					 : 0;
 	uint64_t primary = get(vcpu, VMCS_PRIMARY_CONTROLS);
 
 	if (!allowed(MSR_VMX_PIN_CTLS + true_controls, get(vcpu, VMCS_PIN_CONTROLS)) ||
@@ -439,11 +456,13 @@ static bool controls_valid(struct core_vcpu *vcpu)
 	    !allowed(MSR_VMX_EXIT_CTLS + true_controls, get(vcpu, VMCS_EXIT_CONTROLS)) ||
 	    !allowed(MSR_VMX_ENTRY_CTLS + true_controls, get(vcpu, VMCS_ENTRY_CONTROLS)))
 		return false;
-	if (primary & VMX_ACTIVATE_SECONDARY && !allowed(MSR_VMX_SECONDARY_CTLS, get(vcpu, VMCS_SECONDARY_CONTROLS)))
+	if (primary & VMX_ACTIVATE_SECONDARY &&
+	    !allowed(MSR_VMX_SECONDARY_CTLS, get(vcpu, VMCS_SECONDARY_CONTROLS)))
 		return false;
 	if (get(vcpu, VMCS_CR3_TARGET_COUNT) > 4)
 		return false;
-	if (primary & VMX_USE_IO_BITMAPS && (!structure(vcpu, VMCS_IO_BITMAP_A) || !structure(vcpu, VMCS_IO_BITMAP_B)))
+	if (primary & VMX_USE_IO_BITMAPS &&
+	    (!structure(vcpu, VMCS_IO_BITMAP_A) || !structure(vcpu, VMCS_IO_BITMAP_B)))
 		return false;
 	if (primary & VMX_USE_MSR_BITMAPS && !structure(vcpu, VMCS_MSR_BITMAP))
 		return false;
@@ -464,9 +483,9 @@ static bool host_valid(struct core_vcpu *vcpu)
 {
 	static const uint16_t selectors[] = {VMCS_HOST_ES, VMCS_HOST_CS, VMCS_HOST_SS, VMCS_HOST_DS,
 					     VMCS_HOST_FS, VMCS_HOST_GS, VMCS_HOST_TR};
-	static const uint16_t addresses[] = {VMCS_HOST_FS_BASE,      VMCS_HOST_GS_BASE,	     VMCS_HOST_TR_BASE,
-					     VMCS_HOST_GDTR_BASE,    VMCS_HOST_IDTR_BASE,    VMCS_HOST_SYSENTER_ESP,
-					     VMCS_HOST_SYSENTER_EIP, VMCS_HOST_RIP};
+	static const uint16_t addresses[] = {
+		VMCS_HOST_FS_BASE,   VMCS_HOST_GS_BASE,      VMCS_HOST_TR_BASE,      VMCS_HOST_GDTR_BASE,
+		VMCS_HOST_IDTR_BASE, VMCS_HOST_SYSENTER_ESP, VMCS_HOST_SYSENTER_EIP, VMCS_HOST_RIP};
 	uint64_t cr0 = get(vcpu, VMCS_HOST_CR0), cr4 = get(vcpu, VMCS_HOST_CR4);
 	bool wide = get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_HOST_64;
 
@@ -536,11 +555,14 @@ static void merge_controls(struct core_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
 	uint64_t primary = get(vcpu, VMCS_PRIMARY_CONTROLS);
-	uint32_t secondary = primary & VMX_ACTIVATE_SECONDARY ? (uint32_t)get(vcpu, VMCS_SECONDARY_CONTROLS) : 0;
+	uint32_t secondary =
+		primary & VMX_ACTIVATE_SECONDARY ? (uint32_t)get(vcpu, VMCS_SECONDARY_CONTROLS) : 0;
 	uint32_t own = vmx->own.secondary & ~(PERMISSIONS | VMX2_UNRESTRICTED_GUEST);
 
 	vmx_set(VMCS_PIN_CONTROLS, vmx->own.pin | get(vcpu, VMCS_PIN_CONTROLS));
-	vmx_set(VMCS_PRIMARY_CONTROLS, (vmx->own.primary | primary) & ~(uint64_t)(primary & VMX_USE_MSR_BITMAPS ? 0 : VMX_USE_MSR_BITMAPS));
+	vmx_set(VMCS_PRIMARY_CONTROLS,
+		(vmx->own.primary | primary) &
+			~(uint64_t)(primary & VMX_USE_MSR_BITMAPS ? 0 : VMX_USE_MSR_BITMAPS));
 	vmx_set(VMCS_SECONDARY_CONTROLS, own | secondary);
 	vmx_set(VMCS_EXCEPTION_BITMAP, get(vcpu, VMCS_EXCEPTION_BITMAP));
 	vmx_set(VMCS_PF_ERROR_MASK, get(vcpu, VMCS_PF_ERROR_MASK));
@@ -551,7 +573,8 @@ static void merge_controls(struct core_vcpu *vcpu)
 	vmx_set(VMCS_CR4_SHADOW, get(vcpu, VMCS_CR4_SHADOW));
 	vmx_set(VMCS_CR3_TARGET_COUNT, get(vcpu, VMCS_CR3_TARGET_COUNT));
 	for (unsigned i = 0; i < 4; i++)
-		vmx_set((enum vmcs_field)(VMCS_CR3_TARGET_0 + 2 * i), get(vcpu, (enum vmcs_field)(VMCS_CR3_TARGET_0 + 2 * i)));
+		vmx_set((enum vmcs_field)(VMCS_CR3_TARGET_0 + 2 * i),
+			get(vcpu, (enum vmcs_field)(VMCS_CR3_TARGET_0 + 2 * i)));
 	vmx_set(VMCS_TSC_OFFSET, get(vcpu, VMCS_TSC_OFFSET));
 	vmx_set(VMCS_IO_BITMAP_A, get(vcpu, VMCS_IO_BITMAP_A));
 	vmx_set(VMCS_IO_BITMAP_B, get(vcpu, VMCS_IO_BITMAP_B));
@@ -702,7 +725,8 @@ static void save_state(struct core_vcpu *vcpu)
 		set(vcpu, VMCS_ENTRY_CONTROLS, get(vcpu, VMCS_ENTRY_CONTROLS) | VMX_ENTRY_IA32E);
 	else
 		set(vcpu, VMCS_ENTRY_CONTROLS, get(vcpu, VMCS_ENTRY_CONTROLS) & ~(uint64_t)VMX_ENTRY_IA32E);
-	set(vcpu, VMCS_ENTRY_INTERRUPTION_INFO, get(vcpu, VMCS_ENTRY_INTERRUPTION_INFO) & ~(uint64_t)VMX_EVENT_VALID);
+	set(vcpu, VMCS_ENTRY_INTERRUPTION_INFO,
+	    get(vcpu, VMCS_ENTRY_INTERRUPTION_INFO) & ~(uint64_t)VMX_EVENT_VALID);
 }
 
 static void host_segment(unsigned n, uint64_t selector, uint64_t base, uint32_t limit, uint32_t rights)
@@ -754,7 +778,8 @@ static void load_host(struct core_vcpu *vcpu, uint64_t efer)
 {
 	uint64_t exit = get(vcpu, VMCS_EXIT_CONTROLS);
 
-	efer = (efer & ~(uint64_t)(EFER_LMA | EFER_LME)) | (exit & VMX_EXIT_HOST_64 ? EFER_LMA | EFER_LME : 0);
+	efer = (efer & ~(uint64_t)(EFER_LMA | EFER_LME)) |
+	       (exit & VMX_EXIT_HOST_64 ? EFER_LMA | EFER_LME : 0);
 	if (exit & VMX_EXIT_LOAD_EFER)
 		efer = get(vcpu, VMCS_HOST_EFER);
 	/* CD and NW stay as they are, in the processor too (27.5.1). */
@@ -782,7 +807,8 @@ static void load_host(struct core_vcpu *vcpu, uint64_t efer)
 static void reflect(struct core_vcpu *vcpu, uint32_t reason)
 {
 	struct vmx_nested *nested = nested_of(vcpu);
-	uint64_t efer = vmx_get(VMCS_GUEST_EFER), blocking = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI;
+	uint64_t efer = vmx_get(VMCS_GUEST_EFER),
+		 blocking = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI;
 	bool failed = reason & VMX_EXIT_ENTRY_FAILURE;
 
 	set(vcpu, VMCS_GUEST_RIP, vcpu->rip);
@@ -796,7 +822,8 @@ static void reflect(struct core_vcpu *vcpu, uint32_t reason)
 	}
 	nested->running = nested->launching = false;
 	load(vcpu->vmx->vmcs);
-	vmx_set(VMCS_GUEST_INTERRUPTIBILITY, failed ? vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI : blocking);
+	vmx_set(VMCS_GUEST_INTERRUPTIBILITY,
+		failed ? vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI : blocking);
 	load_host(vcpu, efer);
 }
 
@@ -805,7 +832,8 @@ void vmx_nested_nmi(struct core_vcpu *vcpu)
 	reflect(vcpu, VMX_EXIT_EXCEPTION_NMI);
 	set(vcpu, VMCS_EXIT_QUALIFICATION, 0);
 	set(vcpu, VMCS_IDT_VECTORING_INFO, 0);
-	set(vcpu, VMCS_EXIT_INTERRUPTION_INFO, VECTOR_NMI | VMX_EVENT_NMI << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID);
+	set(vcpu, VMCS_EXIT_INTERRUPTION_INFO,
+	    VECTOR_NMI | VMX_EVENT_NMI << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID);
 	vmx_set(VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_NMI);
 }
 
@@ -833,19 +861,23 @@ static bool msr_wanted(struct core_vcpu *vcpu, bool write)
 
 static void exit_tables(struct core_vcpu *vcpu, uint32_t reason)
 {
-	uint64_t address = vmx_get(VMCS_GUEST_PHYSICAL_ADDRESS), why = reason == VMX_EXIT_EPT_VIOLATION ? vmx_get(VMCS_EXIT_QUALIFICATION) : 0;
+	uint64_t address = vmx_get(VMCS_GUEST_PHYSICAL_ADDRESS),
+		 why = reason == VMX_EXIT_EPT_VIOLATION ? vmx_get(VMCS_EXIT_QUALIFICATION) : 0;
 	uint64_t rights;
 
 	switch (vmx_shadow_fill(vcpu, address, why, &rights)) {
 	case SHADOW_FILLED:
-		if (why & EPT_VIOLATION_NMI_UNBLOCKED && !(vmx_get(VMCS_IDT_VECTORING_INFO) & VMX_EVENT_VALID))
-			vmx_set(VMCS_GUEST_INTERRUPTIBILITY, vmx_get(VMCS_GUEST_INTERRUPTIBILITY) | VMX_BLOCKING_NMI);
+		if (why & EPT_VIOLATION_NMI_UNBLOCKED &&
+		    !(vmx_get(VMCS_IDT_VECTORING_INFO) & VMX_EVENT_VALID))
+			vmx_set(VMCS_GUEST_INTERRUPTIBILITY,
+				vmx_get(VMCS_GUEST_INTERRUPTIBILITY) | VMX_BLOCKING_NMI);
 		vmx_redeliver(vcpu);
 		break;
 	case SHADOW_MISCONFIGURED: reflect(vcpu, VMX_EXIT_EPT_MISCONFIGURATION); break;
 	case SHADOW_VIOLATION:
 		reflect(vcpu, VMX_EXIT_EPT_VIOLATION);
-		set(vcpu, VMCS_EXIT_QUALIFICATION, (why & ~(7ull << EPT_VIOLATION_RIGHTS_SHIFT)) | rights << EPT_VIOLATION_RIGHTS_SHIFT);
+		set(vcpu, VMCS_EXIT_QUALIFICATION,
+		    (why & ~(7ull << EPT_VIOLATION_RIGHTS_SHIFT)) | rights << EPT_VIOLATION_RIGHTS_SHIFT);
 		break;
 	}
 }

@@ -10,9 +10,11 @@ const char *vmx_nested_create(struct core_vcpu *vcpu);
 void vmx_nested_start(struct core_vcpu *vcpu);
 /* VMXON and its kin of the guest. */
 void vmx_nested_instruction(struct core_vcpu *vcpu, unsigned reason);
-/* An exit while the guest's guest runs; @reason with its upper bits. True: done; false: it is the hypervisor's own. */
+/* An exit while the guest's guest runs; @reason with its upper bits. True: done; false: it is the
+ * hypervisor's own. */
 bool vmx_nested_exit(struct core_vcpu *vcpu, uint32_t reason);
-/* The processor refused the entry for which the guest gave the controls: a VM-instruction error of its VMLAUNCH or VMRESUME. */
+/* The processor refused the entry for which the guest gave the controls: a VM-instruction error of its
+ * VMLAUNCH or VMRESUME. */
 void vmx_nested_refused(struct core_vcpu *vcpu, uint64_t error);
 /* An NMI while the guest's guest runs, whose hypervisor wants it. */
 void vmx_nested_nmi(struct core_vcpu *vcpu);

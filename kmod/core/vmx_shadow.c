@@ -102,7 +102,8 @@ static bool misconfigured(uint64_t entry, unsigned level, bool leaf)
 	return entry & reserved || (leaf && (type == 2 || type == 3 || type == 7));
 }
 
-static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_t wanted, struct mapping *mapping)
+static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_t wanted,
+			       struct mapping *mapping)
 {
 	uint64_t table = vcpu->vmx->nested.eptp & ENTRY_ADDRESS;
 
@@ -112,7 +113,8 @@ static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_
 		return SHADOW_VIOLATION;
 	}
 	for (unsigned level = 3;; level--) {
-		uint64_t at = table + (address >> (12 + 9 * level) & (ENTRIES - 1)) * 8, entry, size = 1ull << (12 + 9 * level);
+		uint64_t at = table + (address >> (12 + 9 * level) & (ENTRIES - 1)) * 8, entry,
+			 size = 1ull << (12 + 9 * level);
 		bool leaf;
 
 		if (!tables_guests(vcpu->machine, at, 8))
@@ -126,7 +128,8 @@ static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_
 			return SHADOW_MISCONFIGURED;
 		if (leaf) {
 			mapping->level = level;
-			mapping->host = ((entry & ENTRY_ADDRESS & ~(size - 1)) | (address & (size - 1))) & ~PAGE_MASK;
+			mapping->host =
+				((entry & ENTRY_ADDRESS & ~(size - 1)) | (address & (size - 1))) & ~PAGE_MASK;
 			return wanted & ~mapping->rights ? SHADOW_VIOLATION : SHADOW_FILLED;
 		}
 		table = entry & ENTRY_ADDRESS;
@@ -135,7 +138,10 @@ static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_
 
 /* ---- joined ---- */
 
-static bool is_apic(const struct core_vcpu *vcpu, uint64_t host) { return vcpu->apic_page && host == vcpu->apic_page; }
+static bool is_apic(const struct core_vcpu *vcpu, uint64_t host)
+{
+	return vcpu->apic_page && host == vcpu->apic_page;
+}
 
 static bool whole_block(struct core_vcpu *vcpu, uint64_t host)
 {
@@ -156,7 +162,8 @@ static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping 
 		return false;
 	if (is_apic(vcpu, mapping->host))
 		access &= ~(unsigned)CORE_WRITE;
-	*entry = vmx_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, access, large);
+	*entry = vmx_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, access,
+				large);
 	return true;
 }
 

@@ -1,6 +1,6 @@
 /*
- * vmx_step.c: one instruction by itself: the monitor trap flag, with interrupts, NMIs and all exceptions taken from
- * the guest meanwhile.
+ * vmx_step.c: one instruction by itself: the monitor trap flag, with interrupts, NMIs and all exceptions
+ * taken from the guest meanwhile.
  */
 #include "kmod/core/vmx.h"
 #include "x86/vectors.h"
@@ -56,12 +56,13 @@ static bool sends_smi(const struct core_vcpu *vcpu)
 {
 	unsigned offset = (unsigned)(vcpu->step.guest & (CORE_PAGE - 1) & ~3u);
 
-	return vcpu->machine->depth < 2 && apic_sends_smi(offset, *(volatile uint32_t *)(vcpu->step.page + offset));
+	return vcpu->machine->depth < 2 &&
+	       apic_sends_smi(offset, *(volatile uint32_t *)(vcpu->step.page + offset));
 }
 
 /*
- * An SMI that the guest sends itself interrupts the guest, not the hypervisor, which would have it at once: the
- * instruction is executed again, with the local APIC before it.
+ * An SMI that the guest sends itself interrupts the guest, not the hypervisor, which would have it at once:
+ * the instruction is executed again, with the local APIC before it.
  */
 static void step_directly(struct core_vcpu *vcpu)
 {

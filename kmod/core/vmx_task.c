@@ -1,6 +1,6 @@
 /*
- * vmx_task.c: task switches (SDM 3A 7.3, table 7-1), which exit whatever the controls are. The processor has checked the
- * new TSS's descriptor before (25.4.2); everything else is done here, in the guest's memory.
+ * vmx_task.c: task switches (SDM 3A 7.3, table 7-1), which exit whatever the controls are. The processor has
+ * checked the new TSS's descriptor before (25.4.2); everything else is done here, in the guest's memory.
  */
 #include "kmod/core/vmx.h"
 #include "kmod/core/vmx_linear.h"
@@ -52,7 +52,10 @@ static bool page_fault(struct change *c, const struct linear_fault *fault)
 	return fail(c, VECTOR_PF, fault->error);
 }
 
-static uint32_t selector_error(const struct change *c, uint16_t selector) { return (selector & ~3u) | c->ext; }
+static uint32_t selector_error(const struct change *c, uint16_t selector)
+{
+	return (selector & ~3u) | c->ext;
+}
 
 /* ---- memory ---- */
 
@@ -156,8 +159,8 @@ static void save(struct change *c, uint32_t eip, uint32_t eflags)
 	unsigned width = c->old_narrow ? 2 : 4, count = c->old_narrow ? 4 : 6;
 
 	for (unsigned i = 0; i < 8; i++)
-		put(c, c->old_base + (c->old_narrow ? TSS16_GPR : TSS32_GPR) + width * i, (uint32_t)c->vcpu->gpr[i],
-		    width);
+		put(c, c->old_base + (c->old_narrow ? TSS16_GPR : TSS32_GPR) + width * i,
+		    (uint32_t)c->vcpu->gpr[i], width);
 	for (unsigned i = 0; i < count; i++)
 		put(c, c->old_base + (c->old_narrow ? TSS16_SEG : TSS32_SEG) + width * i,
 		    (uint32_t)vmx_get((enum vmcs_field)(VMCS_GUEST_ES + 2 * i)), 2);
@@ -212,16 +215,16 @@ static void link_tasks(struct change *c)
 /* ---- the point of commitment ---- */
 
 /*
- * Selectors without their descriptors. A processor enters no guest without a code segment, so CS has a flat one until
- * its own is loaded; where that fails, only its selector and CPL are seen.
+ * Selectors without their descriptors. A processor enters no guest without a code segment, so CS has a flat
+ * one until its own is loaded; where that fails, only its selector and CPL are seen.
  */
 static void load_selectors(const struct change *c, unsigned cpl)
 {
 	for (unsigned n = N_ES; n <= N_GS; n++)
 		set_segment(n, c->task.segment[n], 0, 0, VMX_RIGHTS_UNUSABLE | cpl << SEG_DPL_SHIFT);
 	vmx_set(VMCS_GUEST_CS_LIMIT, 0xffffffff);
-	vmx_set(VMCS_GUEST_CS_RIGHTS,
-		SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_G | SEG_DB | cpl << SEG_DPL_SHIFT);
+	vmx_set(VMCS_GUEST_CS_RIGHTS, SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_G |
+					      SEG_DB | cpl << SEG_DPL_SHIFT);
 }
 
 static void load_registers(struct change *c)
@@ -375,8 +378,10 @@ static bool load_segments(struct change *c)
 static bool push_error(struct change *c, uint32_t error)
 {
 	unsigned width = c->narrow ? 2 : 4;
-	uint32_t rights = (uint32_t)vmx_get(VMCS_GUEST_SS_RIGHTS), limit = (uint32_t)vmx_get(VMCS_GUEST_SS_LIMIT);
-	uint32_t mask = rights & SEG_DB ? 0xffffffff : 0xffff, sp = (uint32_t)(c->vcpu->gpr[RSP] - width) & mask;
+	uint32_t rights = (uint32_t)vmx_get(VMCS_GUEST_SS_RIGHTS),
+		 limit = (uint32_t)vmx_get(VMCS_GUEST_SS_LIMIT);
+	uint32_t mask = rights & SEG_DB ? 0xffffffff : 0xffff,
+		 sp = (uint32_t)(c->vcpu->gpr[RSP] - width) & mask;
 	uint32_t last = sp + width - 1;
 	bool down = (rights & (SEG_CODE | SEG_EXPAND_DOWN)) == SEG_EXPAND_DOWN;
 
@@ -399,7 +404,8 @@ static bool check_eip(struct change *c)
 static uint32_t next_rip(const struct change *c, uint32_t event)
 {
 	unsigned type = VMX_EVENT_TYPE(event);
-	bool instruction = c->source != TASK_GATE || (type >= VMX_EVENT_SOFTWARE_INTERRUPT && type <= VMX_EVENT_SOFTWARE_EXCEPTION);
+	bool instruction = c->source != TASK_GATE ||
+			   (type >= VMX_EVENT_SOFTWARE_INTERRUPT && type <= VMX_EVENT_SOFTWARE_EXCEPTION);
 
 	return (uint32_t)(c->vcpu->rip + (instruction ? vmx_get(VMCS_EXIT_INSTRUCTION_LENGTH) : 0));
 }
@@ -430,7 +436,8 @@ void vmx_task_switch(struct core_vcpu *vcpu)
 {
 	uint64_t why = vmx_get(VMCS_EXIT_QUALIFICATION);
 	uint32_t event = (uint32_t)vmx_get(VMCS_IDT_VECTORING_INFO);
-	struct change change = {.vcpu = vcpu, .source = (enum task_source)(why >> 30 & 3), .selector = (uint16_t)why};
+	struct change change = {
+		.vcpu = vcpu, .source = (enum task_source)(why >> 30 & 3), .selector = (uint16_t)why};
 
 	if (!(event & VMX_EVENT_VALID))
 		event = 0;

@@ -51,13 +51,15 @@ static bool walk_32(const struct core_machine *machine, uint64_t cr3, uint64_t c
 	return true;
 }
 
-bool walk_guest(const struct core_machine *machine, const struct walk_mode *mode, uint64_t linear, uint64_t *physical)
+bool walk_guest(const struct core_machine *machine, const struct walk_mode *mode, uint64_t linear,
+		uint64_t *physical)
 {
 	*physical = linear;
 	if (!(mode->cr0 & CR0_PG))
 		return true;
 	if (mode->efer & EFER_LMA)
-		return walk_long(machine, mode->cr3 & ENTRY_ADDRESS, mode->cr4 & CR4_LA57 ? 4 : 3, linear, physical);
+		return walk_long(machine, mode->cr3 & ENTRY_ADDRESS, mode->cr4 & CR4_LA57 ? 4 : 3, linear,
+				 physical);
 	if (!(mode->cr4 & CR4_PAE))
 		return walk_32(machine, mode->cr3, mode->cr4, (uint32_t)linear, physical);
 	return walk_long(machine, mode->cr3 & 0xffffffe0u, 2, (uint32_t)linear, physical);

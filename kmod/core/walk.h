@@ -1,4 +1,5 @@
-/* walk.h: where the guest's linear addresses are, by its own page tables: no rights are asked, nothing is changed. */
+/* walk.h: where the guest's linear addresses are, by its own page tables: no rights are asked, nothing is
+ * changed. */
 #ifndef TRAPLINE_KMOD_CORE_WALK_H
 #define TRAPLINE_KMOD_CORE_WALK_H
 
@@ -9,6 +10,7 @@ struct walk_mode {
 };
 
 /* False: nothing is mapped there, or tables lie in the hypervisor's memory. */
-bool walk_guest(const struct core_machine *machine, const struct walk_mode *mode, uint64_t linear, uint64_t *physical);
+bool walk_guest(const struct core_machine *machine, const struct walk_mode *mode, uint64_t linear,
+		uint64_t *physical);
 
 #endif

@@ -21,8 +21,8 @@
  * processor writes (the exit's information, the guest's state) are written to memory by the exit alone.
  *
  * Outside of VMX non-root operation nothing here is called but by VMX's own instructions, control.c (CR0,
- * CR4) and what INIT and SMI ask; the rest of the CPU comes here by ../guest.h. In a guest code_mode has CODE_GUEST, by which the decoder puts
- * gate_run_guest() in front of rows with an exit.
+ * CR4) and what INIT and SMI ask; the rest of the CPU comes here by ../guest.h. In a guest code_mode has
+ * CODE_GUEST, by which the decoder puts gate_run_guest() in front of rows with an exit.
  */
 #ifndef TRAPLINE_CPU_VMX_VMX_H
 #define TRAPLINE_CPU_VMX_VMX_H
@@ -72,12 +72,12 @@ bool vmcs_exists(const struct cpu *cpu, uint64_t encoding);
 unsigned vmcs_highest_index(const struct cpu *cpu);
 /* Whether @address can be that of a VMXON or VMCS region: aligned, and within the physical addresses. */
 bool vmcs_address_valid(const struct cpu *cpu, uint64_t address);
-/* Whether VMREAD or VMWRITE of @encoding exits: without VMCS shadowing, or where the bitmap says so (25.1.3). In
- * a guest. */
+/* Whether VMREAD or VMWRITE of @encoding exits: without VMCS shadowing, or where the bitmap says so (25.1.3).
+ * In a guest. */
 bool vmcs_access_exits(struct cpu *cpu, uint64_t encoding, bool write);
 /*
- * Where a region keeps a field, by the encoding's parts: eight bytes for each index of a width and type. The high half
- * of a 64-bit field is its upper four.
+ * Where a region keeps a field, by the encoding's parts: eight bytes for each index of a width and type. The
+ * high half of a 64-bit field is its upper four.
  */
 #define VMCS_FIELDS_AT   16u
 #define VMCS_INDEX_COUNT 28u
@@ -85,7 +85,8 @@ static inline uint32_t vmcs_offset(uint32_t encoding)
 {
 	uint32_t group = VMCS_WIDTH(encoding) << 2 | VMCS_TYPE(encoding);
 
-	return VMCS_FIELDS_AT + 8 * (group * VMCS_INDEX_COUNT + VMCS_INDEX(encoding)) + (encoding & 1 ? 4 : 0);
+	return VMCS_FIELDS_AT + 8 * (group * VMCS_INDEX_COUNT + VMCS_INDEX(encoding)) +
+	       (encoding & 1 ? 4 : 0);
 }
 /* Bytes of an access to it. */
 static inline unsigned vmcs_size(uint32_t encoding)
@@ -95,8 +96,9 @@ static inline unsigned vmcs_size(uint32_t encoding)
 	return VMCS_WIDTH(encoding) == VMCS_16 ? 2 : 8;
 }
 /*
- * VM entries and exits look at the current VMCS through pointers to its page, which is not looked up for each field:
- * from vmcs_open(), which says that all of it may be @written, to vmcs_close(). NULL where it is not in memory.
+ * VM entries and exits look at the current VMCS through pointers to its page, which is not looked up for each
+ * field: from vmcs_open(), which says that all of it may be @written, to vmcs_close(). NULL where it is not
+ * in memory.
  */
 void vmcs_open(struct cpu *cpu, bool written);
 static inline void vmcs_close(struct cpu *cpu) { cpu->vmcs_reads = cpu->vmcs_stores = NULL; }
@@ -136,10 +138,11 @@ void vmx_fail_invalid(struct cpu *cpu);
 
 /* ---- capability.c ---- */
 
-#define VMX_REVISION       0x11u /* VMCS revision identifier */
-#define VMX_TIMER_SHIFT    5u    /* the preemption timer counts down whenever this bit of the TSC changes (25.5.1) */
+#define VMX_REVISION 0x11u /* VMCS revision identifier */
+#define VMX_TIMER_SHIFT                                                                                      \
+	5u /* the preemption timer counts down whenever this bit of the TSC changes (25.5.1) */
 #define VMX_CR3_TARGETS    4u
-#define VMX_MSR_LIST_COUNT 512u  /* entries that an MSR list is recommended to have at most (A.6) */
+#define VMX_MSR_LIST_COUNT 512u /* entries that an MSR list is recommended to have at most (A.6) */
 
 /* Notes what the profile allows. By cpu_new(). */
 void vmx_prepare(struct cpu *cpu);
@@ -172,7 +175,8 @@ bool vmx_check_guest(struct cpu *cpu, uint64_t *qualification);
 
 /* ---- entry.c, world.c ---- */
 
-/* RF as an exit saves it (27.3.3); the last: 1, or what the event being delivered pushes (EPT violations, APIC accesses). */
+/* RF as an exit saves it (27.3.3); the last: 1, or what the event being delivered pushes (EPT violations,
+ * APIC accesses). */
 enum vmx_rf { VMX_RF_KEPT, VMX_RF_CLEAR, VMX_RF_SET, VMX_RF_RETRY };
 
 /* What an exit tells. Fields that the reason leaves undefined or clear are 0. */
@@ -184,12 +188,14 @@ struct vmx_exit_info {
 	uint64_t linear, physical;   /* guest-linear and guest-physical address */
 	uint64_t rcx, rsi, rdi, rip; /* of string I/O before an SMI only */
 	enum vmx_rf rf;
-	bool trap; /* behind an instruction, whose pending debug exceptions are saved (27.3.4): RIP is as it is */
+	bool trap; /* behind an instruction, whose pending debug exceptions are saved (27.3.4): RIP is as it
+		      is */
 };
 
 /*
- * VMLAUNCH, VMRESUME whose own checks are done: checks, loads and goes on in the guest, or by a VM-entry failure's
- * exit in the host; does not return then. It returns where it has VMfailed: the instruction is complete.
+ * VMLAUNCH, VMRESUME whose own checks are done: checks, loads and goes on in the guest, or by a VM-entry
+ * failure's exit in the host; does not return then. It returns where it has VMfailed: the instruction is
+ * complete.
  */
 void vmx_enter(struct cpu *cpu, bool launch);
 /*
@@ -211,7 +217,8 @@ void vmx_check_insn(struct cpu *cpu, const struct insn *insn);
 void vmx_check_enabled(struct cpu *cpu, const struct insn *insn);
 /* LMSW of @word, which was read: its exit. In a guest. */
 void vmx_check_lmsw(struct cpu *cpu, const struct insn *insn, uint16_t word, bool memory);
-/* CR0 or CR4 that MOV, LMSW or CLTS makes of @value: the bits that the host owns stay as they are (25.3). In a guest. */
+/* CR0 or CR4 that MOV, LMSW or CLTS makes of @value: the bits that the host owns stay as they are (25.3). In
+ * a guest. */
 uint64_t vmx_merge_cr(const struct cpu *cpu, unsigned number, uint64_t value);
 /* CR0 or CR4 as the guest reads them: the read shadow in the bits that the host owns. In a guest. */
 uint64_t vmx_read_cr(const struct cpu *cpu, unsigned number);
@@ -250,11 +257,13 @@ bool vmx_blocks_init(const struct cpu *cpu);
 bool vmx_pending(const struct cpu *cpu);
 bool vmx_must_look(const struct cpu *cpu);
 bool vmx_must_step(const struct cpu *cpu);
-/* An instruction, an iteration of REP or a delivery is done: MTF (25.5.2). True: an exit comes before its traps. */
+/* An instruction, an iteration of REP or a delivery is done: MTF (25.5.2). True: an exit comes before its
+ * traps. */
 bool vmx_boundary(struct cpu *cpu);
 /*
- * What is due, in the order of 25.2, 26.7 and SDM 3A table 6-2: SIPI, trap-like exits of the virtual APIC and MTF;
- * preemption timer and NMI window; interrupt window and virtual interrupts. True: the host is next; of the last,
+ * What is due, in the order of 25.2, 26.7 and SDM 3A table 6-2: SIPI, trap-like exits of the virtual APIC and
+ * MTF; preemption timer and NMI window; interrupt window and virtual interrupts. True: the host is next; of
+ * the last,
  * @event is to be delivered where its kind is not EVENT_NONE.
  */
 bool vmx_take_before_traps(struct cpu *cpu);
@@ -316,7 +325,8 @@ bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector);
 /* With enum access: guest paging structures, by the walk that goes through them. */
 #define VMX_ACCESS_TABLE 32u
 
-/* Why there is no translation: the exit qualification of an EPT violation, or what else; VMX_FAULT is always there. */
+/* Why there is no translation: the exit qualification of an EPT violation, or what else; VMX_FAULT is always
+ * there. */
 #define VMX_FAULT               (1ull << 63)
 #define VMX_FAULT_MISCONFIGURED (1ull << 62)
 #define VMX_FAULT_LOG_FULL      (1ull << 61) /* the page-modification log */
@@ -330,13 +340,14 @@ struct vmx_nested {
 	uint64_t fault; /* where there is no translation: bits 6:0 of the qualification */
 };
 /*
- * Translates the guest-physical @address for @access (enum access, ACCESS_PROBE, VMX_ACCESS_TABLE), which comes from a
- * user-mode linear address where @user. False: result->fault. In a guest with EPT.
+ * Translates the guest-physical @address for @access (enum access, ACCESS_PROBE, VMX_ACCESS_TABLE), which
+ * comes from a user-mode linear address where @user. False: result->fault. In a guest with EPT.
  */
-bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool user, struct vmx_nested *result);
+bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool user,
+		     struct vmx_nested *result);
 /*
- * Of a walk that failed there: the exit, or #VE. @fault is completed by EPT_VIOLATION_LINEAR_VALID, _FINAL and the
- * advanced information; @linear is meant where it is valid.
+ * Of a walk that failed there: the exit, or #VE. @fault is completed by EPT_VIOLATION_LINEAR_VALID, _FINAL
+ * and the advanced information; @linear is meant where it is valid.
  */
 _Noreturn void vmx_nested_fault(struct cpu *cpu, uint64_t fault, uint64_t physical, uint64_t linear);
 /* VMFUNC, in a guest that has it: the function of EAX, or its exit. */
