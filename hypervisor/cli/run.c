@@ -188,24 +188,12 @@ static unsigned statistics_of(const struct engine_ops *ops, const struct machine
 	return i;
 }
 
-static unsigned instructions_of(const struct engine_ops *ops, const struct machine *machine)
-{
-	struct line line = {0};
-
-	line_format(&line, "statistic instructions %" PRIu64, ops->retired(machine->engine));
-	line_write(&line, STDERR_FILENO);
-	line_free(&line);
-	return 1;
-}
-
 void run_statistics(const struct run_options *options, const struct machine *machine)
 {
 	unsigned count = 0;
 
 	if (!options->statistics)
 		return;
-	if (options->engine->counts)
-		count += instructions_of(options->engine, machine);
 	for (unsigned vcpu = 0; vcpu < machine->vcpu_count; vcpu++)
 		count += statistics_of(options->engine, machine, vcpu);
 	if (!count)
