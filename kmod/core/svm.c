@@ -313,15 +313,17 @@ void svm_raise(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 		*vmcb64(vmcb, VMCB_RFLAGS) |= RFLAGS_RF;
 }
 
-/* Without the processor's own word the length is that of the instruction without prefixes. */
+/* Without the processor's own word (15.7.1) the length is that of the prefixes and the opcode. */
 static uint64_t behind(struct core_vcpu *vcpu)
 {
 	uint8_t *vmcb = vcpu->svm->vmcb;
 	uint64_t code = *vmcb64(vmcb, VMCB_EXITCODE);
+	uint8_t bytes[15];
 
 	if (vcpu->svm->nrips)
 		return *vmcb64(vmcb, VMCB_NRIP);
-	return vcpu->rip + (code == SVM_EXIT_CPUID || code == SVM_EXIT_MSR ? 2 : 3);
+	return vcpu->rip + svm_prefixes(vcpu, bytes, svm_fetch(vcpu, bytes, sizeof(bytes))) +
+	       (code == SVM_EXIT_CPUID || code == SVM_EXIT_MSR ? 2 : 3);
 }
 
 void svm_skip(struct core_vcpu *vcpu)

@@ -90,6 +90,8 @@ bool svm_stepped(struct core_vcpu *vcpu);
 
 /* svm_fetch.c: up to @size bytes at CS:RIP; how many. */
 unsigned svm_fetch(struct core_vcpu *vcpu, uint8_t *bytes, unsigned size);
+/* How many of the @size @bytes at CS:RIP are prefixes of the instruction. */
+unsigned svm_prefixes(const struct core_vcpu *vcpu, const uint8_t *bytes, unsigned size);
 
 /* ---- svm_nested.c ---- */
 

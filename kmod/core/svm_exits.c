@@ -85,34 +85,12 @@ void svm_raise_upon(struct core_vcpu *vcpu, unsigned vector, bool has_error, uin
 
 /* ---- #GP ---- */
 
-static bool is_prefix(uint8_t byte, bool wide)
-{
-	switch (byte) {
-	case 0x26:
-	case 0x2e:
-	case 0x36:
-	case 0x3e:
-	case 0x64:
-	case 0x65:
-	case 0x66:
-	case 0x67:
-	case 0xf0:
-	case 0xf2:
-	case 0xf3: return true;
-	default: return wide && (byte & 0xf0) == 0x40;
-	}
-}
-
 /* Whether the guest is at an instruction of AMD-V: 0F 01 D8 to DF. */
 static bool at_extension(struct core_vcpu *vcpu)
 {
 	uint8_t bytes[15];
-	uint8_t *vmcb = vcpu->svm->vmcb;
-	bool wide = *vmcb64(vmcb, VMCB_EFER) & EFER_LMA && *vmcb16(vmcb, VMCB_CS + 2) >> 9 & 1;
-	unsigned size = svm_fetch(vcpu, bytes, sizeof(bytes)), at = 0;
+	unsigned size = svm_fetch(vcpu, bytes, sizeof(bytes)), at = svm_prefixes(vcpu, bytes, size);
 
-	while (at < size && is_prefix(bytes[at], wide))
-		at++;
 	return at + 3 <= size && bytes[at] == 0x0f && bytes[at + 1] == 0x01 && bytes[at + 2] >> 3 == 0x1b;
 }
 
