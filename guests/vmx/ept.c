@@ -304,6 +304,42 @@ STORY(ept_order)
 	vmx_check_field(VMCS_EXIT_INTERRUPTION_ERROR, 0);
 }
 
+/*
+ * IRET that has ended blocking by NMI before its stack's EPT violation says so (28.2.1): @mode 0: of NMIs; 1: of
+ * virtual NMIs; @index: the access is POP's, which ends nothing.
+ */
+STORY(ept_iret)
+{
+	bool virtual = GIVEN(mode), pop = GIVEN(index);
+	uint64_t got;
+
+	if (!begin(0))
+		return;
+	if (virtual) {
+		if (!vmx_needs(VMCS_PIN_CONTROLS, VMX_PIN_VIRTUAL_NMIS))
+			return;
+		vmx_set(VMCS_PIN_CONTROLS, VMX_PIN_VIRTUAL_NMIS);
+	} else {
+		if (!vmx_needs_clear(VMCS_PIN_CONTROLS, VMX_PIN_NMI))
+			return;
+		vmx_clear(VMCS_PIN_CONTROLS, VMX_PIN_NMI);
+	}
+	vmx_write(VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_NMI);
+	vmx_write(VMCS_GUEST_RSP, TARGET);
+	*vmx_ept_entry(1, TARGET) = 0;
+	if (pop)
+		VMX_CODE(0x58);
+	else
+		VMX_CODE(0x48, 0xcf);
+	story_check("entry", 0, vmx_run());
+	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_EPT_VIOLATION);
+	vmx_check_field(VMCS_GUEST_RIP, CASE_STUB);
+	got = vmx_read(VMCS_EXIT_QUALIFICATION);
+	story_check("read", EPT_VIOLATION_READ, got & 7);
+	story_check("unblocked", pop ? 0 : EPT_VIOLATION_NMI_UNBLOCKED, got & EPT_VIOLATION_NMI_UNBLOCKED);
+	story_iret();
+}
+
 /* ---- mode-based execute control: @index: rights with bit 10; @mode: a user-mode page ---- */
 
 STORY(ept_mode_based)
@@ -405,7 +441,7 @@ STORY(virtualization_exception)
 }
 
 /* ---- EPTP switching: @index 0: works; 1: ECX of 512; 2: EAX of 64; 3: EAX not enabled; 4: bad EPTP; 5: CPL
- * 3 ---- */
+ * 3; 6: EAX of 1, which is no function ---- */
 
 STORY(eptp_switching)
 {
@@ -423,7 +459,7 @@ STORY(eptp_switching)
 	vmx_write(VMCS_VM_FUNCTIONS, which == 3 ? 0 : 1);
 	vmx_write(VMCS_EPTP_LIST, vmx_page(VMX_PAGE_EPTP_LIST));
 	VMX_CODE(0x0f, 0x01, 0xd4);
-	vmx_registers[RAX] = which == 2 ? 64 : 0;
+	vmx_registers[RAX] = which == 2 ? 64 : which == 6;
 	vmx_registers[RCX] = which == 1 ? 512 : 3;
 	story_check("entry", 0, vmx_run());
 	if (which == 0 || which == 5) {

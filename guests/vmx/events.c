@@ -281,6 +281,24 @@ STORY(nmi_window)
 	}
 }
 
+/* MWAIT of ECX[0] with IF = 0 does not wait where interrupt-window exiting is 1 (26.3); the timer ends a wait. */
+STORY(mwait_window)
+{
+	if (!guest_with_flags(0) || !vmx_needs(VMCS_PIN_CONTROLS, VMX_PIN_PREEMPTION_TIMER) ||
+	    !story_needs(vmx_has_cpuid(1, 2, 3), "cpuid.1.0.ecx[3]=0") ||
+	    !story_needs(vmx_has_cpuid(5, 2, 1), "cpuid.5.0.ecx[1]=0"))
+		return;
+	/* MONITOR; MOV ECX, 1; MWAIT */
+	VMX_CODE(0x0f, 0x01, 0xc8, 0xb9, 1, 0, 0, 0, 0x0f, 0x01, 0xc9, 0x90);
+	vmx_registers[RAX] = CASE_OPERAND;
+	vmx_registers[RCX] = vmx_registers[RDX] = 0;
+	vmx_set(VMCS_PRIMARY_CONTROLS, VMX_INTERRUPT_WINDOW);
+	vmx_set(VMCS_PIN_CONTROLS, VMX_PIN_PREEMPTION_TIMER);
+	vmx_write(VMCS_PREEMPTION_TIMER, 100000);
+	check_run();
+	vmx_check_exit(VMX_EXIT_VMCALL, 0, 3);
+}
+
 /* Out of the HLT state: @index 0: interrupt window, 1: NMI window, 2: external interrupt, 3: NMI, 4: timer.
  */
 STORY(halted)

@@ -109,6 +109,15 @@ static void test_vmxon(void **state)
 	assert_int_equal(ONE(&m, VMXON), VECTOR_GP);
 	m.cpu->msr.feature_control = FEATURE_CONTROL_LOCK;
 	assert_int_equal(ONE(&m, VMXON), VECTOR_GP);
+	assert_true(check_break("VMXON_FEATURE_CONTROL"));
+	assert_int_equal(ONE(&m, VMXON), NO_EVENT);
+	check_break(NULL);
+	m.cpu->msr.vmx_on = false;
+	m.cpu->msr.feature_control = FEATURE_CONTROL_VMX;
+	assert_true(check_break("VMXON_LOCK"));
+	assert_int_equal(ONE(&m, VMXON), NO_EVENT);
+	check_break(NULL);
+	m.cpu->msr.vmx_on = false;
 	m.cpu->msr.feature_control = FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMX;
 	m.cpu->cr0 &= ~(uint64_t)CR0_NE;
 	assert_int_equal(ONE(&m, VMXON), VECTOR_GP);

@@ -123,6 +123,32 @@ static void ports_exit(void **state)
 	machine_close(&m);
 }
 
+/* ---- XSAVES: a component that is asked for, enabled, and whose bit is 1 ---- */
+
+static void xsaves_exits(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		vmx_open(&m);
+		vmcs_or(&m, VMCS_GUEST_CR4, CR4_OSXSAVE);
+		vmcs_secondary(&m, VMX2_XSAVES);
+		vmcs_put(&m, VMCS_XSS_EXITING_BITMAP, i == 1 ? 0x200 : 0x100);
+		m.cpu->msr.xss = i == 2 ? 0x200 : 0x100;
+		m.cpu->reg[RAX] = 0x100;
+		m.cpu->reg[RDX] = 0;
+		m.cpu->reg[RBX] = GUEST_AT + 0x400;
+		assert_true(i < 3 || check_break("VMX_XSS_BITMAP"));
+		if (i)
+			assert_int_not_equal(GUEST(&m, 0x0f, 0xc7, 0x2b, VMCALL), VMX_EXIT_XSAVES);
+		else
+			assert_int_equal(GUEST(&m, 0x0f, 0xc7, 0x2b, VMCALL), VMX_EXIT_XSAVES);
+		check_break(NULL);
+		machine_close(&m);
+	}
+}
+
 /* ---- MWAIT ---- */
 
 static void mwait_goes_on(void **state)
@@ -251,6 +277,7 @@ int main(void)
 		cmocka_unit_test(user_waits),
 		cmocka_unit_test(pause_loops_exit),
 		cmocka_unit_test(ports_exit),
+		cmocka_unit_test(xsaves_exits),
 		cmocka_unit_test(mwait_goes_on),
 		cmocka_unit_test(task_switches_exit),
 		cmocka_unit_test(smi_leaves_and_rsm_comes_back),
