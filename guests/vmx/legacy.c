@@ -4,6 +4,7 @@
  */
 #include "lib/exchange.h"
 #include "lib/machine.h"
+#include "lib/report.h"
 #include "lib/story.h"
 #include "lib/vmx_world.h"
 #include "x86/case_layout.h"
@@ -91,4 +92,40 @@ STORY(vmx_legacy_host)
 				    vmx_legacy_field == VMX_ERROR_ENTRY_HOST_STATE);
 	else
 		story_check("error", VMX_ERROR_ENTRY_HOST_STATE, vmx_legacy_field);
+}
+
+/* Exits that cannot load the host: VMX abort, a shutdown. @index 0: its PDPTEs (28.5.4); 1: it is outside IA-32e
+ * mode, the guest has gone there (28.7). */
+STORY(vmx_legacy_abort)
+{
+	static uint64_t wrong[4] __attribute__((aligned(4096)));
+	const uint32_t cr[3] = {(uint32_t)(machine_read_cr0() | CR0_NE), (uint32_t)(uintptr_t)pdpt,
+				CR4_PAE | CR4_VMXE};
+	const uint64_t vmxon = vmx_page(VMX_PAGE_VMXON), vmcs = vmx_page(VMX_PAGE_VMCS);
+	bool narrow = GIVEN(index);
+
+	if (!vmx_baseline(MODE_PROT32, 0, narrow ? VMX_EPT | VMX_UNRESTRICTED : VMX_BARE) ||
+	    !vmx_needs_clear(VMCS_EXIT_CONTROLS, VMX_EXIT_HOST_64))
+		return;
+	tables();
+	load_legacy_host(cr);
+	if (narrow) {
+		if (!vmx_needs(VMCS_ENTRY_CONTROLS, VMX_ENTRY_LOAD_EFER))
+			return;
+		vmx_set(VMCS_ENTRY_CONTROLS, VMX_ENTRY_LOAD_EFER);
+		vmx_write(VMCS_GUEST_EFER, EFER_LME);
+		vmx_write(VMCS_GUEST_CR0, vmx_read(VMCS_GUEST_CR0) & ~(uint64_t)CR0_PG);
+		vmx_write(VMCS_GUEST_CR4, vmx_read(VMCS_GUEST_CR4) | CR4_PAE);
+		vmx_write(VMCS_GUEST_CR3, CASE_CR3_LONG);
+		VMX_CODE(0x0f, 0x20, 0xc0, 0x0f, 0xba, 0xe8, 31, 0x0f, 0x22, 0xc0); /* CR0.PG = 1 */
+	} else {
+		machine_copy(wrong, pdpt, sizeof(wrong));
+		wrong[3] |= 2; /* reserved */
+		vmx_write(VMCS_HOST_CR3, (uintptr_t)wrong);
+	}
+	story_check("vmclear", 0, vmx_do_address(VMX_DO_VMCLEAR, vmcs));
+	story_check("vmxoff", 0, vmx_do(VMX_DO_VMXOFF, NULL, 0));
+	story_reports();
+	vmx_switch_legacy(&vmxon, &vmcs, cr, VMCS_EXIT_REASON);
+	report_text("RUNS"); /* which is not what comes */
 }
