@@ -321,7 +321,7 @@ def chapters(run):
     yield (f"<section id=chapters><h2>By chapter of the manuals <small>{len(chapter_of)}</small></h2>\n"
            "<p class=legend>Sections that cases of this run's suites cite, and those that none cites. A section's "
            "title shows under the pointer.</p>\n"
-           "<div class='scroll box'><table class=sides><thead><tr><th>chapter<th class=n>with<th class=n>without"
+           "<div class='scroll box'><table class=chapters><thead><tr><th>chapter<th class=n>with<th class=n>without"
            "<th class=n>cases<th>sections with cases<th>sections without<tbody>\n")
     for chapter, sections in sorted(chapter_of.items(), key=lambda row: (*row[0][:2], order_of(row[0][2]))):
         sections.sort(key=lambda where: order_of(where[2]))
