@@ -269,7 +269,7 @@ static bool port_bit(struct cpu *cpu, uint16_t port)
 {
 	uint64_t bitmap = port & 0x8000 ? cpu->msr.vmx_io_bitmap_b : cpu->msr.vmx_io_bitmap_a;
 
-	return physical_read(cpu, bitmap + (port & 0x7fff) / 8, 1) >> (port % 8) & 1;
+	return physical_read(cpu, bitmap + (port & 0x7fffu) / 8, 1) >> (port % 8) & 1;
 }
 
 /* An access that wraps around behind port FFFFH exits whatever the bitmaps say. */
