@@ -14,8 +14,8 @@ STRING = r'"((?:[^"\\]|\\.)*)"'
 BUG = re.compile(rf'{STRING},\s*([\w. ]+),\s*{STRING},\s*((?:{STRING}\s*)+)$', re.S)
 LEFT = re.compile(rf'{STRING},\s*((?:{STRING}\s*)+)$', re.S)
 # Suites of which one vendor has what they are about; the other suites' cases run everywhere until one fails.
-PROFILES = {"svm": ("soft:amd",), "vmx": ("soft:intel,+vmx",)}
-EVERYWHERE = ("soft", "soft:intel", "soft:intel,+vmx")
+PROFILES = {"svm": ("soft:amd",), "vmx": ("soft:intel",)}
+EVERYWHERE = ("soft:amd", "soft:intel", "soft:intel,-vmx")
 
 
 class Bug:
