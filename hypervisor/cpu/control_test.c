@@ -153,6 +153,19 @@ static void test_cr4(void **state)
 	machine_close(&m);
 }
 
+/* VMX operation cannot be prepared in SMM (SDM 3C 31.14.4). */
+static void test_cr4_in_smm(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	system_open(&m, "intel", CODE_64, 0);
+	m.cpu->smm = true;
+	m.cpu->reg[RAX] = CR4_PAE | CR4_VMXE;
+	FAULTS(&m, "CR4_VMXE_SMM", VECTOR_GP, MOV_CR4_EAX);
+	machine_close(&m);
+}
+
 static uint64_t cr8_told;
 static void note_cr8(void *owner, uint64_t cr8)
 {
@@ -299,6 +312,7 @@ int main(void)
 		cmocka_unit_test(test_cr3),
 		cmocka_unit_test(test_pdptes),
 		cmocka_unit_test(test_cr4),
+		cmocka_unit_test(test_cr4_in_smm),
 		cmocka_unit_test(test_cr8),
 		cmocka_unit_test(test_efer),
 		cmocka_unit_test(test_xcr0),
