@@ -1,7 +1,7 @@
 /*
  * smi.h: the handler of SMIs (smi_entry.S), in RAM at the SMBASE that a reset leaves, and what it is told.
  *
- * SDM 3C 31.4 (the state-save map), 31.5, APM 2 10.3.
+ * SDM 3C 32.4 (the state-save map), 32.5, APM 2 10.3.
  */
 #ifndef TRAPLINE_GUESTS_INTERRUPTS_SMI_H
 #define TRAPLINE_GUESTS_INTERRUPTS_SMI_H

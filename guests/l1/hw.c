@@ -121,7 +121,7 @@ void hw_wbinvd(void) { __asm__ volatile("wbinvd" : : : "memory"); }
 
 /* ---- VT-x ---- */
 
-/* An instruction with one memory operand, or two operands; ZF and CF say how it went (30.2). */
+/* An instruction with one memory operand, or two operands; ZF and CF say how it went (31.2). */
 #define VMX_INSTRUCTION(text, ...)                                                                           \
 	({                                                                                                   \
 		bool valid, invalid;                                                                         \

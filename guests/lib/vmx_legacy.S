@@ -1,6 +1,6 @@
 /*
  * vmx_legacy.S: VMX operation in 32-bit protected mode with paging: VMXON, VMPTRLD, VMLAUNCH, VMXOFF, and back to the
- * monitor (SDM 3C 23.7, 26.2.4). All is below 4 GiB. Exits lead to vmx_legacy_exited.
+ * monitor (SDM 3C 24.7, 27.2.4). All is below 4 GiB. Exits lead to vmx_legacy_exited.
  *
  * uint32_t vmx_switch_legacy(const uint64_t *vmxon, const uint64_t *vmcs, const uint32_t cr[3], uint32_t field)
  * @vmxon, @vmcs: pointers for the two instructions. @cr: CR0, CR3 and CR4. EFLAGS behind VMLAUNCH, or 0 behind an exit;

@@ -153,7 +153,7 @@ static void test_cr4(void **state)
 	machine_close(&m);
 }
 
-/* VMX operation cannot be prepared in SMM (SDM 3C 31.14.4). */
+/* VMX operation cannot be prepared in SMM (SDM 3C 32.14.4). */
 static void test_cr4_in_smm(void **state)
 {
 	struct machine m;

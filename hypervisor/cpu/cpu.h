@@ -103,7 +103,7 @@ struct event {
 	bool has_error_code;
 	uint32_t error_code;
 	uint64_t return_rip; /* RIP to push */
-	bool injected;       /* by VM entry: DR6 and DR7 are as they shall be (SDM 3C 26.6.1.1) */
+	bool injected;       /* by VM entry: DR6 and DR7 are as they shall be (SDM 3C 27.6.1.1) */
 };
 
 /* Why cpu_run() came back. */
@@ -291,7 +291,7 @@ void cpu_load(struct cpu *cpu, const struct vcpu_state *from);
 /*
  * Makes what is derived from CR0, CR4, EFER, RFLAGS, DR7 and the segment registers:
  * code_mode, cpl (0 in real-address mode, 3 in virtual-8086 mode, else the DPL of SS, which
- * even a null SS keeps: SDM 3C 24.4.1), masks, tlb, pending. Call after any change of these,
+ * even a null SS keeps: SDM 3C 25.4.1), masks, tlb, pending. Call after any change of these,
  * once CS and SS are both in place. Traces must end after an instruction that can call it
  * (flag ENDS in opcodes.def).
  */

@@ -132,7 +132,7 @@ enum svm_order {
 	SVM_IN_HANDLER /* behind checks of operands: the handler asks (svm/svm.h) */
 };
 
-/* When VT-x takes an exit (SDM 3C 25.1.1, and the operation sections of chapter 30). */
+/* When VT-x takes an exit (SDM 3C 26.1.1, and the operation sections of chapter 31). */
 enum vmx_order {
 	VMX_AFTER_EXCEPTIONS,  /* after #UD, and what depends on the privilege level, but no other fault */
 	VMX_BEFORE_EXCEPTIONS, /* VMCALL: whatever the mode; MOV DR */

@@ -27,7 +27,7 @@ uint64_t event_flags_image(const struct cpu *cpu, const struct event *event)
 {
 	uint64_t flags = rflags_get(cpu);
 
-	/* What VM entry injects pushes the flags that it has loaded (SDM 3C 26.5.1.1). */
+	/* What VM entry injects pushes the flags that it has loaded (SDM 3C 27.6.1.1). */
 	if (event->injected)
 		return flags;
 	if (event->kind == EVENT_FAULT)
@@ -278,7 +278,7 @@ static void deliver_task_gate(struct cpu *cpu, const struct event *event, const 
 
 /* ---- all of it ---- */
 
-/* Of INT n its handler has asked, but what VM entry injects has none (SDM 3C 26.5.1.1). */
+/* Of INT n its handler has asked, but what VM entry injects has none (SDM 3C 27.6.1.1). */
 static bool is_redirected(struct cpu *cpu, const struct event *event)
 {
 	return event->injected && event->kind == EVENT_SOFTWARE_INTERRUPT && cpu_vm86(cpu) &&

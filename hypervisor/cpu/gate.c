@@ -133,7 +133,7 @@ static bool refuses(struct cpu *cpu, const struct insn *insn, uint32_t gates)
 }
 
 /*
- * SDM 3C 25.1.1: invalid opcodes and faults by privilege level come before an exit, others behind it. MOV DR exits
+ * SDM 3C 26.1.1: invalid opcodes and faults by privilege level come before an exit, others behind it. MOV DR exits
  * before both; VMX's own instructions between the two.
  */
 static void check_vmx(struct cpu *cpu, const struct insn *insn)

@@ -134,7 +134,7 @@ static inline uint64_t guest_ticks(const struct cpu *cpu, uint64_t cycles)
 }
 
 /* MWAIT goes on at once: it would wait with interrupts masked (@masked ends it), and a window is due (SDM
- * 3C 25.3). */
+ * 3C 26.3). */
 static inline bool guest_ends_wait(const struct cpu *cpu, bool masked)
 {
 	return vmx_guest(cpu) && masked && vmx_ends_wait(cpu);
@@ -193,7 +193,7 @@ static inline bool guest_take_init(struct cpu *cpu)
 	return cpu->msr.vmx_guest ? vmx_take_init(cpu) : svm_take_interrupt(cpu, SVM_EXIT_INIT);
 }
 
-/* With the default treatment of SMIs they are no exits of VT-x (SDM 3C 31.14). */
+/* With the default treatment of SMIs they are no exits of VT-x (SDM 3C 32.14). */
 static inline bool guest_take_smi(struct cpu *cpu)
 {
 	return svm_guest(cpu) && svm_take_interrupt(cpu, SVM_EXIT_SMI);

@@ -77,7 +77,7 @@ void msr_counters_move(struct vcpu_state *msr, uint64_t by)
 static void tsc_move(struct cpu *cpu, uint64_t by)
 {
 	cpu->tsc_offset += by;
-	cpu->msr.vmx_timer_end += by; /* it counts the TSC's own steps alone (SDM 3C 25.5.1) */
+	cpu->msr.vmx_timer_end += by; /* it counts the TSC's own steps alone (SDM 3C 26.5.1) */
 	if (cpu->bus.tsc_moved)
 		cpu->bus.tsc_moved(cpu->bus.owner);
 }

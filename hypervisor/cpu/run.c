@@ -184,7 +184,7 @@ static bool redirect_init(struct cpu *cpu)
 static bool init_blocked(const struct cpu *cpu) { return cpu->smm || guest_blocks_init(cpu); }
 
 /* INIT: RESET but for what it keeps; what comes next is the local APIC's to say. Held off in SMM (SDM
- * 3C 31.3). */
+ * 3C 32.3). */
 static bool take_init(struct cpu *cpu)
 {
 	if (!cpu->init_pending || init_blocked(cpu))
@@ -370,7 +370,7 @@ static bool take_interrupt(struct cpu *cpu)
 	if (!(cpu->pending & PENDING_INTERRUPT) || CHECK(INTERRUPT_SHADOW, cpu->shadow != SHADOW_NONE))
 		return false;
 	if (guest_take_interrupt(cpu)) {
-		if (guest_runs(cpu)) { /* a posted one, which may have made a virtual one recognized (SDM 3C 29.6) */
+		if (guest_runs(cpu)) { /* a posted one, which may have made a virtual one recognized (SDM 3C 30.6) */
 			pending_refresh(cpu);
 			take_last(cpu);
 		}
@@ -389,7 +389,7 @@ static bool take_interrupt(struct cpu *cpu)
 
 /*
  * A virtual or injected event; NMIs that are not physical do not block those that are (APM 2 15.20, 15.21.10), but for
- * those that VM entry injects without virtual NMIs, which have come from outside (SDM 3C 26.6.1).
+ * those that VM entry injects without virtual NMIs, which have come from outside (SDM 3C 27.7.1).
  */
 static void deliver_virtual(struct cpu *cpu, const struct event *event)
 {
@@ -517,7 +517,7 @@ bool cpu_runnable(const struct cpu *cpu)
 	}
 }
 
-/* Not in SMM, where one more is kept; nor in the shadow of STI or MOV SS (SDM 3C 24.4.2, 31.3.1). */
+/* Not in SMM, where one more is kept; nor in the shadow of STI or MOV SS (SDM 3C 25.4.2, 32.3.1). */
 static bool take_smi(struct cpu *cpu)
 {
 	if (!cpu->smi_pending || CHECK(SMI_IN_SMM, cpu->smm) || CHECK(SMI_SHADOW, cpu->shadow != SHADOW_NONE))

@@ -265,7 +265,7 @@ static uint64_t moved(uint64_t value, uint64_t by, unsigned width)
 	return width == 4 ? (value + by) & mask : (value & ~mask) | ((value + by) & mask);
 }
 
-/* SDM 3C 31.7.1: bit 0 valid, length, type, port. */
+/* SDM 3C 32.7.1: bit 0 valid, length, type, port. */
 static uint32_t intel_io_misc(const struct cpu_io *io)
 {
 	uint32_t type =
@@ -420,7 +420,7 @@ static bool modes_valid(uint64_t cr0, uint64_t cr4, uint64_t efer)
 	return !CHECK(SMM_PCIDE, cr4 & CR4_PCIDE && !(efer & EFER_LMA));
 }
 
-/* What sends RSM into shutdown (SDM 3C 31.3.2; APM 2 10.3.5). */
+/* What sends RSM into shutdown (SDM 3C 32.3.2; APM 2 10.3.5). */
 static bool state_valid(struct cpu *cpu, const struct area *area)
 {
 	const struct map *map = map_of(cpu);

@@ -1,5 +1,5 @@
 /*
- * smm.h: system-management mode (SDM 3C chapter 31, APM 2 chapter 10): what SMI and RSM do to the processor.
+ * smm.h: system-management mode (SDM 3C chapter 32, APM 2 chapter 10): what SMI and RSM do to the processor.
  *
  * SMRAM is the memory at SMBASE, without protection. The map of the state-save area is that of 64-bit
  * processors, by vendor; what Intel's keeps in reserved places is in places of our own among these.

@@ -14,7 +14,7 @@
 
 /*
  * Attributes of a cached segment, in the layout of a descriptor's bytes 5 and 6,
- * which is also that of VMX access rights (SDM 3C 24.4.1): type in 3:0, S 4,
+ * which is also that of VMX access rights (SDM 3C 25.4.1): type in 3:0, S 4,
  * DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
  */
 #define SEG_TYPE     0x000fu

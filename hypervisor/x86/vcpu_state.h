@@ -26,7 +26,7 @@ struct table_register {
 	uint16_t limit;
 };
 
-/* What a vCPU does between two instructions (SDM 3C 24.4.2). */
+/* What a vCPU does between two instructions (SDM 3C 25.4.2). */
 enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_FOR_SIPI, ACTIVITY_MWAIT };
 
 /* Events held off until after the next instruction (SDM 3A 6.8.3, APM 2 15.21.5). */

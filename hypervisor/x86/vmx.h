@@ -8,13 +8,13 @@ enum vmx_exit {
 #undef VMX_EXIT
 	VMX_EXIT_NONE = -1 /* no exit exists */
 };
-/* VMCS_EXIT_REASON's other bits (24.9.1). */
+/* VMCS_EXIT_REASON's other bits (25.9.1). */
 #define VMX_EXIT_REASON_MASK   0xffffu
 #define VMX_EXIT_PENDING_MTF   (1u << 28)
 #define VMX_EXIT_FROM_ROOT     (1u << 29)
 #define VMX_EXIT_ENTRY_FAILURE (1u << 31)
 
-/* ---- the VMCS (24.2, 24.11.2, appendix B) ---- */
+/* ---- the VMCS (25.2, 25.11.2, appendix B) ---- */
 
 enum vmcs_field {
 #define VMCS_FIELD(encoding, name) VMCS_##name = (encoding),
@@ -36,7 +36,7 @@ enum vmcs_field {
 enum vmcs_type { VMCS_CONTROL, VMCS_READ_ONLY, VMCS_GUEST, VMCS_HOST };
 enum vmcs_width { VMCS_16, VMCS_64, VMCS_32, VMCS_NATURAL };
 
-/* ---- VM-instruction errors (30.4) ---- */
+/* ---- VM-instruction errors (31.4) ---- */
 
 enum vmx_error {
 	VMX_ERROR_NONE = 0,
@@ -67,7 +67,7 @@ enum vmx_error {
 	VMX_ERROR_INVALIDATION_OPERAND = 28
 };
 
-/* VM-entry failures' exit qualification (26.8) and VMX aborts (27.7). */
+/* VM-entry failures' exit qualification (27.8) and VMX aborts (28.7). */
 enum vmx_entry_qualification { VMX_ENTRY_PDPTE = 2, VMX_ENTRY_NMI = 3, VMX_ENTRY_LINK_POINTER = 4 };
 enum vmx_abort {
 	VMX_ABORT_SAVING_MSRS = 1,
@@ -78,7 +78,7 @@ enum vmx_abort {
 	VMX_ABORT_NOT_64 = 6 /* host address-space size 0 in a guest of IA-32e mode */
 };
 
-/* ---- controls (24.6 to 24.8) ---- */
+/* ---- controls (25.6 to 25.8) ---- */
 
 /* VMCS_PIN_CONTROLS */
 #define VMX_PIN_EXTERNAL_INTERRUPT (1u << 0)
@@ -175,7 +175,7 @@ enum vmx_abort {
 #define VMX_EXIT_DEFAULT1    0x00036dffu
 #define VMX_ENTRY_DEFAULT1   0x000011ffu
 
-/* ---- events: entry interruption information, exit interruption information, IDT-vectoring (24.8.3, 24.9)
+/* ---- events: entry interruption information, exit interruption information, IDT-vectoring (25.8.3, 25.9)
  * ---- */
 
 #define VMX_EVENT_VECTOR     0xffu
@@ -195,7 +195,7 @@ enum vmx_event_type {
 	VMX_EVENT_OTHER = 7                /* MTF with vector 0 (entry only) */
 };
 
-/* ---- guest non-register state (24.4.2) ---- */
+/* ---- guest non-register state (25.4.2) ---- */
 
 enum vmx_activity { VMX_ACTIVE, VMX_HALTED, VMX_SHUTDOWN, VMX_WAIT_FOR_SIPI };
 #define VMX_BLOCKING_STI    1u
@@ -210,10 +210,10 @@ enum vmx_activity { VMX_ACTIVE, VMX_HALTED, VMX_SHUTDOWN, VMX_WAIT_FOR_SIPI };
 /* Access rights as in descriptors.h, and */
 #define VMX_RIGHTS_UNUSABLE (1u << 16)
 
-/* Offsets in the virtual-APIC page (29.1.1). */
+/* Offsets in the virtual-APIC page (30.1.1). */
 #define VMX_VTPR 0x80u
 
-/* ---- EPT and VPID (24.6.11, 28; A.10) ---- */
+/* ---- EPT and VPID (25.6.11, 29; A.10) ---- */
 
 #define EPTP_TYPE           7ull
 #define EPTP_LEVELS_SHIFT   3 /* walk length less one, three bits */
@@ -230,7 +230,7 @@ enum vmx_activity { VMX_ACTIVE, VMX_HALTED, VMX_SHUTDOWN, VMX_WAIT_FOR_SIPI };
 #define EPT_EXECUTE_USER (1ull << 10)
 #define EPT_SUPPRESS_VE  (1ull << 63)
 
-/* Exit qualification of an EPT violation (27.2.1, table 27-7). */
+/* Exit qualification of an EPT violation (28.2.1, table 28-7). */
 #define EPT_VIOLATION_READ          (1ull << 0)
 #define EPT_VIOLATION_WRITE         (1ull << 1)
 #define EPT_VIOLATION_FETCH         (1ull << 2)
@@ -244,7 +244,7 @@ enum vmx_activity { VMX_ACTIVE, VMX_HALTED, VMX_SHUTDOWN, VMX_WAIT_FOR_SIPI };
 #define EPT_VIOLATION_NO_EXECUTE    (1ull << 11)
 #define EPT_VIOLATION_NMI_UNBLOCKED (1ull << 12)
 
-/* VMCS_VM_FUNCTIONS, IA32_VMX_VMFUNC (24.6.14, A.11) */
+/* VMCS_VM_FUNCTIONS, IA32_VMX_VMFUNC (25.6.14, A.11) */
 #define VMX_FUNCTION_EPTP_SWITCHING (1ull << 0)
 
 /* INVEPT's and INVVPID's types. */

@@ -106,7 +106,7 @@ static void without(enum vmcs_field field, uint32_t control)
 	vmx_set(field, vmx_get(field) & ~(uint64_t)control);
 }
 
-/* MOV to and from CR0, CR3, CR4, CR8, CLTS, LMSW: by the qualification (table 27-3). */
+/* MOV to and from CR0, CR3, CR4, CR8, CLTS, LMSW: by the qualification (table 28-3). */
 static void release_cr(struct vmx_vcpu *vmx, uint64_t qualification)
 {
 	bool load = (qualification >> 4 & 3) != 1;
@@ -163,7 +163,7 @@ void vmx_release(struct core_vcpu *vcpu, uint32_t code, uint64_t info1)
 	hw_stop("an exit that nobody asked for", code);
 }
 
-/* Four bitmaps of 1 KiB: reads of low and of high MSRs, then writes (24.6.9). What is in none always exits.
+/* Four bitmaps of 1 KiB: reads of low and of high MSRs, then writes (25.6.9). What is in none always exits.
  */
 bool vmx_msr_bit(uint32_t index, bool write, unsigned *bit)
 {
@@ -365,7 +365,7 @@ void vmx_start(struct core_vcpu *vcpu, const struct core_start *start)
 	vmx_start_host();
 	start_segments(start);
 	start_registers(vmx, start);
-	/* Entries and exits leave CD and NW as they are (26.3.2.1, 27.5.1). */
+	/* Entries and exits leave CD and NW as they are (27.3.2.1, 28.5.1). */
 	hw_write_cr(0, (hw_read_cr(0) & ~(uint64_t)(CR0_CD | CR0_NW)) | (start->real ? CR0_CD | CR0_NW : 0));
 }
 
@@ -437,7 +437,7 @@ void vmx_run(struct core_vcpu *vcpu)
 	}
 	if (how != HW_VMX_DONE)
 		hw_stop("VM entry fails", vmx_get(VMCS_INSTRUCTION_ERROR));
-	/* An entry that fails on the guest's state launches nothing (26.8). */
+	/* An entry that fails on the guest's state launches nothing (27.8). */
 	*launched |= !(vmx_get(VMCS_EXIT_REASON) & VMX_EXIT_ENTRY_FAILURE);
 	vcpu->gpr[RSP] = vmx_get(VMCS_GUEST_RSP);
 	vcpu->rip = vmx_get(VMCS_GUEST_RIP);

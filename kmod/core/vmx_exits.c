@@ -1,4 +1,4 @@
-/* vmx_exits.c: exits of the guest (SDM 3C chapters 25 and 27). */
+/* vmx_exits.c: exits of the guest (SDM 3C chapters 26 and 28). */
 #include "kmod/core/vmx.h"
 #include "kmod/core/vmx_nested.h"
 #include "x86/msr.h"
@@ -8,7 +8,7 @@
 
 /* ---- events that an exit has interrupted ---- */
 
-/* Those of instructions are told with the length of theirs (26.2.1.3). */
+/* Those of instructions are told with the length of theirs (27.2.1.3). */
 static bool by_instruction(uint32_t event)
 {
 	unsigned type = VMX_EVENT_TYPE(event);
@@ -62,7 +62,7 @@ void vmx_raise_upon(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 
 /* ---- control registers ---- */
 
-/* MOV to CR0 or CR4 (table 27-3). */
+/* MOV to CR0 or CR4 (table 28-3). */
 static bool is_cr_write(uint64_t qualification)
 {
 	return (qualification >> 4 & 3) == 0 && ((qualification & 15) == 0 || (qualification & 15) == 4);
@@ -196,7 +196,7 @@ static void exit_memory(struct core_vcpu *vcpu)
 	unsigned access = (why & EPT_VIOLATION_WRITE ? CORE_WRITE : 0u) |
 			  (why & EPT_VIOLATION_FETCH ? CORE_EXECUTE : 0u) | CORE_READ;
 
-	/* IRET had unblocked NMIs already, and is executed again (27.2.3). */
+	/* IRET had unblocked NMIs already, and is executed again (28.2.3). */
 	if (why & EPT_VIOLATION_NMI_UNBLOCKED && !(vmx_get(VMCS_IDT_VECTORING_INFO) & VMX_EVENT_VALID))
 		vmx_set(VMCS_GUEST_INTERRUPTIBILITY, vmx_get(VMCS_GUEST_INTERRUPTIBILITY) | VMX_BLOCKING_NMI);
 	vmx_redeliver(vcpu);

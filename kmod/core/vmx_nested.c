@@ -1,5 +1,5 @@
 /*
- * vmx_nested.c: a guest that is a hypervisor itself (SDM 3C chapters 24 to 27, 30).
+ * vmx_nested.c: a guest that is a hypervisor itself (SDM 3C chapters 25 to 28, 31).
  *
  * Its VMCS is in its memory, in a layout of ours; VMREAD and VMWRITE exit and go there. VM entry makes a
  * third VMCS of it: its guest state, its controls with what we need, its EPT joined with our tables
@@ -97,7 +97,7 @@ static bool exists(uint64_t field)
 	}
 }
 
-/* ---- how an instruction ends (30.2) ---- */
+/* ---- how an instruction ends (31.2) ---- */
 
 static void end_with(struct core_vcpu *vcpu, uint64_t set_flags)
 {
@@ -187,7 +187,7 @@ static bool wide_mode(void)
 	return vmx_get(VMCS_GUEST_EFER) & EFER_LMA && vmx_get(VMCS_GUEST_CS_RIGHTS) & SEG_L;
 }
 
-/* The linear address of the memory operand (tables 27-13, 27-14). */
+/* The linear address of the memory operand (tables 28-13, 28-14). */
 static uint64_t operand_address(struct core_vcpu *vcpu)
 {
 	uint64_t info = vmx_get(VMCS_EXIT_INSTRUCTION_INFO), address = vmx_get(VMCS_EXIT_QUALIFICATION);
@@ -773,7 +773,7 @@ static void load_host_pdptes(struct core_vcpu *vcpu, uint64_t efer)
 			*(uint64_t *)(void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK) + 8 * i));
 }
 
-/* 27.5, into the guest state of our own VMCS, which is current. @efer: of its guest. */
+/* 28.5, into the guest state of our own VMCS, which is current. @efer: of its guest. */
 static void load_host(struct core_vcpu *vcpu, uint64_t efer)
 {
 	uint64_t exit = get(vcpu, VMCS_EXIT_CONTROLS);
@@ -782,7 +782,7 @@ static void load_host(struct core_vcpu *vcpu, uint64_t efer)
 	       (exit & VMX_EXIT_HOST_64 ? EFER_LMA | EFER_LME : 0);
 	if (exit & VMX_EXIT_LOAD_EFER)
 		efer = get(vcpu, VMCS_HOST_EFER);
-	/* CD and NW stay as they are, in the processor too (27.5.1). */
+	/* CD and NW stay as they are, in the processor too (28.5.1). */
 	vmx_set_guest_cr(vcpu->vmx, 0, get(vcpu, VMCS_HOST_CR0) | CR0_ET);
 	vmx_set_guest_cr(vcpu->vmx, 4, get(vcpu, VMCS_HOST_CR4));
 	vmx_set(VMCS_GUEST_CR3, get(vcpu, VMCS_HOST_CR3));

@@ -1,4 +1,4 @@
-/* vmx_shadow.c: see vmx_shadow.h (SDM 3C 28.2). Filled where the guest's guest faults. */
+/* vmx_shadow.c: see vmx_shadow.h (SDM 3C 29.3). Filled where the guest's guest faults. */
 #include "kmod/core/vmx_shadow.h"
 #include "kmod/core/vmx.h"
 #include "x86/paging.h"
@@ -84,7 +84,7 @@ static uint64_t *entry_for(struct core_vcpu *vcpu, uint64_t address, unsigned le
 
 /* ---- the guest's EPT ---- */
 
-/* 28.2.3.1; execute-only translations are not offered. */
+/* 29.3.3.1; execute-only translations are not offered. */
 static bool misconfigured(uint64_t entry, unsigned level, bool leaf)
 {
 	unsigned type = entry >> EPT_TYPE_SHIFT & 7;

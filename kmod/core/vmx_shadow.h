@@ -7,7 +7,7 @@
 
 enum shadow_result { SHADOW_FILLED, SHADOW_VIOLATION, SHADOW_MISCONFIGURED };
 
-/* Whether VM entry takes this EPTP (26.2.1.1), of what is offered. */
+/* Whether VM entry takes this EPTP (27.2.1.1), of what is offered. */
 bool vmx_shadow_eptp_valid(uint64_t eptp);
 /* Forgets all that was joined. */
 void vmx_shadow_drop(struct core_vcpu *vcpu);

@@ -21,7 +21,7 @@ void vmx_step(struct core_vcpu *vcpu)
 	vmx->front.interruptibility = vmx_get(VMCS_GUEST_INTERRUPTIBILITY);
 	vmx->front.pending_debug = vmx_get(VMCS_GUEST_PENDING_DEBUG);
 	step = vmx->before;
-	/* An interrupt that the guest has masked would exit all the same, again and again (SDM 3C 25.4.2). */
+	/* An interrupt that the guest has masked would exit all the same, again and again (SDM 3C 26.4.2). */
 	step.pin |= VMX_PIN_NMI | (vmx_get(VMCS_GUEST_RFLAGS) & RFLAGS_IF ? VMX_PIN_EXTERNAL_INTERRUPT : 0);
 	step.primary |= VMX_MONITOR_TRAP_FLAG;
 	step.exceptions = 0xffffffff;

@@ -1,6 +1,6 @@
 /*
  * vmx_task.c: task switches (SDM 3A 7.3, table 7-1), which exit whatever the controls are. The processor has
- * checked the new TSS's descriptor before (25.4.2); everything else is done here, in the guest's memory.
+ * checked the new TSS's descriptor before (26.4.2); everything else is done here, in the guest's memory.
  */
 #include "kmod/core/vmx.h"
 #include "kmod/core/vmx_linear.h"

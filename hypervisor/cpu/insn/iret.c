@@ -154,7 +154,7 @@ static void iret_protected(struct cpu *cpu, const struct iret_frame *frame, unsi
 	check_virtual_interrupt(cpu);
 }
 
-/* IRET ends the blocking of NMIs even where it faults (SDM 3A 6.7.1, SDM 3C 25.3). */
+/* IRET ends the blocking of NMIs even where it faults (SDM 3A 6.7.1, SDM 3C 26.3). */
 static void iret_any(struct cpu *cpu, unsigned width)
 {
 	guest_iret_begins(cpu);

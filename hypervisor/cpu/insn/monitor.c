@@ -127,7 +127,7 @@ static void user_wait(struct cpu *cpu, const struct insn *insn, bool monitor)
 	if (deadline <= now || (monitor && !cpu->wait.armed))
 		return;
 	cpu->wait.armed = monitor;
-	ticks = guest_ticks(cpu, deadline - now); /* the deadline is one of the guest's TSC (SDM 3C 25.3) */
+	ticks = guest_ticks(cpu, deadline - now); /* the deadline is one of the guest's TSC (SDM 3C 26.3) */
 	if (limit && limit < ticks)
 		wait_begin(cpu, limit, true, true);
 	else

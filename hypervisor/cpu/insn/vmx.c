@@ -1,6 +1,6 @@
 /*
  * vmx.c: VMXON VMXOFF VMCLEAR VMPTRLD VMPTRST VMREAD VMWRITE VMLAUNCH VMRESUME VMCALL INVEPT INVVPID
- * (SDM 3C chapter 30).
+ * (SDM 3C chapter 31).
  *
  * The gates of their rows raise #UD outside of VMX operation and in the modes that do not have them, and
  * #GP(0) at CPL > 0; in a guest they have exited between the two, but for VMREAD and VMWRITE of a shadow
@@ -237,7 +237,7 @@ static inline void vmresume(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(vmresume)
 
-/* ---- INVEPT, INVVPID (28.3.3.1) ---- */
+/* ---- INVEPT, INVVPID (29.4.3.1) ---- */
 
 struct invalidation {
 	uint64_t low, high;

@@ -122,7 +122,7 @@ static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t li
 
 /* ---- any number of pages: canonical addresses only ---- */
 
-/* An access that crosses into or out of the APIC-access page always exits, before its first byte (SDM 3C 29.4.2). */
+/* An access that crosses into or out of the APIC-access page always exits, before its first byte (SDM 3C 30.4.2). */
 static void check_apic(struct cpu *cpu, const struct tlb_slow *page, uint64_t linear, unsigned access)
 {
 	if (unlikely(page->apic))

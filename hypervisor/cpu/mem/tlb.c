@@ -131,7 +131,7 @@ void tlb_flush_spaces(struct cpu *cpu, uint64_t space, uint64_t mask)
 		trace_mapping_changed(cpu);
 }
 
-/* What a guest of VT-x drops goes for its VPID with every EPTP (SDM 3C 28.3.3.1). */
+/* What a guest of VT-x drops goes for its VPID with every EPTP (SDM 3C 29.4.3.1). */
 static uint64_t flush_mask(const struct cpu *cpu)
 {
 	return CHECK(TLB_ALL_EPTPS, tlb_set(cpu)->space & VMX_SPACE) ? VMX_SPACE_OF_VPID : ~0ull;
@@ -339,7 +339,7 @@ void tlb_select(struct cpu *cpu)
 
 /* ---- translation ---- */
 
-/* An intercepted #PF leaves CR2 alone (APM 2 15.12.15, SDM 3C 27.1). */
+/* An intercepted #PF leaves CR2 alone (APM 2 15.12.15, SDM 3C 28.1). */
 static _Noreturn void raise_page_fault(struct cpu *cpu, uint64_t linear, const struct walk *walked)
 {
 	if (unlikely(walked->nested)) {

@@ -64,7 +64,7 @@ struct tlb_slow {
 	uint8_t *flags;    /* enum page_flag of it; NULL where it cannot be written */
 	uint32_t rights;   /* 1 << ACCESS_READ, 1 << ACCESS_WRITE, 1 << ACCESS_EXECUTE */
 	bool watched;      /* an enabled data breakpoint lies in the page */
-	bool apic;         /* the APIC-access page of a guest of VT-x: no host page (SDM 3C 29.4) */
+	bool apic;         /* the APIC-access page of a guest of VT-x: no host page (SDM 3C 30.4) */
 };
 
 /*

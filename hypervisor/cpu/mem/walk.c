@@ -113,7 +113,7 @@ static uint32_t supervisor_denied(const struct trail *trail)
 /* ---- accessed and dirty flags (SDM 3A 4.8) ---- */
 
 /*
- * With EPT the update is a write of its own, where using the entry was none (SDM 3C 28.2.3.2). False: it was not
+ * With EPT the update is a write of its own, where using the entry was none (SDM 3C 29.3.3.2). False: it was not
  * allowed.
  */
 static bool may_update(struct trail *trail, unsigned i)
@@ -151,7 +151,7 @@ static bool set_accessed_above(struct trail *trail)
 	return true;
 }
 
-/* ---- nested tables (APM 2 15.25.5, SDM 3C 28.2.3) ---- */
+/* ---- nested tables (APM 2 15.25.5, SDM 3C 29.3.3) ---- */
 
 /* Makes the guest-physical *@address a physical one. False: a nested page fault, of which @where tells. */
 static bool through_nested(struct trail *trail, uint64_t *address, unsigned access, uint64_t where,
@@ -182,7 +182,7 @@ static bool ept_table(struct trail *trail, uint64_t *address)
 	return true;
 }
 
-/* What advanced information tells of the linear address (table 27-7). */
+/* What advanced information tells of the linear address (table 28-7). */
 static uint64_t advanced_information(const struct trail *trail)
 {
 	if (!cpu_has(trail->cpu, FEATURE_vmx_ept_advanced))
@@ -444,7 +444,7 @@ bool walk(struct cpu *cpu, uint64_t linear, unsigned access, struct walk *result
 	return cpu->cr4 & CR4_PAE ? walk_pae(&trail, result) : walk_32(&trail, result);
 }
 
-/* Through EPT the registers are loaded by reads without a linear address (SDM 3C 27.2.1, 28.2.3.2). */
+/* Through EPT the registers are loaded by reads without a linear address (SDM 3C 28.2.1, 29.3.3.2). */
 static uint64_t pdpte_at(struct cpu *cpu, uint64_t address)
 {
 	struct vmx_nested nested;

@@ -1,11 +1,11 @@
-/* apic.c: the virtual APIC of a guest, virtual interrupts and posted interrupts (SDM 3C chapter 29). */
+/* apic.c: the virtual APIC of a guest, virtual interrupts and posted interrupts (SDM 3C chapter 30). */
 #include "cpu/checks.h"
 #include "cpu/mem/mem.h"
 #include "cpu/mem/phys.h"
 #include "cpu/vmx/vmx.h"
 #include "x86/msr.h"
 
-/* Offsets in the virtual-APIC page (29.1.1), and of the registers that are only passed through (29.4). */
+/* Offsets in the virtual-APIC page (30.1.1), and of the registers that are only passed through (30.4). */
 enum vapic {
 	VAPIC_ID = 0x020,
 	VAPIC_VERSION = 0x030,
@@ -28,17 +28,17 @@ enum vapic {
 	VAPIC_SELF_IPI = 0x3f0
 };
 
-/* VICR_LO (29.4.3.2). */
+/* VICR_LO (30.4.3.2). */
 #define ICR_RESERVED       0xfff33000u /* bits 31:20, 17:16, 13, and the delivery status */
 #define ICR_SHORTHAND      0x000c0000u
 #define ICR_SHORTHAND_SELF 0x00040000u
 #define ICR_LEVEL          0x00008000u /* trigger mode */
 #define ICR_MODE           0x00000700u
 
-/* The posted-interrupt descriptor (29.6): 256 requests, then the outstanding notification. */
+/* The posted-interrupt descriptor (30.6): 256 requests, then the outstanding notification. */
 #define POSTED_NOTIFICATION 32u
 
-/* The linear kinds of table 27-6, and the guest-physical ones. */
+/* The linear kinds of table 28-6, and the guest-physical ones. */
 enum apic_access {
 	APIC_LINEAR_READ,
 	APIC_LINEAR_WRITE,
@@ -82,7 +82,7 @@ static uint8_t vapic_highest(struct cpu *cpu, unsigned base)
 	return 0;
 }
 
-/* The guest interrupt status (24.4.2). */
+/* The guest interrupt status (25.4.2). */
 static uint8_t rvi(const struct cpu *cpu) { return (uint8_t)cpu->msr.vmx_interrupt_status; }
 static uint8_t svi(const struct cpu *cpu) { return (uint8_t)(cpu->msr.vmx_interrupt_status >> 8); }
 
@@ -96,7 +96,7 @@ static void set_svi(struct cpu *cpu, uint8_t vector)
 	cpu->msr.vmx_interrupt_status = (uint16_t)(vector << 8 | rvi(cpu));
 }
 
-/* ---- what is done to it (29.1, 29.2) ---- */
+/* ---- what is done to it (30.1, 30.2) ---- */
 
 static void virtualize_ppr(struct cpu *cpu)
 {
@@ -199,7 +199,7 @@ void vmx_apic_entered(struct cpu *cpu)
 	}
 }
 
-/* ---- APIC-write emulation (29.4.3.2): behind the operation ---- */
+/* ---- APIC-write emulation (30.4.3.2): behind the operation ---- */
 
 static void write_behind(struct cpu *cpu, unsigned offset)
 {
@@ -266,7 +266,7 @@ bool vmx_apic_write_due(struct cpu *cpu)
 	}
 }
 
-/* ---- CR8 (29.3) ---- */
+/* ---- CR8 (30.3) ---- */
 
 bool vmx_read_cr8(struct cpu *cpu, uint64_t *value)
 {
@@ -285,7 +285,7 @@ bool vmx_write_cr8(struct cpu *cpu, uint64_t value)
 	return true;
 }
 
-/* ---- MSRs (29.5) ---- */
+/* ---- MSRs (30.5) ---- */
 
 static unsigned msr_offset(uint32_t index) { return (index & 0xff) << 4; }
 static bool is_x2apic(uint32_t index) { return index - MSR_X2APIC_FIRST < MSR_X2APIC_COUNT; }
@@ -319,7 +319,7 @@ bool vmx_write_x2apic(struct cpu *cpu, uint32_t index, uint64_t value)
 	return true;
 }
 
-/* ---- the APIC-access page (29.4) ---- */
+/* ---- the APIC-access page (30.4) ---- */
 
 bool vmx_apic_page(const struct cpu *cpu, uint64_t page)
 {
@@ -372,10 +372,10 @@ static bool may_virtualize(const struct cpu *cpu, uint64_t physical, size_t size
 		return false;
 	if (CHECK(VMX_APIC_REGION, offset & 12 || (offset + size - 1) & 12))
 		return false;
-	/* Part of an operation that has written there already (29.4.2, 29.4.3.1). */
+	/* Part of an operation that has written there already (30.4.2, 30.4.3.1). */
 	if (CHECK(VMX_APIC_SECOND, pending && (!write || pending != (offset & ~15u))))
 		return false;
-	/* Without APIC-register virtualization, the page offset itself must be the register's (29.4.2). */
+	/* Without APIC-register virtualization, the page offset itself must be the register's (30.4.2). */
 	if (!vmx_secondary(cpu, VMX2_APIC_REGISTERS) && offset & 3)
 		return false;
 	return CHECK(VMX_APIC_VIRTUALIZED, is_virtualized(cpu, offset & ~15u, write));
@@ -431,7 +431,7 @@ void vmx_apic_guest_physical(struct cpu *cpu)
 	vmx_exit_insn(cpu, &info);
 }
 
-/* ---- posted interrupts (29.6) ---- */
+/* ---- posted interrupts (30.6) ---- */
 
 bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector)
 {

@@ -1,5 +1,5 @@
 /* capability.c: what this processor's VT-x can do (SDM 3D appendix A), and what it fixes of CR0 and CR4
- * (23.8). */
+ * (24.8). */
 #include "cpu/control.h"
 #include "cpu/vmx/vmx.h"
 #include "x86/msr.h"
@@ -59,7 +59,7 @@ uint32_t vmx_must_be_1(const struct cpu *cpu, enum vmx_controls which)
 	return must_be_1(which, cpu_has(cpu, FEATURE_vmx_true_controls));
 }
 
-/* ---- CR0, CR4 (23.8, A.7, A.8) ---- */
+/* ---- CR0, CR4 (24.8, A.7, A.8) ---- */
 
 #define CR0_FIXED0 ((uint64_t)(CR0_PE | CR0_NE | CR0_PG))
 #define CR0_FIXED1 0xffffffffull

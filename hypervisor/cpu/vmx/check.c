@@ -1,5 +1,5 @@
 /*
- * check.c: VM entry's checks of the controls and of the host's state (SDM 3C 26.2.1 to 26.2.4), in the
+ * check.c: VM entry's checks of the controls and of the host's state (SDM 3C 27.2.1 to 27.2.4), in the
  * manual's order, which a processor need not keep. check_guest.c has those of the guest's state.
  *
  * "Entry to SMM" and "deactivate dual-monitor treatment" are reserved here, as what they ask for does not
@@ -29,7 +29,7 @@ struct vmx_entry_controls vmx_entry_controls(struct cpu *cpu)
 	return c;
 }
 
-/* ---- VM-execution controls (26.2.1.1) ---- */
+/* ---- VM-execution controls (27.2.1.1) ---- */
 
 static bool reserved(const struct cpu *cpu, enum vmx_controls which, uint32_t value)
 {
@@ -160,7 +160,7 @@ static bool vm_functions_valid(struct cpu *cpu, const struct vmx_entry_controls 
 	return !BAD_PAGE(VMX_EPTP_LIST, VMCS_EPTP_LIST);
 }
 
-/* ---- VM-exit and VM-entry controls (26.2.1.2, 26.2.1.3) ---- */
+/* ---- VM-exit and VM-entry controls (27.2.1.2, 27.2.1.3) ---- */
 
 /* The MSR list is aligned, and begins and ends within the physical addresses; an empty one is not looked at.
  */
@@ -276,7 +276,7 @@ enum vmx_error vmx_check_controls(struct cpu *cpu)
 	return valid ? VMX_ERROR_NONE : VMX_ERROR_ENTRY_CONTROLS;
 }
 
-/* ---- the host's state (26.2.2 to 26.2.4) ---- */
+/* ---- the host's state (27.2.2 to 27.2.4) ---- */
 
 bool vmx_canonical(uint64_t linear, unsigned bits)
 {

@@ -1,6 +1,6 @@
 /*
- * check_guest.c: VM entry's checks of the guest's state (SDM 3C 26.3.1), in the manual's order, which a
- * processor need not keep. A failure here is a VM exit; its qualification tells of three checks alone (26.8).
+ * check_guest.c: VM entry's checks of the guest's state (SDM 3C 27.3.1), in the manual's order, which a
+ * processor need not keep. A failure here is a VM exit; its qualification tells of three checks alone (27.8).
  *
  * Not demanded, as the manual leaves it to the processor: blocking by STI being 0 where an NMI is injected.
  */
@@ -68,7 +68,7 @@ static bool canonical(const struct guest *g, uint64_t linear)
 	return vmx_canonical(linear, g->cpu->profile->linear_bits);
 }
 
-/* ---- control registers, debug registers, MSRs (26.3.1.1) ---- */
+/* ---- control registers, debug registers, MSRs (27.3.1.1) ---- */
 
 static bool control_registers_valid(const struct guest *g)
 {
@@ -120,7 +120,7 @@ static bool other_registers_valid(const struct guest *g)
 	return efer_valid(g);
 }
 
-/* ---- segment registers (26.3.1.2) ---- */
+/* ---- segment registers (27.3.1.2) ---- */
 
 static bool selectors_valid(const struct guest *g)
 {
@@ -307,7 +307,7 @@ static bool segments_valid(const struct guest *g)
 	return tr_valid(g) && ldtr_valid(g);
 }
 
-/* ---- descriptor tables, RIP, RFLAGS (26.3.1.3, 26.3.1.4) ---- */
+/* ---- descriptor tables, RIP, RFLAGS (27.3.1.3, 27.3.1.4) ---- */
 
 static bool tables_valid(const struct guest *g)
 {
@@ -355,7 +355,7 @@ static bool rflags_valid(const struct guest *g)
 	return !CHECK(VMX_GUEST_RFLAGS_IF, injects(g, VMX_EVENT_EXTERNAL) && !(g->rflags & RFLAGS_IF));
 }
 
-/* ---- non-register state (26.3.1.5) ---- */
+/* ---- non-register state (27.3.1.5) ---- */
 
 /* Whether an event that the activity state blocks is injected. */
 static bool activity_event_valid(const struct guest *g, uint64_t activity)
@@ -448,7 +448,7 @@ static bool link_pointer_valid(const struct guest *g)
 	return !CHECK(VMX_LINK_CURRENT, link == g->cpu->msr.vmx_vmcs);
 }
 
-/* ---- PDPTEs (26.3.1.6) ---- */
+/* ---- PDPTEs (27.3.1.6) ---- */
 
 static bool pdptes_valid(const struct guest *g)
 {

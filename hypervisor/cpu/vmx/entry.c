@@ -1,4 +1,4 @@
-/* entry.c: VM entry behind its checks: what is loaded, and how it fails (SDM 3C 26.3.2 to 26.8). */
+/* entry.c: VM entry behind its checks: what is loaded, and how it fails (SDM 3C 27.3.2 to 27.8). */
 #include "cpu/checks.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
@@ -7,7 +7,7 @@
 
 static bool entry_control(const struct cpu *cpu, uint32_t bit) { return cpu->msr.vmx_entry_controls & bit; }
 
-/* ---- the guest's state (26.3.2) ---- */
+/* ---- the guest's state (27.3.2) ---- */
 
 static void load_guest_segments(struct cpu *cpu)
 {
@@ -57,7 +57,7 @@ static void load_guest_tables(struct cpu *cpu)
 	cpu->idtr.limit = (uint16_t)vmcs_read(cpu, VMCS_GUEST_IDTR_LIMIT);
 }
 
-/* With EPT the registers are the fields; else memory's, which vmx_check_guest() has looked at (26.3.2.4). */
+/* With EPT the registers are the fields; else memory's, which vmx_check_guest() has looked at (27.3.2.4). */
 static void load_guest_pdptes(struct cpu *cpu)
 {
 	if (!pae_paging(cpu))
@@ -75,7 +75,7 @@ static bool is_vectoring(uint32_t info)
 	return info & VMX_EVENT_VALID && VMX_EVENT_TYPE(info) != VMX_EVENT_OTHER;
 }
 
-/* 26.6.1: a vectoring entry leaves no shadow; NMI blocking is virtual where NMIs are. */
+/* 27.7.1: a vectoring entry leaves no shadow; NMI blocking is virtual where NMIs are. */
 static void load_interruptibility(struct cpu *cpu, bool vectoring)
 {
 	uint32_t state = (uint32_t)vmcs_read(cpu, VMCS_GUEST_INTERRUPTIBILITY);
@@ -90,7 +90,7 @@ static void load_interruptibility(struct cpu *cpu, bool vectoring)
 	cpu->msr.vmx_virtual_nmi_blocked = nmi && virtual_nmis;
 }
 
-/* 26.6.2: what is injected wakes. */
+/* 27.7.2: what is injected wakes. */
 static void load_activity(struct cpu *cpu, bool vectoring)
 {
 	static const enum activity states[] = {[VMX_ACTIVE] = ACTIVITY_ACTIVE,
@@ -102,7 +102,7 @@ static void load_activity(struct cpu *cpu, bool vectoring)
 }
 
 /*
- * 26.6.3: pending debug exceptions are there where BS or the enabled-breakpoint bit is 1. They are lost where
+ * 27.7.3: pending debug exceptions are there where BS or the enabled-breakpoint bit is 1. They are lost where
  * an event is injected, but for a software interrupt or exception behind MOV SS; and in shutdown and
  * wait-for-SIPI.
  */
@@ -256,7 +256,7 @@ static void load_controls(struct cpu *cpu)
 /* ---- VM entry ---- */
 
 /*
- * 26.8: reason and qualification are all that is written; the host's state is loaded, and NMI blocking is
+ * 27.8: reason and qualification are all that is written; the host's state is loaded, and NMI blocking is
  * what it was before. The guest has not run, so that nothing of it is saved.
  */
 static _Noreturn void fail_entry(struct cpu *cpu, enum vmx_exit reason, uint64_t qualification,
@@ -275,7 +275,7 @@ static _Noreturn void fail_entry(struct cpu *cpu, enum vmx_exit reason, uint64_t
 	cpu_switch(cpu);
 }
 
-/* 26.5: the event that comes first in the guest, or an exit of the monitor trap flag. */
+/* 27.6: the event that comes first in the guest, or an exit of the monitor trap flag. */
 static void inject(struct cpu *cpu, uint32_t info)
 {
 	if (!(info & VMX_EVENT_VALID))
@@ -286,7 +286,7 @@ static void inject(struct cpu *cpu, uint32_t info)
 	}
 	vmx_parse_injection(cpu, &cpu->injected);
 	cpu->injecting = true;
-	/* NMIs are blocked from here on, so that an exit while it is delivered says so (26.6.1). */
+	/* NMIs are blocked from here on, so that an exit while it is delivered says so (27.7.1). */
 	if (cpu->injected.kind == EVENT_NMI && vmx_pin(cpu, VMX_PIN_VIRTUAL_NMIS))
 		cpu->msr.vmx_virtual_nmi_blocked = true;
 	else if (cpu->injected.kind == EVENT_NMI)

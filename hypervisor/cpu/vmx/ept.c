@@ -1,5 +1,5 @@
 /* ept.c: extended page tables, virtualization exceptions, the page-modification log (SDM 3C chapter
- * 28, 25.5.7). */
+ * 29, 26.5.7). */
 #include "cpu/checks.h"
 #include "cpu/mem/mem.h"
 #include "cpu/mem/walk.h"
@@ -10,7 +10,7 @@
 #define LEVELS_MAX      5u
 #define PML_ENTRIES     512u
 
-/* 26.2.1.1, table 24-8 */
+/* 27.2.1.1, 25.6.11 */
 bool vmx_eptp_valid(const struct cpu *cpu, uint64_t eptp)
 {
 	uint64_t type = eptp & EPTP_TYPE, levels = (eptp >> EPTP_LEVELS_SHIFT & 7) + 1;
@@ -25,7 +25,7 @@ bool vmx_eptp_valid(const struct cpu *cpu, uint64_t eptp)
 	return !CHECK(EPTP_RESERVED, eptp & (0xf80 | ~cpu->physical_mask));
 }
 
-/* ---- the walk (28.2.2, 28.2.3) ---- */
+/* ---- the walk (29.3.2, 29.3.3) ---- */
 
 struct ept_walk {
 	struct cpu *cpu;
@@ -42,13 +42,13 @@ struct ept_walk {
 
 static bool writes(const struct ept_walk *w)
 {
-	/* Guest paging structures are used as if they were written (28.2.4). */
+	/* Guest paging structures are used as if they were written (29.3.5). */
 	bool table = w->access & VMX_ACCESS_TABLE && CHECK(EPT_TABLE_WRITE, w->flags);
 
 	return w->access & ACCESS_WRITE || table;
 }
 
-/* What table 27-7 says of the access; bits 6:3 by what @allowed leaves. */
+/* What table 28-7 says of the access; bits 6:3 by what @allowed leaves. */
 static bool violation(struct ept_walk *w, uint64_t allowed, bool suppress)
 {
 	bool table = w->access & VMX_ACCESS_TABLE, fetch = w->access & ACCESS_EXECUTE;
@@ -104,7 +104,7 @@ static uint64_t reserved_bits(const struct cpu *cpu, uint64_t entry, unsigned le
 	return level == 1 ? reserved : reserved | BITS(12 + 9 * (level - 1) - 1, 12);
 }
 
-/* A present entry whose value the processor does not support (28.2.3.1). */
+/* A present entry whose value the processor does not support (29.3.3.1). */
 static bool misconfigured(const struct ept_walk *w, uint64_t entry, unsigned level)
 {
 	uint64_t fetches = EPT_EXECUTE | (w->mode_based ? EPT_EXECUTE_USER : 0);
@@ -120,7 +120,7 @@ static bool misconfigured(const struct ept_walk *w, uint64_t entry, unsigned lev
 	return CHECK(EPT_TYPE, is_leaf(entry, level) && (type == 2 || type == 3 || type == 7));
 }
 
-/* ---- rights, accessed and dirty flags (28.2.3.2, 28.2.4), the log (28.2.5) ---- */
+/* ---- rights, accessed and dirty flags (29.3.3.2, 29.3.5), the log (29.3.6) ---- */
 
 static bool fetch_allowed(const struct ept_walk *w)
 {
@@ -218,7 +218,7 @@ bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool us
 			     .result = result};
 
 	*result = (struct vmx_nested){0};
-	/* Beyond what the levels translate (28.2.2). No profile has so many physical bits. */
+	/* Beyond what the levels translate (29.3.2). No profile has so many physical bits. */
 	if (address >> (PAGE_SHIFT + 9 * level))
 		return violation(&w, 0, true);
 	for (;; level--) {
@@ -238,9 +238,9 @@ bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool us
 	}
 }
 
-/* ---- what comes of it (25.5.7, 27.2.1) ---- */
+/* ---- what comes of it (26.5.7, 28.2.1) ---- */
 
-/* The virtualization-exception information area (25.5.7.2). */
+/* The virtualization-exception information area (26.5.7.2). */
 enum {
 	VE_REASON = 0,
 	VE_BUSY = 4,
@@ -300,7 +300,7 @@ void vmx_nested_fault(struct cpu *cpu, uint64_t fault, uint64_t physical, uint64
 	vmx_exit_insn(cpu, &info);
 }
 
-/* ---- VMFUNC (25.5.6) ---- */
+/* ---- VMFUNC (26.5.6) ---- */
 
 #define EPTP_LIST_ENTRIES 512u
 
@@ -312,7 +312,7 @@ static _Noreturn void exit_vmfunc(struct cpu *cpu)
 	vmx_exit_insn(cpu, &info);
 }
 
-/* EPTP switching (25.5.6.3): no invalidation, since translations are tagged with the EPTP. */
+/* EPTP switching (26.5.6.3): no invalidation, since translations are tagged with the EPTP. */
 static void switch_eptp(struct cpu *cpu)
 {
 	uint32_t index = (uint32_t)cpu->reg[RCX];

@@ -1,12 +1,12 @@
 /* events.c: exceptions, interrupts, windows, timers, injection (SDM
- * 3C 24.6.3, 25.2, 25.4, 25.5, 26.6, 26.7, 27.2). */
+ * 3C 25.6.3, 26.2, 26.4, 26.5, 27.6, 27.7, 28.2). */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/events.h"
 #include "cpu/insn.h"
 #include "cpu/vmx/vmx.h"
 
-/* ---- interruption information (24.8.3, 24.9.2, 24.9.3) ---- */
+/* ---- interruption information (25.8.3, 25.9.2, 25.9.3) ---- */
 
 static enum vmx_event_type event_type(const struct event *event)
 {
@@ -41,7 +41,7 @@ static enum event_kind injected_kind(uint32_t info)
 	}
 }
 
-/* INT n and its like return behind the instruction, which is in front of the guest's RIP (26.6.1.1). */
+/* INT n and its like return behind the instruction, which is in front of the guest's RIP (27.6.1.1). */
 void vmx_parse_injection(struct cpu *cpu, struct event *event)
 {
 	uint32_t info = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_INTERRUPTION_INFO);
@@ -60,7 +60,7 @@ void vmx_parse_injection(struct cpu *cpu, struct event *event)
 		event->error_code = (uint32_t)vmcs_read(cpu, VMCS_ENTRY_EXCEPTION_ERROR);
 }
 
-/* ---- exceptions (24.6.3, 25.2) ---- */
+/* ---- exceptions (25.6.3, 26.2) ---- */
 
 /* Of #PF the bit has its sense where the error code matches, and the opposite one where not. */
 bool vmx_takes_exception(const struct cpu *cpu, enum vector vector, uint32_t error_code)
@@ -73,7 +73,7 @@ bool vmx_takes_exception(const struct cpu *cpu, enum vector vector, uint32_t err
 	return CHECK(VMX_EXCEPTION_BITMAP, bit);
 }
 
-/* What a #DB would have left in DR6, which stays as it is (27.2.1). INT1 leaves nothing. */
+/* What a #DB would have left in DR6, which stays as it is (28.2.1). INT1 leaves nothing. */
 static uint64_t exception_qualification(const struct cpu *cpu, const struct event *event)
 {
 	bool hardware = event->kind == EVENT_FAULT || event->kind == EVENT_TRAP;
@@ -83,7 +83,7 @@ static uint64_t exception_qualification(const struct cpu *cpu, const struct even
 	return event->vector == VECTOR_DB && hardware ? cpu->dr6_pending & (DR6_BS | DR6_BD | 0xf) : 0;
 }
 
-/* INT1, INT3 and INTO are told with their length (27.2.5). */
+/* INT1, INT3 and INTO are told with their length (28.2.5). */
 static uint32_t exception_length(const struct cpu *cpu, const struct event *event)
 {
 	bool software =
@@ -92,7 +92,7 @@ static uint32_t exception_length(const struct cpu *cpu, const struct event *even
 	return software ? (uint32_t)(event->return_rip - cpu->rip) & 0xf : 0;
 }
 
-/* A fault of IRET after it has unblocked NMIs; a code breakpoint comes before that (27.2.2). */
+/* A fault of IRET after it has unblocked NMIs; a code breakpoint comes before that (28.2.2). */
 static bool nmi_unblocked(const struct cpu *cpu, const struct event *event)
 {
 	bool counts = !cpu->delivering_depth && event->vector != VECTOR_DF;
@@ -100,7 +100,7 @@ static bool nmi_unblocked(const struct cpu *cpu, const struct event *event)
 	return CHECK(VMX_NMI_UNBLOCKED, cpu->nmi_unblocked && counts);
 }
 
-/* Faults would push RF = 1, but for a code breakpoint, which goes on as a trap (27.3.3). */
+/* Faults would push RF = 1, but for a code breakpoint, which goes on as a trap (28.3.3). */
 static enum vmx_rf exception_rf(const struct cpu *cpu, const struct event *event)
 {
 	bool code_breakpoint = event->vector == VECTOR_DB && !(cpu->dr6_pending & DR6_BD);
@@ -119,7 +119,7 @@ bool vmx_take_exception(struct cpu *cpu, struct event *event)
 		return false;
 	if (!vmx_takes_exception(cpu, (enum vector)event->vector, event->error_code))
 		return false;
-	/* A double fault that exits ends the delivery that it came from (27.2.4). */
+	/* A double fault that exits ends the delivery that it came from (28.2.4). */
 	if (CHECK(VMX_DOUBLE_FAULT_DIRECT, event->vector == VECTOR_DF))
 		cpu->delivering_depth = 0;
 	info.qualification = exception_qualification(cpu, event);
@@ -134,7 +134,7 @@ bool vmx_take_exception(struct cpu *cpu, struct event *event)
 	return true;
 }
 
-/* Not during the delivery of an event either (27.2.4). */
+/* Not during the delivery of an event either (28.2.4). */
 bool vmx_take_triple_fault(struct cpu *cpu)
 {
 	struct vmx_exit_info info = {.reason = VMX_EXIT_TRIPLE_FAULT};
@@ -144,9 +144,9 @@ bool vmx_take_triple_fault(struct cpu *cpu)
 	return true;
 }
 
-/* ---- interrupts from outside (25.2) ---- */
+/* ---- interrupts from outside (26.2) ---- */
 
-/* 26.6.2: shutdown and wait-for-SIPI block them. */
+/* 27.7.2: shutdown and wait-for-SIPI block them. */
 bool vmx_interrupts_open(const struct cpu *cpu)
 {
 	if (CHECK(VMX_INACTIVE_INTERRUPT,
@@ -155,7 +155,7 @@ bool vmx_interrupts_open(const struct cpu *cpu)
 	return CHECK(VMX_INTERRUPT_IF, vmx_pin(cpu, VMX_PIN_EXTERNAL_INTERRUPT)) || cpu->rflags & RFLAGS_IF;
 }
 
-/* A notification of posted interrupts is no exit (29.6). */
+/* A notification of posted interrupts is no exit (30.6). */
 bool vmx_take_interrupt(struct cpu *cpu)
 {
 	struct vmx_exit_info info = {.reason = VMX_EXIT_EXTERNAL_INTERRUPT};
@@ -178,7 +178,7 @@ bool vmx_take_interrupt(struct cpu *cpu)
 	return true;
 }
 
-/* The host finds NMIs blocked (27.5.5). */
+/* The host finds NMIs blocked (28.5.5). */
 bool vmx_take_nmi(struct cpu *cpu)
 {
 	struct vmx_exit_info info = {.reason = VMX_EXIT_EXCEPTION_NMI};
@@ -223,7 +223,7 @@ static bool take_sipi(struct cpu *cpu)
 	return true;
 }
 
-/* ---- NMI blocking (25.3, 25.4.1) ---- */
+/* ---- NMI blocking (26.3, 26.4.1) ---- */
 
 void vmx_iret_begins(struct cpu *cpu)
 {
@@ -238,7 +238,7 @@ void vmx_iret_begins(struct cpu *cpu)
 		cpu->nmi_blocked = false;
 }
 
-/* ---- the preemption timer (25.5.1): it counts each change of a bit of the TSC ---- */
+/* ---- the preemption timer (26.5.1): it counts each change of a bit of the TSC ---- */
 
 void vmx_timer_start(struct cpu *cpu)
 {
@@ -273,9 +273,9 @@ uint64_t vmx_timer_due(const struct cpu *cpu)
 	return timer_runs(cpu) ? cpu->msr.vmx_timer_end - cpu->tsc_offset : UINT64_MAX;
 }
 
-/* ---- windows (25.2) ---- */
+/* ---- windows (26.2) ---- */
 
-/* Neither shutdown nor wait-for-SIPI has one (26.7.5). */
+/* Neither shutdown nor wait-for-SIPI has one (27.7.5). */
 static bool interrupt_window(const struct cpu *cpu)
 {
 	if (!vmx_primary(cpu, VMX_INTERRUPT_WINDOW) || !(cpu->rflags & RFLAGS_IF))
@@ -284,7 +284,7 @@ static bool interrupt_window(const struct cpu *cpu)
 		     cpu->activity != ACTIVITY_SHUTDOWN && cpu->activity != ACTIVITY_WAIT_FOR_SIPI);
 }
 
-/* Shutdown has one, wait-for-SIPI does not (26.7.6). */
+/* Shutdown has one, wait-for-SIPI does not (27.7.6). */
 static bool nmi_window(const struct cpu *cpu)
 {
 	if (!vmx_primary(cpu, VMX_NMI_WINDOW) || cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
@@ -313,7 +313,7 @@ bool vmx_pending(const struct cpu *cpu)
 
 bool vmx_must_look(const struct cpu *cpu) { return vmx_pending(cpu); }
 
-/* A write to the APIC-access page is emulated behind its instruction (29.4.3.2), wherever in a trace that
+/* A write to the APIC-access page is emulated behind its instruction (30.4.3.2), wherever in a trace that
  * stands. */
 bool vmx_must_step(const struct cpu *cpu)
 {
@@ -356,7 +356,7 @@ bool vmx_take_before_nmi(struct cpu *cpu)
 	return true;
 }
 
-/* A virtual interrupt is delivered where there is no exit for its window (29.2.2). */
+/* A virtual interrupt is delivered where there is no exit for its window (30.2.2). */
 bool vmx_take_before_interrupt(struct cpu *cpu, struct event *event)
 {
 	struct vmx_exit_info info = {.reason = VMX_EXIT_INTERRUPT_WINDOW};

@@ -45,7 +45,7 @@ static void software_exceptions_exit(void **state)
 	machine_close(&m);
 }
 
-/* CR2 stays, and the error code decides (24.6.3). */
+/* CR2 stays, and the error code decides (25.6.3). */
 static void page_faults_exit(void **state)
 {
 	static const struct {
@@ -126,7 +126,7 @@ static void double_and_triple_faults_exit(void **state)
 	machine_close(&m);
 }
 
-/* DR6 and DR7 stay; the qualification says what DR6 would have (27.2.1). */
+/* DR6 and DR7 stay; the qualification says what DR6 would have (28.2.1). */
 static void debug_exceptions_exit(void **state)
 {
 	struct machine m;
@@ -394,7 +394,7 @@ static void virtual_nmis(void **state)
 	machine_close(&m);
 }
 
-/* A fault of IRET after it has unblocked NMIs (27.2.2). */
+/* A fault of IRET after it has unblocked NMIs (28.2.2). */
 static void iret_tells_of_nmis(void **state)
 {
 	struct machine m;

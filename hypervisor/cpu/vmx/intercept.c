@@ -1,5 +1,5 @@
 /* intercept.c: instructions of a guest: which exit, with what the exit tells, and what they do else (SDM
- * 3C 25.1, 25.3, 27.2.1, 27.2.5). */
+ * 3C 26.1, 26.3, 28.2.1, 28.2.5). */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/decode.h"
@@ -16,7 +16,7 @@ static const struct handlers *handlers_of(const struct insn *insn)
 	return opcode_table[insn->opcode].handlers;
 }
 
-/* ---- instruction information (27.2.5, tables 27-8 to 27-14) ---- */
+/* ---- instruction information (28.2.5, tables 28-8 to 28-14) ---- */
 
 #define INFO_REGISTER1(n) ((uint32_t)(n) << 3)
 #define INFO_REGISTER     (1u << 10) /* the operand is a register, not memory */
@@ -151,7 +151,7 @@ enum { CR_MOV_TO, CR_MOV_FROM, CR_CLTS, CR_LMSW };
 #define LMSW_MEMORY             (1ull << 6)
 #define LMSW_SOURCE(word)       ((uint64_t)(word) << 16)
 
-/* MOV to CR0 and CR4: bits that the host owns and that would get another value than the guest sees (25.1.3).
+/* MOV to CR0 and CR4: bits that the host owns and that would get another value than the guest sees (26.1.3).
  */
 static bool owned_bits_change(const struct cpu *cpu, unsigned number, uint64_t value)
 {
@@ -257,7 +257,7 @@ static void check_dr(struct cpu *cpu, const struct insn *insn)
 			       insn->reg | (read ? DR_READ : 0) | CR_REGISTER(insn->rm));
 }
 
-/* ---- ports (24.6.4) ---- */
+/* ---- ports (25.6.4) ---- */
 
 #define IO_IN        (1u << 3)
 #define IO_STRING    (1u << 4)
@@ -285,7 +285,7 @@ static bool port_exits(struct cpu *cpu, uint16_t port, unsigned size)
 	return false;
 }
 
-/* The linear address of a string's element, where its segment can be used (27.2.1). */
+/* The linear address of a string's element, where its segment can be used (28.2.1). */
 static void tell_string(struct cpu *cpu, const struct insn *insn, bool in, struct vmx_exit_info *info)
 {
 	unsigned segment = in ? ES : insn->segment;
@@ -314,7 +314,7 @@ void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsig
 	exit_with(cpu, insn, &info);
 }
 
-/* ---- MSRs (24.6.9): bitmaps of reads, low and high, then of writes ---- */
+/* ---- MSRs (25.6.9): bitmaps of reads, low and high, then of writes ---- */
 
 #define MSR_HIGH 0xc0000000u
 
@@ -337,7 +337,7 @@ void vmx_check_msr(struct cpu *cpu, uint32_t index, bool write)
 		exit_qualified(cpu, cpu->insn, write ? VMX_EXIT_WRMSR : VMX_EXIT_RDMSR, 0);
 }
 
-/* ---- PAUSE (25.1.3): a loop is PAUSEs at CPL 0 with no more than the gap between them ---- */
+/* ---- PAUSE (26.1.3): a loop is PAUSEs at CPL 0 with no more than the gap between them ---- */
 
 static bool pause_loop(struct cpu *cpu)
 {
@@ -373,7 +373,7 @@ static void check_invlpg(struct cpu *cpu, const struct insn *insn)
 		exit_qualified(cpu, insn, VMX_EXIT_INVLPG, linear);
 }
 
-/* Components that the instruction names, that are enabled, and whose bit is 1 (24.6.20). */
+/* Components that the instruction names, that are enabled, and whose bit is 1 (25.6.21). */
 static bool xss_exits(const struct cpu *cpu)
 {
 	uint64_t requested = cpu->reg[RDX] << 32 | (uint32_t)cpu->reg[RAX];
@@ -392,7 +392,7 @@ static void check_monitor(struct cpu *cpu, const struct insn *insn, int reason)
 		exit_qualified(cpu, insn, VMX_EXIT_MWAIT, cpu->wait.armed);
 }
 
-/* Instructions whose exit depends on one control, or on none (25.1.2, 25.1.3). */
+/* Instructions whose exit depends on one control, or on none (26.1.2, 26.1.3). */
 static bool control_is_on(struct cpu *cpu, const struct insn *insn, int reason)
 {
 	switch (reason) {
@@ -450,7 +450,7 @@ void vmx_check_enabled(struct cpu *cpu, const struct insn *insn)
 		cpu_raise(cpu, VECTOR_UD, 0);
 }
 
-/* ---- task switches (25.4.2): none happens in a guest ---- */
+/* ---- task switches (26.4.2): none happens in a guest ---- */
 
 void vmx_check_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, bool resume_flag)
 {
@@ -465,7 +465,7 @@ void vmx_check_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, 
 	vmx_exit_insn(cpu, &info);
 }
 
-/* ---- time (24.6.5, 25.3) ---- */
+/* ---- time (25.6.5, 26.3) ---- */
 
 uint64_t vmx_tsc(const struct cpu *cpu, uint64_t tsc)
 {

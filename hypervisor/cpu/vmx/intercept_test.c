@@ -232,7 +232,7 @@ static void task_switches_exit(void **state)
 	machine_close(&m);
 }
 
-/* ---- SMIs (31.14): no exits; SMM is outside of VMX operation, and RSM comes back ---- */
+/* ---- SMIs (32.14): no exits; SMM is outside of VMX operation, and RSM comes back ---- */
 
 static void smi_leaves_and_rsm_comes_back(void **state)
 {

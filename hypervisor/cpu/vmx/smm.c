@@ -1,5 +1,5 @@
 /*
- * smm.c: system-management mode and VMX operation, with the default treatment of SMIs (SDM 3C 31.14).
+ * smm.c: system-management mode and VMX operation, with the default treatment of SMIs (SDM 3C 32.14).
  *
  * SMM is outside of VMX operation. What RSM comes back to stays in the vmx_… fields, which nothing uses
  * meanwhile; what SMM itself changes and its save map could forge is in vmx_smm.
@@ -31,7 +31,7 @@ static void set_rpl(struct segment *segment, unsigned rpl)
 	segment->selector = (uint16_t)((segment->selector & ~SELECTOR_RPL) | rpl);
 }
 
-/* 31.14.2: the privilege level and virtual-8086 mode are not the save map's to say. */
+/* 32.14.2: the privilege level and virtual-8086 mode are not the save map's to say. */
 static void restore_critical(struct cpu *cpu, unsigned state)
 {
 	unsigned dpl = state >> SMM_DPL_SHIFT & 3;

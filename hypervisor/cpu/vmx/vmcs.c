@@ -1,5 +1,5 @@
 /*
- * vmcs.c: the VMCS (SDM 3C 24.2, 24.11; appendix B), and how VMX instructions answer (30.2).
+ * vmcs.c: the VMCS (SDM 3C 25.2, 25.11; appendix B), and how VMX instructions answer (31.2).
  *
  * A region begins with the revision identifier and the abort indicator, as the manual has it. The rest is
  * this processor's own: the launch state, and eight bytes for each field.
@@ -29,7 +29,7 @@ static bool field_known(uint32_t encoding)
 	}
 }
 
-/* ---- which fields there are (24.4 to 24.9, appendix B) ---- */
+/* ---- which fields there are (25.4 to 25.9, appendix B) ---- */
 
 #define EITHER(a, b) (cpu_has(cpu, FEATURE_##a) || cpu_has(cpu, FEATURE_##b))
 #define HAS(a)       cpu_has(cpu, FEATURE_##a)
@@ -174,7 +174,7 @@ void vmcs_set_abort(struct cpu *cpu, uint64_t vmcs, enum vmx_abort abort)
 	physical_write(cpu, vmcs + VMCS_ABORT_INDICATOR, abort, 4);
 }
 
-/* The bitmaps have a bit for each value of an encoding's bits 14:0 (24.6.15). */
+/* The bitmaps have a bit for each value of an encoding's bits 14:0 (25.6.15). */
 bool vmcs_access_exits(struct cpu *cpu, uint64_t encoding, bool write)
 {
 	uint64_t bitmap = write ? cpu->msr.vmx_vmwrite_bitmap : cpu->msr.vmx_vmread_bitmap;
@@ -191,7 +191,7 @@ bool vmcs_address_valid(const struct cpu *cpu, uint64_t address)
 	return !(address & (VMCS_REGION_SIZE - 1)) && !(address & ~cpu->physical_mask);
 }
 
-/* ---- how an instruction ends (30.2): the status flags, all of which it writes ---- */
+/* ---- how an instruction ends (31.2): the status flags, all of which it writes ---- */
 
 void vmx_succeed(struct cpu *cpu) { flags_set(&cpu->lazy, 0); }
 

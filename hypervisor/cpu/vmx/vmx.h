@@ -1,18 +1,18 @@
 /*
- * vmx.h: VT-x as hardware (SDM 3C chapters 23 to 31, appendices A to C).
+ * vmx.h: VT-x as hardware (SDM 3C chapters 24 to 32, appendices A to C).
  *
  * vmcs.c        the VMCS: which fields there are, where a region keeps them; VM-instruction errors
  * capability.c  the MSRs of appendix A, IA32_FEATURE_CONTROL, what CR0 and CR4 may be in VMX operation
- * check.c       VM entry: checks of controls and host state (26.2)
- * check_guest.c and of guest state (26.3)
+ * check.c       VM entry: checks of controls and host state (27.2)
+ * check_guest.c and of guest state (27.3)
  * entry.c       VM entry behind its checks: what is loaded, injection; how it fails
  * world.c       VM exit: what is told, saved, loaded and left alone; MSR lists; VMX abort
  * intercept.c   instructions that exit: whether, with which qualification and instruction information
  * events.c      exceptions, interrupts, NMIs, windows, injection, IDT-vectoring, timers, MTF
- * apic.c        the virtual APIC: TPR shadow, APIC accesses, virtual and posted interrupts (chapter 29)
- * ept.c         extended page tables, #VE, page-modification log, VPIDs, EPTP switching (chapter 28)
- * smm.c         SMIs and RSM (31.14)
- * ../insn/vmx.c the instructions themselves (chapter 30)
+ * apic.c        the virtual APIC: TPR shadow, APIC accesses, virtual and posted interrupts (chapter 30)
+ * ept.c         extended page tables, #VE, page-modification log, VPIDs, EPTP switching (chapter 29)
+ * smm.c         SMIs and RSM (32.14)
+ * ../insn/vmx.c the instructions themselves (chapter 31)
  *
  * The state between two instructions is the vmx_… fields of cpu->msr, so that it is part of struct
  * vcpu_state. A VMCS is in memory at all times: VMREAD and VMWRITE go there, so VMCLEAR has nothing to write
@@ -60,19 +60,19 @@ static inline bool vmx_unrestricted(const struct cpu *cpu)
  */
 void vmx_reset(struct cpu *cpu);
 
-/* ---- smm.c: an SMI (31.14.1), before the save map is written; RSM (31.14.2), after it was loaded ---- */
+/* ---- smm.c: an SMI (32.14.1), before the save map is written; RSM (32.14.2), after it was loaded ---- */
 void vmx_suspend(struct cpu *cpu);
 void vmx_resume(struct cpu *cpu);
 
 /* ---- vmcs.c ---- */
 
-/* Whether this processor has the field (24.11.2: those of features that the profile lacks do not exist). */
+/* Whether this processor has the field (25.11.2: those of features that the profile lacks do not exist). */
 bool vmcs_exists(const struct cpu *cpu, uint64_t encoding);
 /* The highest index among the fields that exist (A.9). */
 unsigned vmcs_highest_index(const struct cpu *cpu);
 /* Whether @address can be that of a VMXON or VMCS region: aligned, and within the physical addresses. */
 bool vmcs_address_valid(const struct cpu *cpu, uint64_t address);
-/* Whether VMREAD or VMWRITE of @encoding exits: without VMCS shadowing, or where the bitmap says so (25.1.3).
+/* Whether VMREAD or VMWRITE of @encoding exits: without VMCS shadowing, or where the bitmap says so (26.1.3).
  * In a guest. */
 bool vmcs_access_exits(struct cpu *cpu, uint64_t encoding, bool write);
 /*
@@ -124,14 +124,14 @@ static inline void vmcs_write(struct cpu *cpu, enum vmcs_field field, uint64_t v
 	else
 		__builtin_memcpy(cpu->vmcs_stores + vmcs_offset(field), &value, vmcs_size(field));
 }
-/* The launch state (24.11.3), kept in the region. */
+/* The launch state (25.11.3), kept in the region. */
 bool vmcs_launched(struct cpu *cpu, uint64_t vmcs);
 void vmcs_set_launched(struct cpu *cpu, uint64_t vmcs, bool launched);
 /* The first doubleword, and the abort indicator. */
 uint32_t vmcs_revision(struct cpu *cpu, uint64_t vmcs);
 void vmcs_set_abort(struct cpu *cpu, uint64_t vmcs, enum vmx_abort abort);
 /* VMsucceed; VMfail: VMfailValid with the error number where there is a current VMCS, else VMfailInvalid
- * (30.2). */
+ * (31.2). */
 void vmx_succeed(struct cpu *cpu);
 void vmx_fail(struct cpu *cpu, enum vmx_error error);
 void vmx_fail_invalid(struct cpu *cpu);
@@ -140,7 +140,7 @@ void vmx_fail_invalid(struct cpu *cpu);
 
 #define VMX_REVISION 0x11u /* VMCS revision identifier */
 #define VMX_TIMER_SHIFT                                                                                      \
-	5u /* the preemption timer counts down whenever this bit of the TSC changes (25.5.1) */
+	5u /* the preemption timer counts down whenever this bit of the TSC changes (26.5.1) */
 #define VMX_CR3_TARGETS    4u
 #define VMX_MSR_LIST_COUNT 512u /* entries that an MSR list is recommended to have at most (A.6) */
 
@@ -158,7 +158,7 @@ enum vmx_controls {
 };
 uint32_t vmx_must_be_1(const struct cpu *cpu, enum vmx_controls which);
 uint32_t vmx_may_be_1(const struct cpu *cpu, enum vmx_controls which);
-/* Whether CR0, CR4 have what VMX operation fixes (23.8); for MOV, in VMX operation: in a guest, what
+/* Whether CR0, CR4 have what VMX operation fixes (24.8); for MOV, in VMX operation: in a guest, what
  * unrestricted guest leaves. */
 bool vmx_cr0_valid(const struct cpu *cpu, uint64_t cr0);
 /* The same for a guest whose unrestricted-guest control is @unrestricted. */
@@ -167,15 +167,15 @@ bool vmx_cr4_valid(const struct cpu *cpu, uint64_t cr4);
 
 /* ---- check.c ---- */
 
-/* 26.2.1: 0, or the number of the VM-instruction error (7). 26.2.2 to 26.2.4: 8. */
+/* 27.2.1: 0, or the number of the VM-instruction error (7). 27.2.2 to 27.2.4: 8. */
 enum vmx_error vmx_check_controls(struct cpu *cpu);
 enum vmx_error vmx_check_host(struct cpu *cpu);
-/* 26.3.1: true, or false with the exit qualification (0, or enum vmx_entry_qualification). */
+/* 27.3.1: true, or false with the exit qualification (0, or enum vmx_entry_qualification). */
 bool vmx_check_guest(struct cpu *cpu, uint64_t *qualification);
 
 /* ---- entry.c, world.c ---- */
 
-/* RF as an exit saves it (27.3.3); the last: 1, or what the event being delivered pushes (EPT violations,
+/* RF as an exit saves it (28.3.3); the last: 1, or what the event being delivered pushes (EPT violations,
  * APIC accesses). */
 enum vmx_rf { VMX_RF_KEPT, VMX_RF_CLEAR, VMX_RF_SET, VMX_RF_RETRY };
 
@@ -183,12 +183,12 @@ enum vmx_rf { VMX_RF_KEPT, VMX_RF_CLEAR, VMX_RF_SET, VMX_RF_RETRY };
 struct vmx_exit_info {
 	uint32_t reason; /* enum vmx_exit, with VMX_EXIT_… bits */
 	uint64_t qualification;
-	uint32_t length, instruction_info; /* of the instruction (27.2.5) */
+	uint32_t length, instruction_info; /* of the instruction (28.2.5) */
 	uint32_t interruption, interruption_error;
 	uint64_t linear, physical;   /* guest-linear and guest-physical address */
 	uint64_t rcx, rsi, rdi, rip; /* of string I/O before an SMI only */
 	enum vmx_rf rf;
-	bool trap; /* behind an instruction, whose pending debug exceptions are saved (27.3.4): RIP is as it
+	bool trap; /* behind an instruction, whose pending debug exceptions are saved (28.3.4): RIP is as it
 		      is */
 };
 
@@ -200,7 +200,7 @@ struct vmx_exit_info {
 void vmx_enter(struct cpu *cpu, bool launch);
 /*
  * A VM exit between two instructions or after cpu_leave_insn(): saves the guest's state, with the event being
- * delivered as IDT-vectoring information (27.2.4), and loads the host's. Returns. A VMX abort leaves
+ * delivered as IDT-vectoring information (28.2.4), and loads the host's. Returns. A VMX abort leaves
  * ACTIVITY_SHUTDOWN.
  */
 void vmx_exit(struct cpu *cpu, const struct vmx_exit_info *info);
@@ -213,11 +213,11 @@ void vmx_note_exit(struct cpu *cpu, uint32_t reason, uint64_t qualification);
 
 /* The exit of the instruction's row, where its control is on; comes back where there is none. In a guest. */
 void vmx_check_insn(struct cpu *cpu, const struct insn *insn);
-/* #UD where the secondary control that the row names is 0 (25.3). In a guest. */
+/* #UD where the secondary control that the row names is 0 (26.3). In a guest. */
 void vmx_check_enabled(struct cpu *cpu, const struct insn *insn);
 /* LMSW of @word, which was read: its exit. In a guest. */
 void vmx_check_lmsw(struct cpu *cpu, const struct insn *insn, uint16_t word, bool memory);
-/* CR0 or CR4 that MOV, LMSW or CLTS makes of @value: the bits that the host owns stay as they are (25.3). In
+/* CR0 or CR4 that MOV, LMSW or CLTS makes of @value: the bits that the host owns stay as they are (26.3). In
  * a guest. */
 uint64_t vmx_merge_cr(const struct cpu *cpu, unsigned number, uint64_t value);
 /* CR0 or CR4 as the guest reads them: the read shadow in the bits that the host owns. In a guest. */
@@ -228,12 +228,12 @@ void vmx_check_io(struct cpu *cpu, const struct insn *insn, uint16_t port, unsig
 void vmx_check_msr(struct cpu *cpu, uint32_t index, bool write);
 /* @source as the exit qualification has it; @resume_flag: RF, as the old TSS would get it. */
 void vmx_check_task_switch(struct cpu *cpu, uint16_t selector, unsigned source, bool resume_flag);
-/* Instruction information for a memory operand (table 27-8 and its like), with its displacement as
+/* Instruction information for a memory operand (table 28-8 and its like), with its displacement as
  * qualification. */
 uint32_t vmx_instruction_info(struct cpu *cpu, const struct insn *insn, uint64_t *displacement);
-/* The TSC as the guest reads it (25.3, 24.6.5). */
+/* The TSC as the guest reads it (26.3, 25.6.5). */
 uint64_t vmx_tsc(const struct cpu *cpu, uint64_t tsc);
-/* How many ticks @cycles of that TSC are; whether MWAIT that interrupts with IF = 0 end goes on (25.3). */
+/* How many ticks @cycles of that TSC are; whether MWAIT that interrupts with IF = 0 end goes on (26.3). */
 uint64_t vmx_ticks(const struct cpu *cpu, uint64_t cycles);
 bool vmx_ends_wait(const struct cpu *cpu);
 
@@ -242,7 +242,7 @@ bool vmx_ends_wait(const struct cpu *cpu);
 /* An exception before it is combined or delivered, a triple fault, INTR, NMI, INIT, SIPI. True: the host is
  * next. In a guest. */
 bool vmx_take_exception(struct cpu *cpu, struct event *event);
-/* Whether an exception is the hypervisor's: the bitmap, and for #PF mask and match (24.6.3). */
+/* Whether an exception is the hypervisor's: the bitmap, and for #PF mask and match (25.6.3). */
 bool vmx_takes_exception(const struct cpu *cpu, enum vector vector, uint32_t error_code);
 bool vmx_take_triple_fault(struct cpu *cpu);
 bool vmx_take_interrupt(struct cpu *cpu);
@@ -257,11 +257,11 @@ bool vmx_blocks_init(const struct cpu *cpu);
 bool vmx_pending(const struct cpu *cpu);
 bool vmx_must_look(const struct cpu *cpu);
 bool vmx_must_step(const struct cpu *cpu);
-/* An instruction, an iteration of REP or a delivery is done: MTF (25.5.2). True: an exit comes before its
+/* An instruction, an iteration of REP or a delivery is done: MTF (26.5.2). True: an exit comes before its
  * traps. */
 bool vmx_boundary(struct cpu *cpu);
 /*
- * What is due, in the order of 25.2, 26.7 and SDM 3A table 6-2: SIPI, trap-like exits of the virtual APIC and
+ * What is due, in the order of 26.2, 27.7 and SDM 3A table 6-2: SIPI, trap-like exits of the virtual APIC and
  * MTF; preemption timer and NMI window; interrupt window and virtual interrupts. True: the host is next; of
  * the last,
  * @event is to be delivered where its kind is not EVENT_NONE.
@@ -269,7 +269,7 @@ bool vmx_boundary(struct cpu *cpu);
 bool vmx_take_before_traps(struct cpu *cpu);
 bool vmx_take_before_nmi(struct cpu *cpu);
 bool vmx_take_before_interrupt(struct cpu *cpu, struct event *event);
-/* IRET, before it can fault: NMI unblocking, virtual-NMI blocking (25.3). */
+/* IRET, before it can fault: NMI unblocking, virtual-NMI blocking (26.3). */
 void vmx_iret_begins(struct cpu *cpu);
 /* The preemption timer: started by VM entry; its value, as an exit saves it. */
 void vmx_timer_start(struct cpu *cpu);
@@ -279,7 +279,7 @@ uint64_t vmx_timer_due(const struct cpu *cpu);
 /* ENTRY_INTERRUPTION_INFO, which was checked, as an event to be delivered. kind is EVENT_NONE where there is
  * none. */
 void vmx_parse_injection(struct cpu *cpu, struct event *event);
-/* @event as interruption information has it (24.9.2, 24.9.3); in real-address mode none has an error code. */
+/* @event as interruption information has it (25.9.2, 25.9.3); in real-address mode none has an error code. */
 uint32_t vmx_event_info(const struct cpu *cpu, const struct event *event);
 
 /* ---- apic.c ---- */
@@ -288,7 +288,7 @@ uint32_t vmx_event_info(const struct cpu *cpu, const struct event *event);
 static inline bool vmx_apic_due(const struct cpu *cpu) { return cpu->msr.vmx_apic_write; }
 
 /* At VM entry, behind all that it loads: PPR virtualization and evaluation, or the look at the TPR threshold
- * (26.3.2.5, 26.6.7). */
+ * (27.3.2.5, 27.7.7). */
 void vmx_apic_entered(struct cpu *cpu);
 /*
  * What a virtualized write leaves to do behind the operation that it was part of, in front of SMIs and traps:
@@ -304,20 +304,20 @@ bool vmx_read_x2apic(struct cpu *cpu, uint32_t index, uint64_t *value);
 bool vmx_write_x2apic(struct cpu *cpu, uint32_t index, uint64_t value);
 /* Whether the physical @page is the APIC-access page. Anywhere. */
 bool vmx_apic_page(const struct cpu *cpu, uint64_t page);
-/* Linear accesses of @size bytes to it: from or to the virtual-APIC page, or an exit (29.4.2, 29.4.3). */
+/* Linear accesses of @size bytes to it: from or to the virtual-APIC page, or an exit (30.4.2, 30.4.3). */
 void vmx_apic_read(struct cpu *cpu, uint64_t physical, void *to, size_t size, unsigned access);
 void vmx_apic_write(struct cpu *cpu, uint64_t physical, const void *from, size_t size);
 /* The exit of such a write, before the instruction has done anything. */
 void vmx_apic_check_write(struct cpu *cpu, uint64_t physical, size_t size);
-/* The exit of one that is never virtualized; of a guest-physical one (29.4.6.1). */
+/* The exit of one that is never virtualized; of a guest-physical one (30.4.6.1). */
 _Noreturn void vmx_apic_exit(struct cpu *cpu, uint64_t physical, unsigned access);
 _Noreturn void vmx_apic_guest_physical(struct cpu *cpu);
-/* A recognized virtual interrupt that nothing blocks; its vector, which is in service then (29.2.2). In a
+/* A recognized virtual interrupt that nothing blocks; its vector, which is in service then (30.2.2). In a
  * guest. */
 bool vmx_virtual_interrupt_pending(const struct cpu *cpu);
 int vmx_virtual_interrupt_acknowledge(struct cpu *cpu);
 /* An external interrupt's @vector, acknowledged. True: it was the notification, and the interrupts that it
- * tells of are virtual ones (29.6). */
+ * tells of are virtual ones (30.6). */
 bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector);
 
 /* ---- ept.c ---- */
@@ -352,7 +352,7 @@ bool vmx_nested_walk(struct cpu *cpu, uint64_t address, unsigned access, bool us
 _Noreturn void vmx_nested_fault(struct cpu *cpu, uint64_t fault, uint64_t physical, uint64_t linear);
 /* VMFUNC, in a guest that has it: the function of EAX, or its exit. */
 void vmx_function(struct cpu *cpu);
-/* EPTP valid (26.2.1.1); also for EPTP switching. */
+/* EPTP valid (27.2.1.1); also for EPTP switching. */
 bool vmx_eptp_valid(const struct cpu *cpu, uint64_t eptp);
 
 #endif

@@ -1,4 +1,4 @@
-/* world.c: VM exits: what is told, saved, loaded and left alone (SDM 3C chapter 27). */
+/* world.c: VM exits: what is told, saved, loaded and left alone (SDM 3C chapter 28). */
 #include "cpu/checks.h"
 #include "cpu/control.h"
 #include "cpu/events.h"
@@ -32,7 +32,7 @@ void set_long_mode(struct cpu *cpu, bool on)
 /* Nothing that was derived or cached of the other world holds. */
 void world_changed(struct cpu *cpu)
 {
-	cpu->wait.armed = false; /* 27.5.6 */
+	cpu->wait.armed = false; /* 28.5.6 */
 	cpu->step_tf = false;
 	cpu->delivering_depth = 0;
 	cpu->smi_io.valid = false;
@@ -41,14 +41,14 @@ void world_changed(struct cpu *cpu)
 	trace_mapping_changed(cpu);
 }
 
-/* Translations of either world go, but where a VPID keeps them apart (28.3.3.1). */
+/* Translations of either world go, but where a VPID keeps them apart (29.4.3.1). */
 void drop_translations(struct cpu *cpu)
 {
 	if (CHECK(TLB_WITHOUT_VPID, !vmx_secondary(cpu, VMX2_VPID)))
 		tlb_flush_spaces(cpu, 0, VMX_SPACE_VPIDS);
 }
 
-/* ---- MSR lists (24.7.2, 24.8.2, 26.4, 27.4, 27.6): entries of index, reserved doubleword and value ---- */
+/* ---- MSR lists (25.7.2, 25.8.2, 27.4, 28.4, 28.6): entries of index, reserved doubleword and value ---- */
 
 #define MSR_ENTRY_SIZE 16u
 
@@ -124,7 +124,7 @@ static bool store_msrs(struct cpu *cpu, uint64_t list, uint32_t count)
 /* A longer list than IA32_VMX_MISC recommends may end in a machine check (A.6). */
 bool list_too_long(uint32_t count) { return CHECK(VMX_LIST_LENGTH, count > VMX_MSR_LIST_COUNT); }
 
-/* ---- the host's state (27.5) ---- */
+/* ---- the host's state (28.5) ---- */
 
 static void load_host_controls(struct cpu *cpu)
 {
@@ -149,7 +149,7 @@ static void load_host_controls(struct cpu *cpu)
 #define HOST_DATA (SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_DB | SEG_G)
 #define HOST_CODE (SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_G)
 
-/* Selectors, and some bases, are the host's; the rest is fixed (27.5.2). */
+/* Selectors, and some bases, are the host's; the rest is fixed (28.5.2). */
 static void load_host_segments(struct cpu *cpu)
 {
 	bool wide = exit_control(cpu, VMX_EXIT_HOST_64);
@@ -188,7 +188,7 @@ static void leave_guest(struct cpu *cpu)
 	cpu->activity = ACTIVITY_ACTIVE;
 }
 
-/* 27.7: the indicator, and a shutdown that only RESET ends. */
+/* 28.7: the indicator, and a shutdown that only RESET ends. */
 void abort_exit(struct cpu *cpu, enum vmx_abort abort)
 {
 	vmcs_set_abort(cpu, cpu->msr.vmx_vmcs, abort);
@@ -230,7 +230,7 @@ enum vmx_abort load_host(struct cpu *cpu)
 	return abort;
 }
 
-/* ---- VM exit: what it tells (27.2) ---- */
+/* ---- VM exit: what it tells (28.2) ---- */
 
 /* Whether the exit happened while an event was delivered; what it does not count as that has ended the
  * delivery. */
@@ -244,7 +244,7 @@ static void save_vectoring(struct cpu *cpu)
 		   info & VMX_EVENT_ERROR_CODE ? cpu->delivering.error_code : 0);
 }
 
-/* INT n, INT1, INT3 and INTO have a length while they are delivered as well (27.2.5). */
+/* INT n, INT1, INT3 and INTO have a length while they are delivered as well (28.2.5). */
 static uint32_t vectoring_length(const struct cpu *cpu)
 {
 	switch (cpu->delivering_depth ? cpu->delivering.kind : EVENT_NONE) {
@@ -272,7 +272,7 @@ static void save_information(struct cpu *cpu, const struct vmx_exit_info *info)
 		   vmcs_read(cpu, VMCS_ENTRY_INTERRUPTION_INFO) & ~(uint64_t)VMX_EVENT_VALID);
 }
 
-/* ---- VM exit: the guest's state (27.3) ---- */
+/* ---- VM exit: the guest's state (28.3) ---- */
 
 static void save_controls(struct cpu *cpu)
 {
@@ -290,7 +290,7 @@ static void save_controls(struct cpu *cpu)
 		vmcs_write(cpu, VMCS_GUEST_PAT, cpu->msr.pat);
 	if (exit_control(cpu, VMX_EXIT_SAVE_EFER))
 		vmcs_write(cpu, VMCS_GUEST_EFER, cpu->efer);
-	/* The processor keeps the control as the mode is (27.2). */
+	/* The processor keeps the control as the mode is (28.2). */
 	vmcs_write(cpu, VMCS_ENTRY_CONTROLS,
 		   (cpu->msr.vmx_entry_controls & ~VMX_ENTRY_IA32E) | (cpu_ia32e(cpu) ? VMX_ENTRY_IA32E : 0));
 }
@@ -356,7 +356,7 @@ static bool breakpoint_enabled(const struct cpu *cpu, uint64_t hits)
 }
 
 /* What was pending, where the exit comes before it (@info->trap) or MOV SS holds it off; else nothing
- * (27.3.4). */
+ * (28.3.4). */
 static uint64_t pending_debug(const struct cpu *cpu, const struct vmx_exit_info *info)
 {
 	uint64_t pending = cpu->dr6_pending & (VMX_PENDING_BS | 0xf);
@@ -365,7 +365,7 @@ static uint64_t pending_debug(const struct cpu *cpu, const struct vmx_exit_info 
 
 	if (!CHECK(VMX_PENDING_SAVED, info->trap || held))
 		return 0;
-	/* MOV SS has held off its own single step, which the next entry asks for (26.3.1.5). */
+	/* MOV SS has held off its own single step, which the next entry asks for (27.3.1.5). */
 	if (cpu->step_tf && (info->trap || held))
 		pending |= VMX_PENDING_BS;
 	if (breakpoint_enabled(cpu, pending))
@@ -396,7 +396,7 @@ static void save_rest(struct cpu *cpu, const struct vmx_exit_info *info)
 }
 
 /*
- * RF, by 27.3.3: of an event, as it would be pushed; 0 of an instruction that exits; 1 of EPT violations and
+ * RF, by 28.3.3: of an event, as it would be pushed; 0 of an instruction that exits; 1 of EPT violations and
  * their like, which do not complete; else as it is. What is being delivered says it otherwise.
  */
 static uint64_t flags_state(const struct cpu *cpu, const struct vmx_exit_info *info)
@@ -421,7 +421,7 @@ static void save_guest(struct cpu *cpu, const struct vmx_exit_info *info)
 	save_rest(cpu, info);
 }
 
-/* 27.7: a guest of IA-32e mode cannot end in a host that is not in it. */
+/* 28.7: a guest of IA-32e mode cannot end in a host that is not in it. */
 static bool host_too_narrow(const struct cpu *cpu)
 {
 	return CHECK(VMX_ABORT_NARROW, cpu_ia32e(cpu) && !exit_control(cpu, VMX_EXIT_HOST_64));

@@ -6,7 +6,7 @@
 
 #include "cpu/vmx/vmx.h"
 
-/* Bits of CR0 that neither an entry nor an exit changes (26.3.2.1, 27.5.1): ET, NW, CD and the reserved ones.
+/* Bits of CR0 that neither an entry nor an exit changes (27.3.2.1, 28.5.1): ET, NW, CD and the reserved ones.
  */
 #define CR0_KEPT (~(uint64_t)(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_PG))
 
@@ -37,7 +37,7 @@ void set_flags(struct cpu *cpu, uint64_t flags);
 void set_long_mode(struct cpu *cpu, bool on);
 /* Nothing that was derived of the other world holds. */
 void world_changed(struct cpu *cpu);
-/* Translations of either world go, but where a VPID keeps them apart (28.3.3.1). */
+/* Translations of either world go, but where a VPID keeps them apart (29.4.3.1). */
 void drop_translations(struct cpu *cpu);
 
 /* A list of MSRs: the number of the first entry that cannot be loaded, from 1; 0: all were. */
@@ -45,7 +45,7 @@ uint32_t load_msrs(struct cpu *cpu, uint64_t list, uint32_t count);
 /* A longer list than IA32_VMX_MISC recommends may end in a machine check (A.6). */
 bool list_too_long(uint32_t count);
 
-/* The host's state, when the guest is out. 0, or why that aborts (27.7). */
+/* The host's state, when the guest is out. 0, or why that aborts (28.7). */
 enum vmx_abort load_host(struct cpu *cpu);
 void abort_exit(struct cpu *cpu, enum vmx_abort abort);
 

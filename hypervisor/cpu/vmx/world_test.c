@@ -20,7 +20,7 @@ static void round_trip(void **state)
 
 /* ---- state ---- */
 
-/* What the guest changes is in its area; the host has its own, its segments as 27.5.2 fixes them. */
+/* What the guest changes is in its area; the host has its own, its segments as 28.5.2 fixes them. */
 static void guest_is_saved_and_host_loaded(void **state)
 {
 	struct machine m;
@@ -173,7 +173,7 @@ static void entry_fails_on_guest_state(void **state)
 	machine_close(&m);
 }
 
-/* ---- aborts (27.7) ---- */
+/* ---- aborts (28.7) ---- */
 
 static void expect_abort(struct machine *m, const uint8_t *code, size_t size, enum vmx_abort abort)
 {
