@@ -24,6 +24,7 @@ const char *stream_type_name(uint32_t type)
 		[STREAM_HAND_OVER] = "hand-over",
 		[STREAM_CANCEL] = "cancel",
 		[STREAM_ALIVE] = "alive",
+		[STREAM_TERMS] = "terms",
 		[STREAM_ACCEPTED] = "accepted",
 		[STREAM_READY] = "ready",
 		[STREAM_RUNNING] = "running",
@@ -434,6 +435,23 @@ bool stream_take_round(struct stream_cursor *cursor, struct stream_round *round)
 {
 	round->number = stream_take_u32(cursor);
 	round->pages = stream_take_u64(cursor);
+	return stream_taken(cursor);
+}
+
+void stream_put_terms(struct stream_writer *writer, const struct stream_terms *terms)
+{
+	stream_begin(writer, STREAM_TERMS);
+	stream_put_u32(writer, terms->features);
+	stream_put_u16(writer, terms->channels);
+	stream_put_u64(writer, terms->touched);
+	stream_end(writer);
+}
+
+bool stream_take_terms(struct stream_cursor *cursor, struct stream_terms *terms)
+{
+	terms->features = stream_take_u32(cursor);
+	terms->channels = stream_take_u16(cursor);
+	terms->touched = stream_take_u64(cursor);
 	return stream_taken(cursor);
 }
 

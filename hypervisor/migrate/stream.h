@@ -54,6 +54,7 @@ enum stream_type {
 	STREAM_CANCEL = 9,    /* before HAND_OVER: forget it all. A reason, as text; may be empty */
 	STREAM_ALIVE =
 		10, /* nothing; keeps a quiet connection known to be one. No payload. Both directions */
+	STREAM_TERMS = 11,      /* behind DESCRIPTION: struct stream_terms */
 
 	/* ---- return ---- */
 	STREAM_ACCEPTED = 64, /* the description fits. u32: features of the transport, a bit each, that the
@@ -201,6 +202,16 @@ struct stream_round {
 };
 void stream_put_round(struct stream_writer *writer, const struct stream_round *round); /* the whole section */
 bool stream_take_round(struct stream_cursor *cursor, struct stream_round *round);
+
+/* STREAM_TERMS: how the source would like to send. */
+enum stream_feature { STREAM_POSTCOPY = 1, STREAM_ZSTD = 2 };
+struct stream_terms {
+	uint32_t features; /* enum stream_feature: what it may use, if the destination agrees */
+	uint16_t channels; /* besides channel 0 */
+	uint64_t touched;  /* bytes of RAM that are not untouched zeros: what the destination needs at least */
+};
+void stream_put_terms(struct stream_writer *writer, const struct stream_terms *terms); /* the whole section */
+bool stream_take_terms(struct stream_cursor *cursor, struct stream_terms *terms);
 
 /* STREAM_STATE_END: what must have come, so that nothing that is missing goes unseen. */
 struct stream_totals {
