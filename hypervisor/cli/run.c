@@ -126,15 +126,12 @@ static int open_disks(const struct run_options *options)
 	return 0;
 }
 
-int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
-		const struct machine_config *partial)
+int run_make(struct machine **machine, const struct run_options *options, const struct machine_config *partial)
 {
 	struct machine_config config = *partial;
 	char why[512];
-	int error, code = open_disks(options);
+	int error;
 
-	if (code)
-		return code;
 	config.engine = options->engine;
 	config.device = options->device;
 	config.cpu = options->cpu;
@@ -153,14 +150,25 @@ int run_machine(struct machine **machine, const struct run_options *options, con
 	config.peripherals.disks = options->disks;
 	config.signal = &run_signal;
 	error = machine_new(machine, &config, why, sizeof(why));
-	if (error)
-		close_disks();
 	if (error == -EINVAL)
 		return cli_fail(EXIT_USAGE, "--cpu %s: %s", options->cpu, why);
 	if (error == -ENODEV)
 		return cli_fail(EXIT_USAGE, "--engine %s: %s", options->engine_text, why);
-	if (error)
-		return cli_fail(EXIT_HARNESS, "no machine: %s", why);
+	return error ? cli_fail(EXIT_HARNESS, "no machine: %s", why) : 0;
+}
+
+int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
+		const struct machine_config *config)
+{
+	int code = open_disks(options);
+
+	if (code)
+		return code;
+	code = run_make(machine, options, config);
+	if (code) {
+		close_disks();
+		return code;
+	}
 	code = run_load(*machine, options, opened);
 	if (code)
 		run_free(*machine);
@@ -237,7 +245,7 @@ int cmd_run(int argc, char **argv)
 	if (code)
 		return code < 0 ? 0 : code;
 	if (options.list_breaks)
-		return list_breaks(&options);
+		return options.move.text ? run_list_states(&options) : list_breaks(&options);
 	catch_signals();
 	code = cli_open(&opened, options.image, options.patterns.count || options.json || options.invert);
 	if (code)

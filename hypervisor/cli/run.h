@@ -10,7 +10,9 @@
 #include "cli/tracer.h"
 #include "engine/engine.h"
 #include "vm/boot.h"
+#include "migrate/move.h"
 #include "vm/machine.h"
+#include "vm/suite.h"
 
 #define DEPTH_MAX 9u /* a digit of the hypervisor's command line */
 
@@ -37,6 +39,13 @@ struct run_options {
 	double timeout;     /* seconds; 0: not given */
 	bool json, invert, fail_fast, list_breaks, statistics, coverage;
 	enum { BUS_DEFAULT, BUS_OPEN, BUS_STRICT } bus; /* --open-bus, --no-open-bus */
+	struct {
+		const char *text; /* as given; NULL: the guest stays where it is */
+		uint64_t every, seed;
+		bool random;
+		const struct engine_ops *engine; /* of the second machine; NULL: as the first */
+		const char *engine_text, *device, *cpu;
+	} move;
 	bool reboot; /* a reset boots the image again */
 	struct patterns patterns;
 };
@@ -51,6 +60,8 @@ extern volatile sig_atomic_t run_signal; /* the signal that asked us to stop, or
 /* Makes a machine of @options with the image in it. 0, or an exit code after a message. */
 int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
 		const struct machine_config *config);
+/* The same, without an image, and with disks that are open already. */
+int run_make(struct machine **machine, const struct run_options *options, const struct machine_config *config);
 /* Frees it, and closes the disks that it had. */
 void run_free(struct machine *machine);
 
@@ -59,6 +70,33 @@ int run_load(struct machine *machine, const struct run_options *options, const s
 
 /* --statistics: what the engine counted, a line each on standard error. */
 void run_statistics(const struct run_options *options, const struct machine *machine);
+
+/* ---- --move (run_move.c) ---- */
+
+struct run_move {
+	void *owner; /* both set by the caller, as in struct move_config */
+	void (*moved)(void *owner, struct machine *machine);
+	struct machine *second; /* NULL: the guest is not moved */
+	struct mover *mover;
+};
+
+#define BREAK_STATE "STATE:"
+
+/* Makes the second machine, where the options want one. 0, or an exit code after a message. */
+int run_move_open(struct run_move *move, const struct run_options *options, const struct machine_config *config,
+		  struct machine *first);
+void run_move_close(struct run_move *move); /* before the first machine is freed */
+/* machine_run(), with moves where there are any: *@machine has the guest then, and *@spent instructions have retired. */
+const struct machine_end *run_moving(struct run_move *move, struct machine **machine, const struct machine_limits *limits,
+				     uint64_t *spent);
+struct suite_ways run_move_ways(struct run_move *move);
+/* Whether --break names a field of a state, and the breaking. 0, or an exit code after a message. */
+bool run_breaks_state(const struct run_options *options);
+int run_break_state(const struct run_options *options, struct machine *machine);
+/* --list-breaks with --move. An exit code. */
+int run_list_states(const struct run_options *options);
+/* 0, or an exit code after a message. */
+int run_parse_move(struct run_options *options, const char *text);
 
 /* Both return an exit code. */
 int run_cases(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer);

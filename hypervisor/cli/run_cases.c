@@ -11,7 +11,10 @@ struct session {
 	struct suite suite;
 	struct records records;
 	struct tracer *tracer;
+	const struct run_options *options;
 	struct machine *machine;
+	struct run_move move;
+	struct suite_ways ways;
 	bool fail_fast, coverage;
 	const bool *chosen;
 	struct line reached; /* names of checks, a newline behind each */
@@ -21,10 +24,11 @@ static int on_ready(void *owner)
 {
 	struct session *session = owner;
 
-	if (session->tracer->file) {
-		session->machine->bus.traced = tracer_access;
-		session->machine->bus.trace_owner = session->tracer->file;
-	}
+	tracer_watch(session->tracer, &session->machine->bus);
+	if (session->move.second)
+		tracer_watch(session->tracer, &session->move.second->bus);
+	if (run_break_state(session->options, session->machine))
+		return 1;
 	return records_run(&session->records);
 }
 
@@ -123,9 +127,19 @@ static int run_session(struct session *session, const struct run_options *option
 
 	if (code)
 		return code;
+	code = run_move_open(&session->move, options, &config, session->machine);
+	if (code) {
+		run_free(session->machine);
+		return code;
+	}
+	if (session->move.mover) {
+		session->ways = run_move_ways(&session->move);
+		session->suite.options.ways = &session->ways;
+	}
 	code = finish(session, suite_run(&session->suite, session->machine));
 	run_statistics(options, session->machine);
 	suite_free(&session->suite);
+	run_move_close(&session->move);
 	run_free(session->machine);
 	return code;
 }
@@ -140,7 +154,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 		.max_insns = (options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT)
 			     << (2 * options->depth),
 		.timeout = options->timeout > 0 ? (uint64_t)(options->timeout * 1e9) : SUITE_TIMEOUT_DEFAULT,
-		.break_check = options->break_check,
+		.break_check = run_breaks_state(options) ? NULL : options->break_check,
 		.coverage = options->coverage,
 		.trace = tracer->file ? &tracer->trace : NULL};
 	struct selection selection;
@@ -151,6 +165,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 		return code;
 	again = run_again(options);
 	suite.chosen = selection.chosen;
+	session.options = options;
 	session.tracer = tracer;
 	session.fail_fast = options->fail_fast;
 	session.chosen = selection.chosen;

@@ -52,8 +52,11 @@ static const char help[] =
 	"  --open-bus            accesses that no device claims read as ones (default for guests without cases,\n"
 	"                        there with a warning for each port and page)\n"
 	"  --no-open-bus         the first of them ends the run (default for guests with cases)\n"
+	"  --move every=N[,seed=S][,to=ENGINE[:PROFILE]]\n"
+	"                        move the guest to another machine of this process and back, each N instructions, or\n"
+	"                        with a seed 1 to N; one with cases, from READY on\n"
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
-	"  --list-breaks         the names that --break takes\n"
+	"  --list-breaks         the names that --break takes; with --move, the fields of states that it leaves out\n"
 	"  --coverage            with --json: which of these mattered to each case\n"
 	"  --fail-fast           stop behind the first case that fails\n"
 	"  --invert              judge each case against the opposite of its expectation\n"
@@ -90,6 +93,7 @@ enum {
 	NO_OPEN_BUS,
 	REBOOT,
 	NO_REBOOT,
+	MOVE,
 	BREAK,
 	LIST_BREAKS,
 	COVERAGE,
@@ -124,6 +128,7 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"no-open-bus", no_argument, NULL, NO_OPEN_BUS},
 				      {"reboot", no_argument, NULL, REBOOT},
 				      {"no-reboot", no_argument, NULL, NO_REBOOT},
+				      {"move", required_argument, NULL, MOVE},
 				      {"break", required_argument, NULL, BREAK},
 				      {"list-breaks", no_argument, NULL, LIST_BREAKS},
 				      {"coverage", no_argument, NULL, COVERAGE},
@@ -254,6 +259,8 @@ static int parse_depth(struct run_options *options, const char *text)
 static int parse_break(struct run_options *options, const char *text)
 {
 	options->break_check = text;
+	if (run_breaks_state(options))
+		return 0;
 	for (unsigned i = 0; options->engine->check_name(i); i++)
 		if (strcmp(options->engine->check_name(i), text) == 0)
 			return 0;
@@ -289,6 +296,7 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case NO_OPEN_BUS: options->bus = BUS_STRICT; return 0;
 	case REBOOT: options->reboot = true; return 0;
 	case NO_REBOOT: options->reboot = false; return 0;
+	case MOVE: return run_parse_move(options, value);
 	case BREAK: return parse_break(options, value);
 	case LIST_BREAKS: options->list_breaks = true; return 0;
 	case COVERAGE: options->coverage = true; return 0;
@@ -325,6 +333,10 @@ int run_parse(int argc, char **argv, struct run_options *options)
 				options->engine->name);
 	if (options->slice && !options->engine->counts)
 		return cli_fail(EXIT_USAGE, "--slice: %s does not count instructions", options->engine->name);
+	if (run_breaks_state(options) && !options->move.text)
+		return cli_fail(EXIT_USAGE, "--break %s: only with --move", options->break_check);
+	if (options->move.text && !options->engine->counts)
+		return cli_fail(EXIT_USAGE, "--move: %s does not count instructions", options->engine->name);
 	if (options->depth && options->initrd)
 		return cli_fail(EXIT_USAGE, "--initrd: not with --depth, where the guest is the first module");
 	if (optind + 1 != argc)
@@ -372,6 +384,7 @@ char *run_again(const struct run_options *options)
 	if (options->depth)
 		line_format(&line, " --depth %u", options->depth);
 	quoted(&line, "l1", options->l1);
+	quoted(&line, "move", options->move.text);
 	quoted(&line, "break", options->break_check);
 	if (options->max_insns)
 		line_format(&line, " --max-insns %" PRIu64, options->max_insns);

@@ -20,7 +20,8 @@ struct stream {
 #define TOLD_MAX 32u
 
 struct plain {
-	struct machine *machine;
+	struct machine *machine; /* the one that has the guest */
+	struct run_move move;
 	struct stream serial, console;
 	bool input_over;
 	uint32_t
@@ -165,27 +166,31 @@ static int finish(struct plain *plain, const struct machine_end *end)
 	}
 }
 
-static int start_trace(struct plain *plain, struct tracer *tracer)
-{
-	const struct engine_ops *ops = plain->machine->engine->ops;
+static void on_moved(void *owner, struct machine *machine) { ((struct plain *)owner)->machine = machine; }
 
-	if (!tracer->file)
-		return 0;
-	plain->machine->bus.traced = tracer_access;
-	plain->machine->bus.trace_owner = tracer->file;
-	return ops->trace(plain->machine->engine, &tracer->trace);
+/* What one machine has for the harness, and another to which the guest may come as well. 0, or an exit code after a
+ * message. */
+static int prepare(struct machine *machine, const struct run_options *options, struct tracer *tracer)
+{
+	const struct engine_ops *ops = machine->engine->ops;
+
+	tracer_watch(tracer, &machine->bus);
+	if (tracer->file && ops->trace(machine->engine, &tracer->trace))
+		return cli_fail(EXIT_USAGE, "--trace: this engine cannot trace");
+	if (run_breaks_state(options))
+		return run_break_state(options, machine);
+	if (options->break_check && !ops->break_check(machine->engine, options->break_check))
+		return cli_fail(EXIT_USAGE, "--break %s: no check is called that", options->break_check);
+	return 0;
 }
 
 /* As often as the guest resets the machine, where the user wants that. An exit code. */
 static int run_guest(struct plain *plain, const struct run_options *options, const struct cli_image *opened,
 		     struct machine_limits limits)
 {
-	const struct engine_ops *ops = plain->machine->engine->ops;
-
 	for (;;) {
-		uint64_t began = ops->retired(plain->machine->engine);
-		const struct machine_end *end = machine_run(plain->machine, &limits);
-		uint64_t spent = ops->retired(plain->machine->engine) - began;
+		uint64_t spent;
+		const struct machine_end *end = run_moving(&plain->move, &plain->machine, &limits, &spent);
 		int code;
 
 		if (!options->reboot || (end->event != MACHINE_RESET && end->event != MACHINE_SHUTDOWN))
@@ -213,20 +218,25 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 	struct machine_limits limits = {.insns = options->max_insns ? options->max_insns : UINT64_MAX,
 					.deadline = UINT64_MAX,
 					.output = UINT64_MAX};
-	int code = run_machine(&plain.machine, options, opened, &config);
+	struct machine *machine;
+	int code = run_machine(&machine, options, opened, &config);
 
 	if (code)
 		return code;
+	plain.machine = machine;
+	plain.move.owner = &plain;
+	plain.move.moved = on_moved;
+	code = run_move_open(&plain.move, options, &config, machine);
 	if (options->timeout > 0)
 		limits.deadline = machine_now() + (uint64_t)(options->timeout * 1e9);
-	if (start_trace(&plain, tracer))
-		code = cli_fail(EXIT_USAGE, "--trace: this engine cannot trace");
-	else if (options->break_check &&
-		 !options->engine->break_check(plain.machine->engine, options->break_check))
-		code = cli_fail(EXIT_USAGE, "--break %s: no check is called that", options->break_check);
-	else
+	if (!code)
+		code = prepare(machine, options, tracer);
+	if (!code && plain.move.second)
+		code = prepare(plain.move.second, options, tracer);
+	if (!code)
 		code = run_guest(&plain, options, opened, limits);
 	run_statistics(options, plain.machine);
-	run_free(plain.machine);
+	run_move_close(&plain.move);
+	run_free(machine);
 	return code;
 }

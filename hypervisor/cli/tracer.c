@@ -26,12 +26,20 @@ static void event(void *owner, unsigned vcpu, uint64_t rip, const char *text)
 	fprintf(tracer->file, "%016" PRIx64 "  -- %s\n", rip, text);
 }
 
-void tracer_access(void *file, const struct bus_access *access)
+static void tell_access(void *file, const struct bus_access *access)
 {
 	char text[128];
 
 	bus_access_text(access, text, sizeof(text));
 	fprintf(file, "%16s  -- exit: %s\n", "", text);
+}
+
+void tracer_watch(struct tracer *tracer, struct bus *bus)
+{
+	if (!tracer->file)
+		return;
+	bus->traced = tell_access;
+	bus->trace_owner = tracer->file;
 }
 
 int tracer_open(struct tracer *tracer, const char *path)

@@ -17,8 +17,8 @@ struct tracer {
 
 /* 0 or a negative errno. */
 int tracer_open(struct tracer *tracer, const char *path);
-/* For bus->traced; the owner is the tracer's file. */
-void tracer_access(void *file, const struct bus_access *access);
+/* Tells the tracer of the bus's accesses; without effect where no trace is wanted. */
+void tracer_watch(struct tracer *tracer, struct bus *bus);
 /* 0 or the negative errno of a write that failed. */
 int tracer_close(struct tracer *tracer);
 

@@ -16,8 +16,8 @@ static const struct state_field fields[] = {STATE(struct pci, address), STATE(st
 STATE_TABLE(pci_state, "pci", 2, fields);
 
 static const struct state_field bridge_fields[] = {STATE(struct pci_function, config)};
-STATE_TABLE(pci_host_bridge_state, "pci host bridge", 1, bridge_fields);
-STATE_TABLE(pci_isa_bridge_state, "pci isa bridge", 1, bridge_fields);
+STATE_TABLE(pci_host_bridge_state, "pci-host-bridge", 1, bridge_fields);
+STATE_TABLE(pci_isa_bridge_state, "pci-isa-bridge", 1, bridge_fields);
 
 /* ---- functions ---- */
 

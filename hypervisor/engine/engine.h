@@ -93,6 +93,10 @@ struct engine_ops {
 	int (*memory_add)(struct engine *engine, uint64_t base, uint64_t size, void *host, bool read_only);
 	/* A write by anyone but a vCPU; logged as dirty. False: not all of it is writable memory. */
 	bool (*memory_write)(struct engine *engine, uint64_t address, const void *from, size_t size);
+	/* Makes PAGE_SIZE bytes at @address, a multiple of that in writable memory, those at @page, which come from where the guest
+	 * was before: not logged, no write that anything in the machine notices. No vCPU has run since, or will before it is
+	 * loaded. False: no such page. */
+	bool (*memory_replace)(struct engine *engine, uint64_t address, const void *page);
 	/* Guest-physical addresses of the pages written since dirty_reset(), valid until the next write. */
 	void (*dirty_pages)(struct engine *engine, const uint64_t **pages, size_t *count);
 	void (*dirty_reset)(struct engine *engine);

@@ -304,6 +304,7 @@ const struct engine_ops engine_kvm = {
 	.close = kvm_close,
 	.memory_add = kvm_memory_add,
 	.memory_write = kvm_memory_write,
+	.memory_replace = kvm_memory_replace,
 	.dirty_pages = kvm_dirty_pages,
 	.dirty_reset = kvm_dirty_reset,
 	.dirty_restore = kvm_dirty_restore,

@@ -161,6 +161,7 @@ uint32_t kvm_cpuid(const struct kvm_engine *kvm, uint32_t leaf, uint32_t subleaf
 /* ---- kvm_memory.c: as in engine_ops ---- */
 
 int kvm_memory_add(struct engine *engine, uint64_t base, uint64_t size, void *host, bool read_only);
+bool kvm_memory_replace(struct engine *engine, uint64_t address, const void *page);
 bool kvm_memory_write(struct engine *engine, uint64_t address, const void *from, size_t size);
 void kvm_dirty_pages(struct engine *engine, const uint64_t **pages, size_t *count);
 void kvm_dirty_reset(struct engine *engine);

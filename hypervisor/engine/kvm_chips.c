@@ -330,7 +330,7 @@ static const struct state_field latch_fields[] = {
 	STATE(struct kvm_vcpu, sipi_vector),     STATE(struct kvm_vcpu, injected),
 	STATE(struct kvm_vcpu, injected_vector),
 };
-static STATE_TABLE(latch_state, "vcpu", 1, latch_fields);
+static STATE_TABLE(latch_state, "kvm-vcpu", 1, latch_fields);
 
 /* The time, each vCPU's latches, and the chips. */
 void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table)

@@ -177,6 +177,19 @@ static void drop_shadows(struct kvm_engine *kvm)
 	ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
+bool kvm_memory_replace(struct engine *engine, uint64_t address, const void *page)
+{
+	struct kvm_engine *kvm = kvm_of(engine);
+	struct kvm_slot *slot = slot_at(kvm, address, PAGE_SIZE);
+
+	if (!slot || slot->read_only || address % PAGE_SIZE)
+		return false;
+	memcpy(slot->host + (address - slot->base), page, PAGE_SIZE);
+	if (kvm->shadows)
+		drop_shadows(kvm);
+	return true;
+}
+
 static void restore_slot(struct kvm_slot *slot, const uint8_t *image, uint64_t size)
 {
 	for (size_t word = 0; word < log_words(slot); word++) {

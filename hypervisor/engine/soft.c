@@ -135,6 +135,11 @@ static bool soft_memory_write(struct engine *engine, uint64_t address, const voi
 	return phys_write(soft_of(engine)->memory, address, from, size);
 }
 
+static bool soft_memory_replace(struct engine *engine, uint64_t address, const void *page)
+{
+	return phys_replace(soft_of(engine)->memory, address, page);
+}
+
 static void soft_dirty_pages(struct engine *engine, const uint64_t **pages, size_t *count)
 {
 	*pages = soft_of(engine)->memory->dirty;
@@ -276,6 +281,7 @@ const struct engine_ops engine_soft = {
 	.close = soft_close,
 	.memory_add = soft_memory_add,
 	.memory_write = soft_memory_write,
+	.memory_replace = soft_memory_replace,
 	.dirty_pages = soft_dirty_pages,
 	.dirty_reset = soft_dirty_reset,
 	.dirty_restore = soft_dirty_restore,

@@ -253,7 +253,7 @@ static const struct state_field latch_fields[] = {
 
 static void latches_loaded(void *device) { cpu_latches_changed(device); }
 
-static STATE_TABLE(latch_state, "vcpu", 1, latch_fields, latches_loaded);
+static STATE_TABLE(latch_state, "soft-vcpu", 1, latch_fields, latches_loaded);
 
 static bool has_latches(const struct cpu *cpu)
 {

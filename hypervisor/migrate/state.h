@@ -16,21 +16,34 @@
 #include "migrate/stream.h"
 #include "vm/machine.h"
 
+/* Parts that change together, as the machine and its engine say (vm/machine.h: MACHINE_APART;
+ * chips_changed()). */
+enum parts_group {
+	PARTS_ALWAYS = 1, /* what may change with every instruction: time, vCPUs, the few devices before
+			     MACHINE_APART */
+	PARTS_DEVICES = 2,
+	PARTS_CHIPS = 4,
+	PARTS_ALL = 7
+};
+
 struct part {
+	enum parts_group group;
 	const struct state_table *table;
 	void *object;      /* NULL: vCPU @instance's struct vcpu_state */
 	uint32_t instance; /* among the parts of the same name */
-	size_t offset;     /* of its fields in struct parts.staged */
-	bool come;
+	uint32_t size;     /* of its payload */
+	uint32_t *at;      /* offset of each field's bytes in the payload */
+	uint8_t *form;     /* the payload, but for the fields' bytes */
+	uint8_t *come;     /* the payload that has come */
+	bool here;         /* it has */
 };
 
 /* The parts of a machine, and those that have come for it. */
 struct parts {
 	struct machine *machine;
-	unsigned count, missing;
+	unsigned count, missing, next, groups;
 	struct part *part;
-	uint8_t *staged;        /* fields of all parts, packed */
-	size_t size;            /* of that */
+	uint8_t *scratch;       /* an object of any part */
 	struct vcpu_state vcpu; /* the one that is being saved or loaded */
 	char why[STREAM_WHY];
 };
@@ -39,12 +52,13 @@ struct parts {
 int parts_init(struct parts *parts, struct machine *machine);
 void parts_free(struct parts *parts);
 
-/* Writes all parts of the machine, which does not run. How many, or a negative errno (of the writer, or of an
- * engine that cannot say what it has). */
-int parts_write(struct parts *parts, struct stream_writer *writer);
+/* Writes the parts of @groups, PARTS_ALL for a whole state, of the machine, which does not run. How many, or
+ * a negative errno (of the writer, or of an engine that cannot say what it has). */
+int parts_write(struct parts *parts, struct stream_writer *writer, unsigned groups);
 
-/* Forgets what has come: before the first section of a state. */
-void parts_begin(struct parts *parts);
+/* Before the first section of a state, of which @groups must come: PARTS_ALL, but where a machine of this
+ * process has kept the others since it had the guest last (move.h). */
+void parts_begin(struct parts *parts, unsigned groups);
 /* Checks a section STREAM_PART and puts it aside. 0, or -EPROTO with parts->why: a part that this machine
  * does not have, or that has come before; another version; a field that is missing, unknown, out of order or
  * of another size; bytes behind. */

@@ -53,16 +53,8 @@ static int load_parts(struct machine *machine, part_at *at, const uint8_t *from,
 	return error;
 }
 
-/*
- * Memory begins as zeros, and everything written to it since was logged: the dirty pages are
- * all that the image needs.
- */
-static void save_memory(struct snapshot *snapshot, struct machine *machine)
+static void save_memory(struct snapshot *snapshot, struct machine *machine, const uint64_t *pages, size_t count)
 {
-	const uint64_t *pages;
-	size_t count;
-
-	machine->engine->ops->dirty_pages(machine->engine, &pages, &count);
 	for (size_t i = 0; i < count; i++) {
 		const uint8_t *page = machine_ram(machine, pages[i], PAGE_SIZE);
 
@@ -72,7 +64,20 @@ static void save_memory(struct snapshot *snapshot, struct machine *machine)
 	machine->engine->ops->dirty_reset(machine->engine);
 }
 
+/*
+ * Memory begins as zeros, and everything written to it since was logged: the dirty pages are
+ * all that the image needs.
+ */
 int snapshot_take(struct snapshot *snapshot, struct machine *machine)
+{
+	const uint64_t *pages;
+	size_t count;
+
+	machine->engine->ops->dirty_pages(machine->engine, &pages, &count);
+	return snapshot_take_pages(snapshot, machine, pages, count);
+}
+
+int snapshot_take_pages(struct snapshot *snapshot, struct machine *machine, const uint64_t *pages, size_t count)
 {
 	const struct engine_ops *ops = machine->engine->ops;
 	int error = ops->chips_fetch(machine->engine);
@@ -91,7 +96,7 @@ int snapshot_take(struct snapshot *snapshot, struct machine *machine)
 		snapshot_free(snapshot);
 		return -ENOMEM;
 	}
-	save_memory(snapshot, machine);
+	save_memory(snapshot, machine, pages, count);
 	save_parts(machine, machine_device, snapshot->devices);
 	save_parts(machine, chip_at, snapshot->chips);
 	for (unsigned i = 0; i < machine->vcpu_count; i++)
@@ -104,7 +109,7 @@ int snapshot_take(struct snapshot *snapshot, struct machine *machine)
 /* Whether a device may have changed that is not put back in any case. */
 static bool devices_changed(const struct snapshot *snapshot, const struct machine *machine)
 {
-	return machine->bus.changed || machine->clock.fired != snapshot->fired;
+	return snapshot->moved || machine->bus.changed || machine->clock.fired != snapshot->fired;
 }
 
 /*
@@ -123,12 +128,12 @@ int snapshot_restore(struct snapshot *snapshot, struct machine *machine)
 				   devices_changed(snapshot, machine) ? UINT_MAX : MACHINE_APART - 1);
 	for (unsigned i = 0; i < machine->vcpu_count && !error; i++)
 		error = ops->vcpu_load(machine->vcpus[i], &snapshot->vcpus[i]);
-	if (!error && ops->chips_changed(machine->engine)) {
+	if (!error && (snapshot->moved || ops->chips_changed(machine->engine))) {
 		error = load_parts(machine, chip_at, snapshot->chips, 1, UINT_MAX);
 		if (!error)
 			error = ops->chips_store(machine->engine);
 	}
-	machine->bus.changed = false;
+	machine->bus.changed = snapshot->moved = false;
 	snapshot->fired = machine->clock.fired;
 	return error;
 }

@@ -51,12 +51,42 @@ static void judge_ended(void *owner, const struct judge_result *result)
 	suite->stopped = suite->events.ended(suite->events.owner, result, &suite->cost);
 }
 
+/* ---- one machine, which stays ---- */
+
+static const struct machine_end *run_here(void *owner, struct machine **machine, const struct machine_limits *limits,
+					  uint64_t *spent)
+{
+	const struct engine_ops *ops = (*machine)->engine->ops;
+	uint64_t began = ops->retired((*machine)->engine);
+	const struct machine_end *end = machine_run(*machine, limits);
+
+	(void)owner;
+	*spent = ops->retired((*machine)->engine) - began;
+	return end;
+}
+
+static int take_here(void *owner, struct machine **machine, struct snapshot *snapshot)
+{
+	(void)owner;
+	return snapshot_take(snapshot, *machine);
+}
+
+static int restore_here(void *owner, struct machine **machine, struct snapshot *snapshot)
+{
+	(void)owner;
+	return snapshot_restore(snapshot, *machine);
+}
+
+static const struct suite_ways here = {.run = run_here, .take = take_here, .restore = restore_here};
+
 void suite_init(struct suite *suite, const struct case_list *list, const struct suite_options *options,
 		const struct suite_events *events)
 {
 	struct judge_events judge_events = {.owner = suite, .ready = judge_ready, .ended = judge_ended};
 
 	*suite = (struct suite){.list = list, .options = *options, .events = *events, .source = -1};
+	if (!suite->options.ways)
+		suite->options.ways = &here;
 	judge_start(&suite->judge, list, &judge_events);
 	suite->judge.inverted = options->inverted;
 }
@@ -92,20 +122,34 @@ static enum suite_end boot(struct suite *suite)
 	return SUITE_COMPLETE;
 }
 
+/* What holds for the cases alone. */
+static enum suite_end arm(struct suite *suite, struct machine *machine)
+{
+	const struct engine_ops *ops = machine->engine->ops;
+	const struct suite_options *options = &suite->options;
+
+	if (options->break_check && !ops->break_check(machine->engine, options->break_check))
+		return fail(suite, SUITE_FAILED, "no check is called that");
+	if (options->trace && ops->trace(machine->engine, options->trace))
+		return fail(suite, SUITE_FAILED, "this engine cannot trace");
+	return SUITE_COMPLETE;
+}
+
 static enum suite_end prepare(struct suite *suite)
 {
-	const struct engine_ops *ops = suite->machine->engine->ops;
 	const struct suite_options *options = &suite->options;
+	struct machine *machine = suite->machine;
 	enum suite_end end = boot(suite);
 
 	if (end != SUITE_COMPLETE)
 		return end;
-	if (snapshot_take(&suite->snapshot, suite->machine))
+	if (options->ways->take(options->ways->owner, &suite->machine, &suite->snapshot))
 		return fail(suite, SUITE_FAILED, "no memory for the snapshot");
-	if (options->break_check && !ops->break_check(suite->machine->engine, options->break_check))
-		return fail(suite, SUITE_FAILED, "no check is called that");
-	if (options->trace && ops->trace(suite->machine->engine, options->trace))
-		return fail(suite, SUITE_FAILED, "this engine cannot trace");
+	end = arm(suite, machine);
+	if (end == SUITE_COMPLETE && options->ways->other)
+		end = arm(suite, options->ways->other);
+	if (end != SUITE_COMPLETE)
+		return end;
 	return suite->events.ready(suite->events.owner) ? SUITE_STOPPED : SUITE_COMPLETE;
 }
 
@@ -134,8 +178,8 @@ static void end_case(struct suite *suite, const struct machine_end *end)
 static enum suite_end run_case(struct suite *suite, unsigned index)
 {
 	struct machine *machine = suite->machine;
-	const struct engine_ops *ops = machine->engine->ops;
-	uint64_t insns = ops->retired(machine->engine), began;
+	const struct suite_ways *ways = suite->options.ways;
+	uint64_t began;
 	struct machine_limits limits = {.insns = suite->options.max_insns, .output = CASE_OUTPUT};
 	const struct machine_end *end;
 
@@ -145,12 +189,11 @@ static enum suite_end run_case(struct suite *suite, unsigned index)
 	suite->lines[0].size = suite->lines[1].size = 0;
 	judge_begin(&suite->judge, index);
 	if (suite->options.coverage)
-		ops->take_reached(machine->engine, NULL, NULL);
+		machine->engine->ops->take_reached(machine->engine, NULL, NULL);
 	began = machine_now();
 	limits.deadline = began + suite->options.timeout;
-	end = machine_run(machine, &limits);
+	end = ways->run(ways->owner, &suite->machine, &limits, &suite->cost.insns);
 	suite->cost.ns = machine_now() - began;
-	suite->cost.insns = ops->retired(machine->engine) - insns;
 	if (end->event == MACHINE_SIGNAL)
 		return SUITE_SIGNAL;
 	end_case(suite, end);
@@ -159,6 +202,7 @@ static enum suite_end run_case(struct suite *suite, unsigned index)
 
 enum suite_end suite_run(struct suite *suite, struct machine *machine)
 {
+	const struct suite_ways *ways = suite->options.ways;
 	const bool *chosen = suite->options.chosen;
 	const volatile sig_atomic_t *signal = machine->config.signal;
 	enum suite_end end;
@@ -171,7 +215,7 @@ enum suite_end suite_run(struct suite *suite, struct machine *machine)
 		if (signal && *signal)
 			return SUITE_SIGNAL;
 		end = run_case(suite, i);
-		if (snapshot_restore(&suite->snapshot, machine))
+		if (ways->restore(ways->owner, &suite->machine, &suite->snapshot))
 			return fail(suite, SUITE_FAILED, "the snapshot could not be restored");
 	}
 	return end;

@@ -22,6 +22,20 @@ struct suite_events {
 	int (*ended)(void *owner, const struct judge_result *result, const struct suite_cost *cost);
 };
 
+/*
+ * How the machine runs and is put back: machine_run() and the functions of snapshot.h, unless the guest is moved between
+ * machines while it runs (migrate/move.h). Each leaves in *@machine the one that has the guest from then on.
+ */
+struct suite_ways {
+	void *owner;
+	/* @spent: instructions that retired. */
+	const struct machine_end *(*run)(void *owner, struct machine **machine, const struct machine_limits *limits,
+					 uint64_t *spent);
+	int (*take)(void *owner, struct machine **machine, struct snapshot *snapshot);
+	int (*restore)(void *owner, struct machine **machine, struct snapshot *snapshot);
+	struct machine *other; /* a machine that the guest may come to */
+};
+
 struct suite_options {
 	const bool *chosen; /* one a case; NULL: all */
 	bool inverted;
@@ -30,6 +44,7 @@ struct suite_options {
 	const char *break_check;          /* armed when the guest is ready; NULL for none */
 	bool coverage;                    /* let take_reached() of the engine tell of each case alone */
 	const struct engine_trace *trace; /* of the cases; NULL for none */
+	const struct suite_ways *ways;    /* of the cases; NULL: one machine, which stays */
 };
 
 #define SUITE_INSNS_DEFAULT   2000000u
@@ -44,7 +59,7 @@ enum suite_end {
 };
 
 struct suite {
-	struct machine *machine;
+	struct machine *machine; /* the one that has the guest */
 	const struct case_list *list;
 	struct suite_options options;
 	struct suite_events events;

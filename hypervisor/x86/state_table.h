@@ -21,17 +21,21 @@ struct state_table {
 	/* After a load: what is derived from the fields (timers, the level of a line) is made again. May be
 	 * NULL. */
 	void (*loaded)(void *device);
+	/* What of the fields no device can hold (an index past its array), or NULL: asked before a state that came
+	 * from elsewhere is loaded, of an object in which nothing but the fields is set. May be NULL. */
+	const char *(*wrong)(const void *device);
 };
 
 /* clang-format off */
 #define STATE(type, name) {#name, offsetof(type, name), sizeof(((type *)0)->name)}
-/* The sixth argument, where there is one, is loaded(). */
+/* Behind the fields, where there are any: loaded(), wrong(). */
 #define STATE_TABLE(symbol, name_, version_, fields, ...)                                      \
 	const struct state_table symbol = {.device = (name_),                                  \
 					   .version = (version_),                              \
 					   .count = sizeof(fields) / sizeof((fields)[0]),      \
 					   .field = (fields),                                  \
-					   __VA_OPT__(.loaded = (__VA_ARGS__))}
+					   STATE_TABLE_CALLS(__VA_ARGS__ __VA_OPT__(,) NULL, NULL, )}
+#define STATE_TABLE_CALLS(loaded_, wrong_, ...) .loaded = (loaded_), .wrong = (wrong_)
 /* clang-format on */
 
 #endif

@@ -261,6 +261,20 @@ static void tell_lines_that_differ(struct phys_memory *memory, uint64_t address,
 	}
 }
 
+bool phys_replace(struct phys_memory *memory, uint64_t address, const void *page)
+{
+	struct memory_slot *slot = phys_slot(memory, address);
+	uint64_t offset;
+
+	if (!slot || slot->read_only || address % PAGE_SIZE)
+		return false;
+	offset = address - slot->base;
+	if (slot->flags[offset / PAGE_SIZE] & PAGE_CODE)
+		tell_lines_that_differ(memory, address, slot->host + offset, page);
+	memcpy(slot->host + offset, page, PAGE_SIZE);
+	return true;
+}
+
 void phys_restore_dirty(struct phys_memory *memory, const uint8_t *image, uint64_t image_size)
 {
 	size_t kept = 0;

@@ -81,6 +81,13 @@ uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t s
 bool phys_read(const struct phys_memory *memory, uint64_t address, void *to, size_t size);
 bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, size_t size);
 
+/*
+ * Replaces the page at @address by @page, which holds what the guest has there already, as seen by it: the page is no dirtier
+ * than before, nobody's monitor hears of it, and decoded code stays where it is the same. Translations may be stale, and
+ * are the caller's to drop. False: no writable slot holds it.
+ */
+bool phys_replace(struct phys_memory *memory, uint64_t address, const void *page);
+
 /* Forgets all dirty pages: from here on, pages count as unwritten. Takes time in the pages that were dirty.
  */
 void phys_dirty_reset(struct phys_memory *memory);

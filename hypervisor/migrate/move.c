@@ -1,0 +1,522 @@
+#include "migrate/move.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migrate/describe.h"
+
+/* Pages written since memory was zeros, or since the snapshot: those that a restore must put back. */
+struct page_set {
+	uint64_t *bits; /* a bit a page of RAM, by its place in it */
+	uint64_t *page; /* guest-physical addresses */
+	size_t count, room;
+};
+
+/* One of the two machines, and the stream that leads to it. */
+struct side {
+	struct machine *machine;
+	struct parts parts;
+	struct stream_writer to;
+	struct stream_reader from;
+	uint64_t pages; /* that have come in this move */
+	bool ended;
+};
+
+struct moving {
+	struct mover mover; /* first: what others see */
+	struct move_config config;
+	struct side side[2];
+	unsigned here; /* the side that has the guest */
+	struct page_set touched;
+	/*
+	 * Groups of parts (enum parts_group): in which the two machines may differ; which were sent since the
+	 * snapshot was taken or restored. What has not changed since the guest came is not sent.
+	 */
+	unsigned apart, sent;
+	uint64_t fired;         /* of the clock of the machine that has the guest, when it came */
+	uint64_t random, until; /* instructions until the next move */
+	unsigned quiet;         /* moves since signals, time and input were looked at */
+	struct machine_end end;
+	char why[STREAM_WHY];
+	/* The pipe: what the writer gives is read at once. */
+	const uint8_t *given;
+	size_t left;
+};
+
+static struct moving *moving_of(struct mover *mover) { return (struct moving *)mover; }
+
+/* ---- sets of pages ---- */
+
+static size_t page_index(const struct machine *machine, uint64_t address)
+{
+	uint64_t low = memory_low(machine->config.memory);
+
+	return (size_t)((address >= MEMORY_HIGH_BASE ? address - MEMORY_HIGH_BASE + low : address) /
+			PAGE_SIZE);
+}
+
+static bool set_init(struct page_set *set, uint64_t memory)
+{
+	set->bits = calloc((size_t)(memory / PAGE_SIZE + 63) / 64, sizeof(*set->bits));
+	return set->bits != NULL;
+}
+
+static void set_free(struct page_set *set)
+{
+	free(set->bits);
+	free(set->page);
+}
+
+static int set_add(struct page_set *set, const struct machine *machine, uint64_t address)
+{
+	size_t index = page_index(machine, address);
+	uint64_t bit = 1ull << (index % 64);
+
+	if (set->bits[index / 64] & bit)
+		return 0;
+	if (set->count == set->room) {
+		size_t room = set->room ? 2 * set->room : 256;
+		uint64_t *page = realloc(set->page, room * sizeof(*page));
+
+		if (!page)
+			return -ENOMEM;
+		set->page = page;
+		set->room = room;
+	}
+	set->bits[index / 64] |= bit;
+	set->page[set->count++] = address;
+	return 0;
+}
+
+static void set_clear(struct page_set *set, const struct machine *machine)
+{
+	for (size_t i = 0; i < set->count; i++)
+		set->bits[page_index(machine, set->page[i]) / 64] = 0;
+	set->count = 0;
+}
+
+/* ---- the receiving side ---- */
+
+static int take_pages(struct moving *moving, struct side *side, struct stream_cursor *payload)
+{
+	const struct engine_ops *ops = side->machine->engine->ops;
+	static const uint8_t zeros[PAGE_SIZE];
+	struct stream_page page;
+	uint32_t count;
+
+	if (!stream_pages_count(payload, &count))
+		return -EPROTO;
+	for (; count; count--) {
+		if (!stream_pages_next(payload, &page) || page.kind == STREAM_PAGE_ZSTD ||
+		    !ops->memory_replace(side->machine->engine, page.address,
+					 page.content ? page.content : zeros))
+			return -EPROTO;
+		side->pages++;
+		if (set_add(&moving->touched, side->machine, page.address))
+			return -ENOMEM;
+	}
+	return stream_taken(payload) ? 0 : -EPROTO;
+}
+
+static int take_end(struct moving *moving, struct side *side, struct stream_cursor *payload)
+{
+	struct stream_totals totals;
+
+	if (!stream_take_totals(payload, &totals) || side->parts.missing || totals.pages != side->pages ||
+	    totals.owed) {
+		snprintf(moving->why, sizeof(moving->why), "not all of the state has come");
+		return -EPROTO;
+	}
+	side->ended = true;
+	return 0;
+}
+
+static int take_section(struct moving *moving, struct side *side, struct stream_section *section)
+{
+	int error = -EPROTO;
+
+	switch (section->type) {
+	case STREAM_PAGES: error = take_pages(moving, side, &section->payload); break;
+	case STREAM_PART: error = parts_take(&side->parts, &section->payload); break;
+	case STREAM_STATE_END: return take_end(moving, side, &section->payload);
+	default: break;
+	}
+	if (error)
+		snprintf(moving->why, sizeof(moving->why), "%s",
+			 side->parts.why[0] ? side->parts.why : "a section that is none of a move");
+	return error;
+}
+
+static int pipe_read(void *owner, void *to, size_t size)
+{
+	struct moving *moving = owner;
+
+	if (size > moving->left)
+		return moving->left ? -EPIPE : 1;
+	memcpy(to, moving->given, size);
+	moving->given += size;
+	moving->left -= size;
+	return 0;
+}
+
+/* Everything that is written is a header or a whole section, and is read before the writer goes on. */
+static int pipe_write(struct moving *moving, struct side *to, const void *bytes, size_t size)
+{
+	const struct stream_input input = {moving, pipe_read};
+	struct stream_section section;
+	int error;
+
+	moving->given = bytes;
+	moving->left = size;
+	if (!to->from.room)
+		return stream_reader_init(&to->from, &input, NULL, 0, STREAM_FORWARD);
+	error = stream_read(&to->from, &section);
+	if (error) {
+		snprintf(moving->why, sizeof(moving->why), "%s", to->from.why);
+		return error < 0 ? error : -EPIPE;
+	}
+	return take_section(moving, to, &section);
+}
+
+static int pipe_to_first(void *owner, const void *bytes, size_t size)
+{
+	struct moving *moving = owner;
+
+	return pipe_write(moving, &moving->side[0], bytes, size);
+}
+
+static int pipe_to_second(void *owner, const void *bytes, size_t size)
+{
+	struct moving *moving = owner;
+
+	return pipe_write(moving, &moving->side[1], bytes, size);
+}
+
+/* ---- the sending side ---- */
+
+/* Returns how many, or a negative errno. */
+static int64_t send_pages(struct machine *machine, struct stream_writer *writer)
+{
+	const struct engine_ops *ops = machine->engine->ops;
+	const uint64_t *pages;
+	size_t count;
+
+	ops->dirty_pages(machine->engine, &pages, &count);
+	for (size_t i = 0; i < count;) {
+		stream_pages_begin(writer);
+		for (; i < count && !stream_pages_full(writer); i++)
+			stream_pages_add(writer, pages[i], machine_ram(machine, pages[i], PAGE_SIZE));
+		if (stream_pages_end(writer))
+			return writer->error;
+	}
+	ops->dirty_reset(machine->engine);
+	return (int64_t)count;
+}
+
+/* What may have changed since the guest came, where the other machine was the same then. */
+static unsigned changed_groups(const struct moving *moving, const struct machine *machine)
+{
+	unsigned groups = PARTS_ALWAYS;
+
+	if (machine->bus.changed || machine->clock.fired != moving->fired)
+		groups |= PARTS_DEVICES;
+	if (machine->engine->ops->chips_changed(machine->engine))
+		groups |= PARTS_CHIPS;
+	return groups;
+}
+
+static void guest_is_here(struct moving *moving, struct machine *machine)
+{
+	machine->bus.changed = false;
+	moving->fired = machine->clock.fired;
+}
+
+/* The end of the state, at which the destination loads it. */
+static int settle(struct moving *moving, struct side *destination, uint32_t parts, uint64_t pages)
+{
+	const struct stream_totals totals = {.parts = parts, .pages = pages};
+	int error;
+
+	stream_put_totals(&destination->to, &totals);
+	error = destination->to.error;
+	if (!error && !destination->ended)
+		error = -EPROTO;
+	if (!error)
+		error = parts_load(&destination->parts);
+	if (error && !moving->why[0])
+		snprintf(moving->why, sizeof(moving->why), "%s", destination->parts.why);
+	return error;
+}
+
+static int transfer(struct moving *moving, struct side *source, struct side *destination)
+{
+	struct stream_writer *writer = &destination->to;
+	unsigned groups = moving->apart | changed_groups(moving, source->machine);
+	int64_t pages;
+	int parts;
+
+	parts_begin(&destination->parts, groups);
+	pages = send_pages(source->machine, writer);
+	parts = pages < 0 ? (int)pages : parts_write(&source->parts, writer, groups);
+	if (parts < 0)
+		return parts;
+	moving->sent |= groups;
+	return settle(moving, destination, (uint32_t)parts, (uint64_t)pages);
+}
+
+/* What the harness has set in a machine that is not the guest's. */
+static void carry_harness(const struct machine *from, struct machine *to)
+{
+	to->control.case_index = from->control.case_index;
+	to->end = from->end;
+}
+
+int mover_move(struct mover *mover, char *why, size_t size)
+{
+	struct moving *moving = moving_of(mover);
+	struct side *source = &moving->side[moving->here], *destination = &moving->side[!moving->here];
+	uint64_t bytes = destination->to.bytes;
+	int error;
+
+	destination->pages = 0;
+	destination->ended = false;
+	moving->why[0] = 0;
+	error = transfer(moving, source, destination);
+	if (error) {
+		snprintf(why, size, "the machine could not be moved: %s",
+			 moving->why[0] ? moving->why : strerror(-error));
+		return error;
+	}
+	carry_harness(source->machine, destination->machine);
+	moving->apart = 0;
+	guest_is_here(moving, destination->machine);
+	moving->here = !moving->here;
+	mover->machine = destination->machine;
+	mover->moves++;
+	mover->bytes += destination->to.bytes - bytes;
+	if (moving->config.moved)
+		moving->config.moved(moving->config.owner, mover->machine);
+	return 0;
+}
+
+/* ---- running ---- */
+
+/* SplitMix64. */
+static uint64_t random_next(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+static uint64_t draw(struct moving *moving)
+{
+	return moving->config.random ? 1 + random_next(&moving->random) % moving->config.every
+				     : moving->config.every;
+}
+
+/* Moves come too often for machine_run() to look at what comes from outside; some milliseconds apart, this
+ * does. */
+#define QUIET_MOVES 1024u
+
+static bool interrupted(struct moving *moving, const struct machine_limits *limits)
+{
+	const struct machine_config *config = &moving->mover.machine->config;
+
+	if (++moving->quiet < QUIET_MOVES)
+		return false;
+	moving->quiet = 0;
+	if (config->idle)
+		config->idle(config->owner);
+	if (config->signal && *config->signal)
+		moving->end = (struct machine_end){.event = MACHINE_SIGNAL};
+	else if (limits->deadline != UINT64_MAX && machine_now() >= limits->deadline)
+		moving->end = (struct machine_end){.event = MACHINE_TIMEOUT};
+	else
+		return false;
+	return true;
+}
+
+const struct machine_end *mover_run(struct mover *mover, const struct machine_limits *limits)
+{
+	struct moving *moving = moving_of(mover);
+	uint64_t left = limits->insns, printed = 0;
+
+	for (;;) {
+		struct machine *machine = mover->machine;
+		const struct engine_ops *ops = machine->engine->ops;
+		bool last = left <= moving->until;
+		struct machine_limits part = {.insns = last ? left : moving->until,
+					      .deadline = limits->deadline,
+					      .output = limits->output};
+		uint64_t began = ops->retired(machine->engine), spent;
+		const struct machine_end *end;
+
+		if (part.output != UINT64_MAX)
+			part.output -= printed;
+		end = machine_run(machine, &part);
+		spent = ops->retired(machine->engine) - began;
+		printed += machine->printed;
+		mover->retired += spent;
+		left -= left == UINT64_MAX ? 0 : spent < left ? spent : left;
+		moving->until -= spent < moving->until ? spent : moving->until;
+		if (end->event != MACHINE_BUDGET || last)
+			return end;
+		moving->until = draw(moving);
+		moving->end = (struct machine_end){.event = MACHINE_FAILED};
+		if (mover_move(mover, moving->end.why, sizeof(moving->end.why)) ||
+		    interrupted(moving, limits))
+			return &moving->end;
+	}
+}
+
+/* ---- snapshots ---- */
+
+int mover_snapshot(struct mover *mover, struct snapshot *snapshot)
+{
+	struct moving *moving = moving_of(mover);
+	struct machine *other;
+	char why[STREAM_WHY];
+	int error = mover_move(mover, why, sizeof(why));
+
+	if (error)
+		return error;
+	/* Both hold the same memory now, and all of it that is not zeros was moved once. */
+	error = snapshot_take_pages(snapshot, mover->machine, moving->touched.page, moving->touched.count);
+	set_clear(&moving->touched, mover->machine);
+	moving->sent = 0;
+	other = moving->side[!moving->here].machine;
+	other->engine->ops->dirty_reset(other->engine);
+	return error;
+}
+
+static void put_back(struct machine *machine, const struct page_set *set, const struct snapshot *snapshot)
+{
+	const struct engine_ops *ops = machine->engine->ops;
+
+	for (size_t i = 0; i < set->count; i++)
+		ops->memory_replace(machine->engine, set->page[i],
+				    snapshot->image + page_index(machine, set->page[i]) * PAGE_SIZE);
+}
+
+int mover_restore(struct mover *mover, struct snapshot *snapshot)
+{
+	struct moving *moving = moving_of(mover);
+	struct machine *machine = mover->machine;
+	unsigned changed;
+	int error;
+
+	/* What only this one has written is not in the other yet, and dirty_restore() sees to it here. */
+	put_back(moving->side[!moving->here].machine, &moving->touched, snapshot);
+	put_back(machine, &moving->touched, snapshot);
+	set_clear(&moving->touched, machine);
+	/* What has not changed since the last time is the same in both, and in the snapshot. */
+	changed = moving->sent | changed_groups(moving, machine);
+	moving->apart |= changed;
+	moving->sent = 0;
+	snapshot->moved = (changed & ~(unsigned)PARTS_ALWAYS) != 0;
+	error = snapshot_restore(snapshot, machine);
+	guest_is_here(moving, machine);
+	return error;
+}
+
+/* ---- life ---- */
+
+static int compare(struct moving *moving, char *why, size_t size)
+{
+	struct description *there = calloc(2, sizeof(*there)), *here = there + 1;
+	int error = there ? 0 : -ENOMEM;
+
+	if (!error)
+		error = describe_machine(there, moving->side[0].machine);
+	if (!error)
+		error = describe_machine(here, moving->side[1].machine);
+	if (!error && !describe_fits(here, there, why, size))
+		error = -EINVAL;
+	free(there);
+	return error;
+}
+
+/* The ROM, and what fw_cfg offers: as they do not change, once. */
+static int copy_blobs(struct moving *moving)
+{
+	struct machine *first = moving->side[0].machine, *second = moving->side[1].machine;
+	int error = first->rom ? machine_add_rom(second, first->rom, first->rom_size) : 0;
+	const struct fw_cfg_item *item = first->platform.fw_cfg.item;
+	struct platform_boot boot = {.kernel = item[FW_CFG_KERNEL_DATA].data,
+				     .kernel_size = item[FW_CFG_KERNEL_DATA].size,
+				     .initrd = item[FW_CFG_INITRD_DATA].data,
+				     .initrd_size = item[FW_CFG_INITRD_DATA].size,
+				     .append = (const char *)item[FW_CFG_CMDLINE_DATA].data};
+
+	if (!error && first->platform.boot)
+		error = platform_describe_boot(&second->platform, &boot);
+	return error;
+}
+
+static int open_streams(struct moving *moving)
+{
+	const struct stream_sink sinks[2] = {{moving, pipe_to_first}, {moving, pipe_to_second}};
+	struct stream_session session;
+	int error = stream_session_new(&session);
+
+	for (unsigned i = 0; i < 2 && !error; i++) {
+		error = parts_init(&moving->side[i].parts, moving->side[i].machine);
+		if (!error)
+			error = stream_writer_init(&moving->side[i].to, &sinks[i], &session, 0,
+						   STREAM_FORWARD);
+	}
+	return error;
+}
+
+int mover_new(struct mover **mover, struct machine *first, struct machine *second,
+	      const struct move_config *config, char *why, size_t size)
+{
+	struct moving *moving = calloc(1, sizeof(*moving));
+	int error = -ENOMEM;
+
+	why[0] = 0;
+	if (moving) {
+		moving->config = *config;
+		moving->side[0].machine = moving->mover.machine = first;
+		moving->side[1].machine = second;
+		moving->random = config->seed;
+		moving->apart = PARTS_ALL;
+		moving->until = draw(moving);
+		error = compare(moving, why, size);
+	}
+	if (!error && !set_init(&moving->touched, first->config.memory))
+		error = -ENOMEM;
+	if (!error)
+		error = copy_blobs(moving);
+	if (!error)
+		error = open_streams(moving);
+	if (error) {
+		if (!why[0])
+			snprintf(why, size, "%s", strerror(-error));
+		mover_free(moving ? &moving->mover : NULL);
+		return error;
+	}
+	*mover = &moving->mover;
+	return 0;
+}
+
+void mover_free(struct mover *mover)
+{
+	struct moving *moving = mover ? moving_of(mover) : NULL;
+
+	if (!moving)
+		return;
+	for (unsigned i = 0; i < 2; i++) {
+		parts_free(&moving->side[i].parts);
+		stream_writer_free(&moving->side[i].to);
+		stream_reader_free(&moving->side[i].from);
+	}
+	set_free(&moving->touched);
+	free(moving);
+}
