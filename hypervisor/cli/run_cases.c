@@ -152,7 +152,7 @@ int run_cases(const struct run_options *options, const struct cli_image *opened,
 	struct suite_options suite = {
 		.inverted = options->invert,
 		.max_insns = (options->max_insns ? options->max_insns : SUITE_INSNS_DEFAULT)
-			     << (2 * options->depth),
+			     << (3 * options->depth),
 		.timeout = options->timeout > 0 ? (uint64_t)(options->timeout * 1e9) : SUITE_TIMEOUT_DEFAULT,
 		.break_check = run_breaks_state(options) ? NULL : options->break_check,
 		.coverage = options->coverage,

@@ -378,16 +378,24 @@ void vmx_trap_monitor(bool on)
 	vmx_set(VMCS_PRIMARY_CONTROLS, controls | (on ? VMX_MONITOR_TRAP_FLAG : 0));
 }
 
-/* An NMI that has come to the hypervisor goes to the guest: now, or where something is in its way, behind
- * that. */
+/*
+ * An NMI that has come to the hypervisor goes to the guest: now, or where something is in its way, behind
+ * that. NMIs may be blocked for the guest all the same: an IRET that an exit interrupts has let them come.
+ */
 static void bring_nmi(struct core_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
-	bool blocked = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & (VMX_BLOCKING_MOV_SS | VMX_BLOCKING_STI);
+	uint64_t blocked = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) &
+			   (VMX_BLOCKING_MOV_SS | VMX_BLOCKING_STI | VMX_BLOCKING_NMI);
 
 	vmx->nmi |= hw_vmx_take_nmi();
-	if (!vmx->nmi || vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI)
+	if (!vmx->nmi)
 		return;
+	if (blocked & VMX_BLOCKING_NMI) {
+		if (vmx->has_trap)
+			vmx_trap_monitor(true);
+		return;
+	}
 	if (vmx->nested.running && vmx_get(VMCS_PIN_CONTROLS) & VMX_PIN_NMI) {
 		vmx->nmi = false;
 		vmx_nested_nmi(vcpu);
