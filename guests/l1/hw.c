@@ -119,6 +119,17 @@ void hw_set_dr6(uint64_t value) { __asm__ volatile("mov %0, %%dr6" : : "r"(value
 
 void hw_wbinvd(void) { __asm__ volatile("wbinvd" : : : "memory"); }
 
+uint32_t hw_pkru(void)
+{
+	uint64_t cr4 = hw_read_cr(4);
+	uint32_t value;
+
+	hw_write_cr(4, cr4 | CR4_PKE);
+	__asm__ volatile("rdpkru" : "=a"(value) : "c"(0) : "rdx");
+	hw_write_cr(4, cr4);
+	return value;
+}
+
 /* ---- VT-x ---- */
 
 /* An instruction with one memory operand, or two operands; ZF and CF say how it went (31.2). */

@@ -12,6 +12,7 @@
  *   exits.c    exits that both vendors have: CPUID, MSRs, memory
  *   tables.c   the nested tables: identity, filled where they are missing, holes for what is not the guest's
  *   apic.c     the interrupt command register: other processors start in the hypervisor
+ *   linear.c   the guest's memory by linear addresses, with its rights; walk.c without
  *   record.c   what the bytes under test do (x86/l1.h)
  *   svm*.c     AMD-V; svm_nested.c and svm_shadow.c are the guest that is a hypervisor itself
  *   vmx*.c     VT-x; the same
@@ -106,6 +107,8 @@ _Noreturn void core_run(struct core_vcpu *vcpu);
 void core_exit_cpuid(struct core_vcpu *vcpu);
 void core_exit_rdmsr(struct core_vcpu *vcpu);
 void core_exit_wrmsr(struct core_vcpu *vcpu);
+/* The MSR @index of the guest, other than those of its control structure; false: #GP. */
+bool core_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value);
 
 /* What an access to memory is. */
 enum core_access { CORE_READ = 1, CORE_WRITE = 2, CORE_EXECUTE = 4 };

@@ -68,18 +68,23 @@ static enum core_msr write_other(struct core_vcpu *vcpu, uint32_t index, uint64_
 	return done ? MSR_DONE : MSR_FAULT;
 }
 
-void core_exit_wrmsr(struct core_vcpu *vcpu)
+bool core_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value)
 {
-	uint32_t index = (uint32_t)vcpu->gpr[RCX];
-	uint64_t value = (uint32_t)vcpu->gpr[RAX] | vcpu->gpr[RDX] << 32;
 	enum core_msr how = CORE_CALL(vcpu, write_msr, vcpu, index, value);
 
 	if (how == MSR_NOT_MINE)
 		how = write_other(vcpu, index, value);
-	if (how == MSR_FAULT)
-		CORE_CALL(vcpu, raise, vcpu, VECTOR_GP, 0);
-	else
+	return how == MSR_DONE;
+}
+
+void core_exit_wrmsr(struct core_vcpu *vcpu)
+{
+	uint64_t value = (uint32_t)vcpu->gpr[RAX] | vcpu->gpr[RDX] << 32;
+
+	if (core_write_msr(vcpu, (uint32_t)vcpu->gpr[RCX], value))
 		CORE_CALL(vcpu, skip, vcpu);
+	else
+		CORE_CALL(vcpu, raise, vcpu, VECTOR_GP, 0);
 }
 
 /* The instruction writes to a page of ours, from which core_exit_stepped() takes what it wrote. */

@@ -40,6 +40,8 @@ void hw_set_dr6(uint64_t value);
 /* XSETBV; false: #GP. CR4.OSXSAVE is 1. */
 bool hw_try_xsetbv(uint32_t index, uint64_t value);
 void hw_wbinvd(void);
+/* PKRU, which the processor has, whatever CR4.PKE is now. */
+uint32_t hw_pkru(void);
 uint64_t hw_read_cr(unsigned number);
 void hw_write_cr(unsigned number, uint64_t value);
 

@@ -68,6 +68,8 @@ static void fill_controls(struct vmx_vcpu *vmx)
 	vmx->has_vpid = vmx->own.secondary & VMX2_VPID;
 	vmx->has_trap = may(primary) & VMX_MONITOR_TRAP_FLAG;
 	vmx->entry = must(capability(MSR_VMX_ENTRY_CTLS)) | VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_DEBUG;
+	vmx->exit = must(capability(MSR_VMX_EXIT_CTLS)) | VMX_EXIT_HOST_64 | VMX_EXIT_SAVE_DEBUG |
+		    VMX_EXIT_SAVE_EFER | VMX_EXIT_LOAD_EFER;
 }
 
 void vmx_use(const struct vmx_controls *controls)
@@ -81,14 +83,22 @@ void vmx_use(const struct vmx_controls *controls)
 	vmx_set(VMCS_PF_ERROR_MATCH, 0);
 }
 
+/* In VMX operation paging and protection stay on (SDM 3C 24.8). */
+uint64_t vmx_fixed_cr(const struct vmx_vcpu *vmx, unsigned number)
+{
+	if (number == 4)
+		return vmx->cr4_fixed | vmx->cr4_refused;
+	return vmx->cr0_fixed | (vmx->nested.on ? CR0_PE | CR0_PG : 0);
+}
+
 void vmx_own_crs(struct vmx_vcpu *vmx, bool all)
 {
 	uint64_t cr0 = vmx_guest_cr(vmx, 0), cr4 = vmx_guest_cr(vmx, 4);
 
 	vmx_set(VMCS_CR0_SHADOW, cr0);
 	vmx_set(VMCS_CR4_SHADOW, cr4);
-	vmx_set(VMCS_CR0_MASK, all ? ~0ull : vmx->cr0_fixed);
-	vmx_set(VMCS_CR4_MASK, all ? ~0ull : vmx->cr4_fixed | vmx->cr4_refused);
+	vmx_set(VMCS_CR0_MASK, all ? ~0ull : vmx_fixed_cr(vmx, 0));
+	vmx_set(VMCS_CR4_MASK, all ? ~0ull : vmx_fixed_cr(vmx, 4));
 }
 
 void vmx_arm(struct core_vcpu *vcpu, bool on)
@@ -304,17 +314,16 @@ static void start_registers(struct vmx_vcpu *vmx, const struct core_start *start
 }
 
 /* What exits do, and what is there of neither side: no MSR lists, no CR3 targets. */
-static void start_exits(void)
+static void start_exits(const struct vmx_vcpu *vmx)
 {
-	vmx_set(VMCS_EXIT_CONTROLS, must(capability(MSR_VMX_EXIT_CTLS)) | VMX_EXIT_HOST_64 |
-					    VMX_EXIT_SAVE_DEBUG | VMX_EXIT_SAVE_EFER | VMX_EXIT_LOAD_EFER);
+	vmx_set(VMCS_EXIT_CONTROLS, vmx->exit);
 	vmx_set(VMCS_EXIT_MSR_STORE_COUNT, 0);
 	vmx_set(VMCS_EXIT_MSR_LOAD_COUNT, 0);
 	vmx_set(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
 	vmx_set(VMCS_CR3_TARGET_COUNT, 0);
 }
 
-void vmx_start_host(void)
+void vmx_start_host(const struct vmx_vcpu *vmx)
 {
 	struct hw_vmx_host host;
 
@@ -338,7 +347,7 @@ void vmx_start_host(void)
 	vmx_set(VMCS_HOST_SYSENTER_CS, 0);
 	vmx_set(VMCS_HOST_SYSENTER_ESP, 0);
 	vmx_set(VMCS_HOST_SYSENTER_EIP, 0);
-	start_exits();
+	start_exits(vmx);
 }
 
 uint64_t vmx_eptp(const uint64_t *root) { return hw_physical(root) | 6 | 3 << EPTP_LEVELS_SHIFT; }
@@ -362,7 +371,7 @@ void vmx_start(struct core_vcpu *vcpu, const struct core_start *start)
 		vmx_set(VMCS_VPID, VMX_VPID);
 	vmx_set(VMCS_EPTP, vmx_eptp(vcpu->tables));
 	vmx->flush = true;
-	vmx_start_host();
+	vmx_start_host(vmx);
 	start_segments(start);
 	start_registers(vmx, start);
 	/* Entries and exits leave CD and NW as they are (27.3.2.1, 28.5.1). */
@@ -439,6 +448,8 @@ void vmx_run(struct core_vcpu *vcpu)
 	how = hw_vmx_run(vcpu->gpr, *launched);
 	if (how == HW_VMX_NMI)
 		return;
+	if (nested)
+		vmx_nested_entered(vcpu);
 	if (how != HW_VMX_DONE && nested) {
 		vmx_nested_refused(vcpu, vmx_get(VMCS_INSTRUCTION_ERROR));
 		return;
@@ -500,6 +511,21 @@ bool vmx_translate(const struct core_vcpu *vcpu, uint64_t linear, uint64_t *phys
 				 vmx_get(VMCS_GUEST_EFER)};
 
 	return walk_guest(vcpu->machine, &mode, linear, physical);
+}
+
+struct linear_mode vmx_linear_mode(const struct core_vcpu *vcpu, bool implicit)
+{
+	struct linear_mode mode = {.machine = vcpu->machine,
+				   .cr0 = vmx_get(VMCS_GUEST_CR0),
+				   .cr3 = vmx_get(VMCS_GUEST_CR3),
+				   .cr4 = vmx_get(VMCS_GUEST_CR4),
+				   .efer = vmx_get(VMCS_GUEST_EFER),
+				   .rflags = implicit ? 0 : vmx_get(VMCS_GUEST_RFLAGS),
+				   .implicit = implicit};
+
+	for (unsigned i = 0; i < 4 && mode.cr4 & CR4_PAE && !(mode.efer & EFER_LMA); i++)
+		mode.pdpte[i] = vmx_get((enum vmcs_field)(VMCS_GUEST_PDPTE0 + 2 * i));
+	return mode;
 }
 
 uint64_t vmx_guest_cr(const struct vmx_vcpu *vmx, unsigned number)

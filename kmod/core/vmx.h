@@ -4,14 +4,22 @@
  * vmx.c         control structure, start, entry, the vendor's answers to core.h
  * vmx_exits.c   exits
  * vmx_step.c    one instruction by itself
- * vmx_nested.c  a guest that is a hypervisor: VMXON and its kin, exits that are its own
- * vmx_shadow.c  its EPT joined with our tables
- * vmx_task.c    task switches, which always exit; vmx_linear.c the guest's memory for them
+ * vmx_task.c    task switches, which always exit
+ *
+ * and where the guest is a hypervisor:
+ *
+ * vmx_nested.c        entries and exits of its guest
+ * vmx_instructions.c  VMXON and its kin
+ * vmx_region.c        its VMCS
+ * vmx_offer.c         the capabilities that it is told of
+ * vmx_checks.c        what its VM entries check
+ * vmx_lists.c         the MSRs that its VM exits store and load
+ * vmx_shadow.c        its EPT joined with our tables
  */
 #ifndef TRAPLINE_KMOD_CORE_VMX_H
 #define TRAPLINE_KMOD_CORE_VMX_H
 
-#include "kmod/core/core.h"
+#include "kmod/core/linear.h"
 #include "x86/vmx.h"
 
 #define VMX_VPID        1u
@@ -30,6 +38,9 @@ struct vmx_nested {
 	bool launching; /* by a VMLAUNCH whose guest has not exited yet */
 	bool launched;  /* @vmcs */
 	bool ept, flush;
+	bool listed;        /* the next entry loads MSRs from the guest's list */
+	bool init;          /* an INIT waits for the end of VMX operation, or for its guest */
+	bool trap_injected; /* its VM entry asks for an exit behind itself */
 	uint16_t vpid;
 	uint32_t entry;            /* entry controls of the next entry, where it is the guest's own; else 0 */
 	uint64_t pointer, current; /* of VMXON and VMPTRLD */
@@ -52,6 +63,7 @@ struct vmx_vcpu {
 	struct vmx_controls own;       /* without a record or a step */
 	struct vmx_controls all;       /* each exit that an instruction can have, and the processor offers */
 	uint32_t entry;                /* entry controls but for the guest's mode */
+	uint32_t exit;                 /* exit controls */
 	uint64_t cr0_fixed, cr4_fixed; /* bits that are 1 whatever the guest wants */
 	uint64_t cr4_refused;          /* bits that the guest cannot set */
 	bool active, launched;
@@ -94,11 +106,13 @@ void vmx_own_crs(struct vmx_vcpu *vmx, bool all);
 /* The EPTP of these tables: write-back, four levels. */
 uint64_t vmx_eptp(const uint64_t *root);
 /* Fills the host-state area of the current VMCS, and says what exits do. */
-void vmx_start_host(void);
+void vmx_start_host(const struct vmx_vcpu *vmx);
 /* Where an MSR bitmap has the access; false: in none of its ranges, so that it always exits. */
 bool vmx_msr_bit(uint32_t index, bool write, unsigned *bit);
 /* Where the guest's linear address is; false: nowhere. */
 bool vmx_translate(const struct core_vcpu *vcpu, uint64_t linear, uint64_t *physical);
+/* How the guest reaches its memory; @implicit as linear.h has it. */
+struct linear_mode vmx_linear_mode(const struct core_vcpu *vcpu, bool implicit);
 /* Whether the access to the MSR exits without a record. */
 bool vmx_msr_intercepted(const struct vmx_vcpu *vmx, uint32_t index, bool write);
 
@@ -110,6 +124,11 @@ void vmx_set_guest_cr(struct vmx_vcpu *vmx, unsigned number, uint64_t value);
 /* Whether the guest exits behind the next instruction or event. */
 void vmx_trap_monitor(bool on);
 
+/* Bits of the control register that the guest cannot change as it is now. */
+uint64_t vmx_fixed_cr(const struct vmx_vcpu *vmx, unsigned number);
+
+/* INIT of the guest's processor. */
+void vmx_init(struct core_vcpu *vcpu);
 /* vmx_exits.c: the exit that has just come. */
 void vmx_exit(struct core_vcpu *vcpu);
 /* The event whose delivery the exit has interrupted is delivered again. */

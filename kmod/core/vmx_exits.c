@@ -81,11 +81,10 @@ static uint64_t cr_conflict(const struct core_vcpu *vcpu, uint64_t qualification
 {
 	const struct vmx_vcpu *vmx = vcpu->vmx;
 	unsigned number = qualification & 15;
-	uint64_t fixed = number == 0 ? vmx->cr0_fixed : vmx->cr4_fixed | vmx->cr4_refused;
 
 	if (!is_cr_write(qualification))
 		return 0;
-	return (cr_source(vcpu, qualification) ^ vmx_guest_cr(vmx, number)) & fixed;
+	return (cr_source(vcpu, qualification) ^ vmx_guest_cr(vmx, number)) & vmx_fixed_cr(vmx, number);
 }
 
 /*
@@ -101,7 +100,8 @@ static void exit_cr(struct core_vcpu *vcpu)
 
 	if (!conflict)
 		hw_stop("an access to a control register that nobody asked for", qualification);
-	if (number == 4 && cr_source(vcpu, qualification) & vmx->cr4_refused) {
+	/* In VMX operation they are fixed for the guest too (SDM 3C 24.8). */
+	if (vmx->nested.on || (number == 4 && cr_source(vcpu, qualification) & vmx->cr4_refused)) {
 		vmx_raise(vcpu, VECTOR_GP, 0);
 		return;
 	}
@@ -166,7 +166,7 @@ static void reset_apic(void)
 }
 
 /* The bootstrap processor begins where it did at reset, another one waits (SDM 3A 9.4). */
-static void exit_init(struct core_vcpu *vcpu)
+void vmx_init(struct core_vcpu *vcpu)
 {
 	struct core_start start = {.real = true};
 
@@ -295,7 +295,10 @@ void vmx_exit(struct core_vcpu *vcpu)
 	case VMX_EXIT_EPT_VIOLATION: exit_memory(vcpu); break;
 	case VMX_EXIT_MONITOR_TRAP_FLAG: exit_trap(vcpu); break;
 	case VMX_EXIT_TRIPLE_FAULT: hw_shutdown();
-	case VMX_EXIT_INIT: exit_init(vcpu); break;
+	case VMX_EXIT_INIT:
+		if (!vmx_nested_init(vcpu))
+			vmx_init(vcpu);
+		break;
 	case VMX_EXIT_SIPI: exit_sipi(vcpu); break;
 	default: exit_instruction(vcpu, reason);
 	}

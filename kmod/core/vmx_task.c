@@ -3,7 +3,7 @@
  * checked the new TSS's descriptor before (26.4.2); everything else is done here, in the guest's memory.
  */
 #include "kmod/core/vmx.h"
-#include "kmod/core/vmx_linear.h"
+#include "kmod/core/linear.h"
 #include "x86/descriptors.h"
 #include "x86/paging.h"
 #include "x86/vectors.h"
@@ -61,23 +61,26 @@ static uint32_t selector_error(const struct change *c, uint16_t selector)
 
 static bool check(struct change *c, uint32_t linear, unsigned size, bool write)
 {
+	struct linear_mode mode = vmx_linear_mode(c->vcpu, true);
 	struct linear_fault fault;
 
-	return linear_check(&fault, c->vcpu, linear, size, write) || page_fault(c, &fault);
+	return linear_check(&mode, linear, size, write, &fault) || page_fault(c, &fault);
 }
 
 static bool get(struct change *c, uint32_t linear, void *to, unsigned size)
 {
+	struct linear_mode mode = vmx_linear_mode(c->vcpu, true);
 	struct linear_fault fault;
 
-	return linear_get(&fault, c->vcpu, linear, to, size) || page_fault(c, &fault);
+	return linear_get(&mode, linear, to, size, &fault) || page_fault(c, &fault);
 }
 
 static bool put(struct change *c, uint32_t linear, uint32_t value, unsigned size)
 {
+	struct linear_mode mode = vmx_linear_mode(c->vcpu, true);
 	struct linear_fault fault;
 
-	return linear_put(&fault, c->vcpu, linear, &value, size) || page_fault(c, &fault);
+	return linear_put(&mode, linear, &value, size, &fault) || page_fault(c, &fault);
 }
 
 /* ---- descriptors ---- */
