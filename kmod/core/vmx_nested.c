@@ -192,22 +192,22 @@ static bool pdpte_valid(uint64_t pdpte)
 
 /*
  * Into the current VMCS: the PDPTEs of PAE paging with @cr3, which the processor, for which there is EPT,
- * would otherwise take from there. False: they have reserved bits.
+ * would otherwise not take from there. False: they have reserved bits.
  */
 static bool load_pdptes(const struct core_vcpu *vcpu, uint64_t cr3)
 {
 	uint64_t at = cr3 & 0xffffffe0u;
 	const uint64_t *pdpte;
+	bool valid = true;
 
 	if (!tables_reached(vcpu->machine, at, 32))
 		hw_stop("PDPTEs in the hypervisor's memory", at);
 	pdpte = (const uint64_t *)(const void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK));
 	for (unsigned i = 0; i < 4; i++) {
-		if (!pdpte_valid(pdpte[i]))
-			return false;
+		valid &= pdpte_valid(pdpte[i]);
 		vmx_set((enum vmcs_field)(VMCS_GUEST_PDPTE0 + 2 * i), pdpte[i]);
 	}
-	return true;
+	return valid;
 }
 
 static void load(uint8_t *vmcs)
@@ -218,24 +218,24 @@ static void load(uint8_t *vmcs)
 
 static void reflect(struct core_vcpu *vcpu, uint32_t reason, uint64_t qualification);
 
-/* What the processor cannot check of the guest state (27.3.1.5, 27.3.1.6). */
-static bool check_state(struct core_vcpu *vcpu)
+/* PAE paging without EPT of the guest's own: the processor checks what it finds. */
+static void merge_pdptes(struct core_vcpu *vcpu)
 {
 	uint64_t paging = CR0_PE | CR0_PG;
-	bool pae = (region_get(vcpu, VMCS_GUEST_CR0) & paging) == paging &&
-		   region_get(vcpu, VMCS_GUEST_CR4) & CR4_PAE &&
-		   !(region_get(vcpu, VMCS_ENTRY_CONTROLS) & VMX_ENTRY_IA32E);
-	uint32_t failure = VMX_EXIT_ENTRY_GUEST_STATE | VMX_EXIT_ENTRY_FAILURE;
 
-	if (region_get(vcpu, VMCS_LINK_POINTER) == nested_of(vcpu)->current) {
-		reflect(vcpu, failure, VMX_ENTRY_LINK_POINTER);
-		return false;
-	}
-	if (pae && !nested_of(vcpu)->ept && !load_pdptes(vcpu, region_get(vcpu, VMCS_GUEST_CR3))) {
-		reflect(vcpu, failure, VMX_ENTRY_PDPTE);
-		return false;
-	}
-	return true;
+	if (!nested_of(vcpu)->ept && (region_get(vcpu, VMCS_GUEST_CR0) & paging) == paging &&
+	    region_get(vcpu, VMCS_GUEST_CR4) & CR4_PAE &&
+	    !(region_get(vcpu, VMCS_ENTRY_CONTROLS) & VMX_ENTRY_IA32E))
+		load_pdptes(vcpu, region_get(vcpu, VMCS_GUEST_CR3));
+}
+
+/* What the processor cannot check of the guest state (27.3.1.5): it compares with another pointer. */
+static bool check_link(struct core_vcpu *vcpu)
+{
+	if (region_get(vcpu, VMCS_LINK_POINTER) != nested_of(vcpu)->current)
+		return true;
+	reflect(vcpu, VMX_EXIT_ENTRY_GUEST_STATE | VMX_EXIT_ENTRY_FAILURE, VMX_ENTRY_LINK_POINTER);
+	return false;
 }
 
 /* An INIT that VMX operation has held back comes behind the entry, and the event that this injects. */
@@ -268,6 +268,7 @@ static void enter(struct core_vcpu *vcpu, bool launch)
 	merge_msr_bitmap(vcpu);
 	merge_state(vcpu, efer, dr7, debugctl);
 	merge_paging(vcpu);
+	merge_pdptes(vcpu);
 	event = region_get(vcpu, VMCS_ENTRY_INTERRUPTION_INFO);
 	nested->trap_injected = event & VMX_EVENT_VALID && VMX_EVENT_TYPE(event) == VMX_EVENT_OTHER;
 	nested->running = true;
@@ -275,7 +276,7 @@ static void enter(struct core_vcpu *vcpu, bool launch)
 	nested->rsp = vcpu->gpr[RSP];
 	vcpu->rip = region_get(vcpu, VMCS_GUEST_RIP);
 	vcpu->gpr[RSP] = region_get(vcpu, VMCS_GUEST_RSP);
-	if (check_state(vcpu))
+	if (check_link(vcpu))
 		bring_init(vcpu);
 }
 
