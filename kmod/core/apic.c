@@ -13,11 +13,10 @@
 #define ICR_VECTOR    0xffu
 #define ICR_DELIVERY  (7u << 8)
 #define ICR_STARTUP   (6u << 8)
-#define ICR_SMI       (2u << 8)
-#define ICR_NMI       (4u << 8)
 #define ICR_ASSERT    (1u << 14)
 #define ICR_LOGICAL   (1u << 11)
 #define ICR_SHORTHAND (3u << 18)
+#define ICR_SELF      (1u << 18)
 #define EVERYONE      0xffu
 
 static volatile uint32_t *apic_register(const struct core_vcpu *vcpu, unsigned offset)
@@ -61,19 +60,32 @@ static uint32_t redirect(struct core_vcpu *vcpu, uint32_t command, uint32_t dest
 	return (command & ~ICR_VECTOR) | machine->startup_page;
 }
 
+/* Whether the command sends an SMI to this processor, which the guest's state holds back. */
+static bool holds(struct core_vcpu *vcpu, uint32_t command, uint32_t destination)
+{
+	bool self = (command & ICR_SHORTHAND) == ICR_SELF ||
+		    (!(command & (ICR_SHORTHAND | ICR_LOGICAL)) && destination == vcpu->apic_id);
+
+	return self && (command & ICR_DELIVERY) == APIC_SMI && vcpu->svm && svm_holds_smi(vcpu);
+}
+
 void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value)
 {
+	uint32_t destination = *apic_register(vcpu, REGISTER_ICR_HIGH) >> 24;
+
+	if (offset == REGISTER_ICR && holds(vcpu, value, destination))
+		return;
 	if (offset == REGISTER_ICR)
-		value = redirect(vcpu, value, *apic_register(vcpu, REGISTER_ICR_HIGH) >> 24);
+		value = redirect(vcpu, value, destination);
 	*apic_register(vcpu, offset) = value;
 }
 
 bool apic_sends_smi(unsigned offset, uint32_t value)
 {
-	return offset == REGISTER_ICR && (value & ICR_DELIVERY) == ICR_SMI;
+	return offset == REGISTER_ICR && (value & ICR_DELIVERY) == APIC_SMI;
 }
 
-void apic_send_nmi(struct core_vcpu *vcpu)
+void apic_send_self(struct core_vcpu *vcpu, enum apic_delivery delivery)
 {
 	uint64_t base = hw_read_msr(MSR_APIC_BASE);
 	uint8_t *page = hw_map(base & 0x000ffffffffff000ull);
@@ -81,18 +93,22 @@ void apic_send_nmi(struct core_vcpu *vcpu)
 	uint32_t was;
 
 	if (base & APIC_BASE_EXTD) {
-		hw_write_msr(MSR_X2APIC_ICR, (uint64_t)vcpu->apic_id << 32 | ICR_NMI | ICR_ASSERT);
+		hw_write_msr(MSR_X2APIC_ICR, (uint64_t)vcpu->apic_id << 32 | delivery | ICR_ASSERT);
 		return;
 	}
 	was = *high;
 	*high = vcpu->apic_id << 24;
-	*(volatile uint32_t *)(page + REGISTER_ICR) = ICR_NMI | ICR_ASSERT;
+	*(volatile uint32_t *)(page + REGISTER_ICR) = delivery | ICR_ASSERT;
 	*high = was;
 }
 
 bool apic_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value)
 {
+	uint32_t command = (uint32_t)value, destination = (uint32_t)(value >> 32);
+
+	if (index == MSR_X2APIC_ICR && holds(vcpu, command, destination))
+		return true;
 	if (index == MSR_X2APIC_ICR)
-		value = (value & ~0xffffffffull) | redirect(vcpu, (uint32_t)value, (uint32_t)(value >> 32));
+		value = (value & ~0xffffffffull) | redirect(vcpu, command, destination);
 	return hw_try_write_msr(index, value);
 }

@@ -144,10 +144,15 @@ void apic_watch(struct core_vcpu *vcpu);
 void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value);
 /* Whether that write is a command that sends an SMI. */
 bool apic_sends_smi(unsigned offset, uint32_t value);
-/* An NMI to this processor, from itself. */
-void apic_send_nmi(struct core_vcpu *vcpu);
+/* To this processor, from itself. */
+enum apic_delivery { APIC_SMI = 2 << 8, APIC_NMI = 4 << 8, APIC_INIT = 5 << 8 };
+void apic_send_self(struct core_vcpu *vcpu, enum apic_delivery delivery);
 /* WRMSR to the register @index of x2APIC; false: #GP. */
 bool apic_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value);
+
+/* An SMI to this processor, from itself, under AMD-V. True: it waits until the guest's GIF is 1 (svm_gif.c).
+ */
+bool svm_holds_smi(struct core_vcpu *vcpu);
 
 /* ---- record.c ---- */
 

@@ -100,8 +100,9 @@ void svm_own_intercepts(struct core_vcpu *vcpu)
 	/* The processor has SVME set, and so finds a #GP where the guest's would find a #UD. */
 	if (!svm->nested.svme)
 		svm_intercept(svm->own, SVM_EXIT_EXCEPTION + VECTOR_GP, true);
-	if (!svm->nested.gif)
-		svm_intercept(svm->own, SVM_EXIT_NMI, true);
+	svm_intercept(svm->own, SVM_EXIT_EXCEPTION + VECTOR_SX, svm->nested.svme);
+	svm_intercept(svm->own, SVM_EXIT_EXCEPTION + VECTOR_DB, !svm->nested.gif);
+	svm_intercept(svm->own, SVM_EXIT_NMI, !svm->nested.gif);
 	*vmcb64(svm->own, VMCB_MSRPM_BASE) = hw_physical(svm->msrpm);
 	*vmcb64(svm->own, VMCB_IOPM_BASE) = hw_physical(vcpu->machine->ones);
 }
@@ -289,6 +290,7 @@ void svm_run(struct core_vcpu *vcpu)
 	*vmcb64(vmcb, VMCB_RIP) = vcpu->rip;
 	*(vmcb + VMCB_TLB_CONTROL) = svm->flush ? 1 : 0;
 	svm->flush = false;
+	svm->dr6 = *vmcb64(vmcb, VMCB_DR6);
 	hw_svm_run(hw_physical(vmcb), vcpu->gpr, svm->nested.running && svm->nested.host_if);
 	vcpu->gpr[RAX] = *vmcb64(vmcb, VMCB_RAX);
 	vcpu->gpr[RSP] = *vmcb64(vmcb, VMCB_RSP);

@@ -6,6 +6,7 @@
  * svm_step.c    one instruction by itself
  * svm_fetch.c   the bytes of an instruction
  * svm_nested.c  a guest that is a hypervisor: VMRUN and its kin, exits that are its own
+ * svm_gif.c     its GIF, and what waits for it
  * svm_shadow.c  its nested tables joined with ours
  */
 #ifndef TRAPLINE_KMOD_CORE_SVM_H
@@ -29,7 +30,8 @@ struct svm_nested {
 	bool svme; /* its EFER.SVME */
 	bool gif;
 	bool running;   /* its guest runs: svm->vmcb is @merged */
-	bool nmi;       /* an NMI waits for its GIF */
+	bool nmi;       /* an NMI waits for its GIF; */
+	bool smi, init; /* likewise */
 	bool host_if;   /* its RFLAGS.IF at VMRUN */
 	uint64_t hsave; /* VM_HSAVE_PA */
 	uint64_t vm_cr;
@@ -54,7 +56,8 @@ struct svm_vcpu {
 	uint64_t efer_valid, efer_kept; /* bits that may be written, and that stay */
 	unsigned physical_bits;
 	bool nrips, decode;
-	bool flush; /* at the next entry */
+	bool flush;   /* at the next entry */
+	uint64_t dr6; /* at the last entry, where breakpoints are dropped */
 	struct {
 		uint64_t rflags, dr6, interrupt;
 		uint32_t exceptions, events;
@@ -107,6 +110,23 @@ enum core_msr svm_nested_write_msr(struct core_vcpu *vcpu, uint32_t index, uint6
 void svm_nested_cpuid(struct core_vcpu *vcpu, uint32_t leaf, uint32_t out[4]);
 /* EFER.SVME as the guest wants it. */
 void svm_nested_enable(struct core_vcpu *vcpu, bool on);
+
+/* The exit is the guest's, whose guest ran. */
+void svm_nested_reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, uint64_t info2);
+/* Whether the guest intercepts @code, no MSR's, of its guest. */
+bool svm_nested_wants(struct core_vcpu *vcpu, unsigned code);
+
+/* ---- svm_gif.c ---- */
+
+void svm_gif_set(struct core_vcpu *vcpu, bool gif);
+/* What has waited for it, behind the instruction that set it. */
+void svm_gif_opened(struct core_vcpu *vcpu);
+/* Whether INITs come as #SX. */
+void svm_gif_redirect(bool on);
+/* Exits for #SX and, while GIF is 0, #DB. True: it was an INIT, or a breakpoint, or what is left of it; done.
+ */
+bool svm_gif_sx(struct core_vcpu *vcpu);
+bool svm_gif_debug(struct core_vcpu *vcpu);
 
 /* ---- svm_shadow.c ---- */
 

@@ -198,6 +198,11 @@ void svm_exit(struct core_vcpu *vcpu)
 	switch (code) {
 	case SVM_EXIT_NPF: exit_memory(vcpu); break;
 	case SVM_EXIT_EXCEPTION + VECTOR_GP: exit_gp(vcpu); break;
+	case SVM_EXIT_EXCEPTION + VECTOR_SX:
+	case SVM_EXIT_EXCEPTION + VECTOR_DB:
+		if (!(code == SVM_EXIT_EXCEPTION + VECTOR_SX ? svm_gif_sx(vcpu) : svm_gif_debug(vcpu)))
+			hw_stop("an exception that nobody asked for", (unsigned)code);
+		break;
 	case SVM_EXIT_NMI: vcpu->svm->nested.nmi |= hw_svm_take_nmi(); break;
 	case SVM_EXIT_INVALID: hw_stop("the processor refuses the guest's state", vcpu->rip); break;
 	case SVM_EXIT_SHUTDOWN: hw_shutdown(); /* some exit without being asked */

@@ -3,10 +3,8 @@
  *
  * Its VMRUN makes a third control block of its own and ours: what either of us wants to intercept is
  * intercepted, and its nested tables are joined with ours (svm_shadow.c). The block in its memory is read at
- * VMRUN and written at #VMEXIT, as a processor's caches permit. While it has GIF = 0, physical interrupts are
- * masked by V_INTR_MASKING and a clear RFLAGS.IF of ours, and NMIs are intercepted and kept. What is not
- * nested is not offered: VMRUN finds the virtual GIF, virtual NMIs, LBR virtualization and virtual VMLOAD
- * switched off.
+ * VMRUN and written at #VMEXIT, as a processor's caches permit. Its GIF is svm_gif.c's. What is not nested is
+ * not offered: VMRUN finds the virtual GIF, virtual NMIs, LBR virtualization and virtual VMLOAD switched off.
  */
 #include "kmod/core/svm.h"
 #include "x86/msr.h"
@@ -41,7 +39,7 @@ void svm_nested_start(struct core_vcpu *vcpu)
 {
 	struct svm_nested *nested = nested_of(vcpu);
 
-	nested->svme = nested->running = nested->nmi = false;
+	nested->svme = nested->running = nested->nmi = nested->smi = nested->init = false;
 	nested->gif = true;
 	nested->hsave = nested->vm_cr = 0;
 	nested->asid = 0;
@@ -70,6 +68,7 @@ void svm_nested_enable(struct core_vcpu *vcpu, bool on)
 	if (nested->running || nested->svme == on)
 		return;
 	nested->svme = on;
+	svm_gif_redirect(on);
 	svm_own_intercepts(vcpu);
 }
 
@@ -108,43 +107,11 @@ enum core_msr svm_nested_write_msr(struct core_vcpu *vcpu, uint32_t index, uint6
 		return how;
 	if (index == MSR_VM_CR)
 		return write_vm_cr(nested_of(vcpu), value);
-	if (value & PAGE_MASK || !tables_guests(vcpu->machine, value, CORE_PAGE))
+	if (value & PAGE_MASK || value >> vcpu->svm->physical_bits ||
+	    !tables_guests(vcpu->machine, value, CORE_PAGE))
 		return MSR_FAULT;
 	nested_of(vcpu)->hsave = value;
 	return MSR_DONE;
-}
-
-/* ---- GIF ---- */
-
-static void set_gif(struct core_vcpu *vcpu, bool gif)
-{
-	struct svm_nested *nested = nested_of(vcpu);
-	uint64_t *interrupt = vmcb64(vcpu->svm->own, VMCB_INTERRUPT);
-
-	if (nested->gif == gif)
-		return;
-	nested->gif = gif;
-	if (gif) {
-		/* What it has written to CR8 meanwhile; a write by way of the APIC's page has reached it. */
-		if ((*interrupt & SVM_V_TPR) != nested->tpr)
-			hw_write_cr(8, *interrupt & SVM_V_TPR);
-		*interrupt = 0;
-	} else {
-		nested->tpr = hw_read_cr(8) & SVM_V_TPR;
-		*interrupt = SVM_V_INTR_MASKING | nested->tpr;
-	}
-	svm_own_intercepts(vcpu);
-}
-
-/*
- * An NMI that came while GIF was 0: sent again, now that the processor may take it, so that masks and
- * intercepts of NMIs have their say.
- */
-static void pass_nmi(struct core_vcpu *vcpu)
-{
-	if (nested_of(vcpu)->nmi)
-		apic_send_nmi(vcpu);
-	nested_of(vcpu)->nmi = false;
 }
 
 /* ---- the state-save area ---- */
@@ -183,6 +150,24 @@ static void enter_block(struct core_vcpu *vcpu, uint8_t *vmcb)
 	vcpu->rip = *vmcb64(vmcb, VMCB_RIP);
 }
 
+/* Whether PAE paging, where @vmcb has it, finds legal PDPTEs (15.5.1, 15.6). */
+static bool pdptes_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
+{
+	uint64_t cr3 = *vmcb64(vmcb, VMCB_CR3) & 0xffffffe0u, reserved = PDPTE_RESERVED;
+	const uint64_t *pdpte;
+
+	if (*vmcb64(vmcb, VMCB_EFER) & EFER_LME || !(*vmcb64(vmcb, VMCB_CR0) & CR0_PG) ||
+	    !(*vmcb64(vmcb, VMCB_CR4) & CR4_PAE) || !tables_reached(vcpu->machine, cr3, 32))
+		return true;
+	reserved |= ~((1ull << vcpu->svm->physical_bits) - 1);
+	pdpte = (const uint64_t *)(const void *)((const uint8_t *)hw_map(cr3 & ~PAGE_MASK) +
+						 (cr3 & PAGE_MASK));
+	for (unsigned i = 0; i < 4; i++)
+		if (pdpte[i] & PTE_P && pdpte[i] & reserved)
+			return false;
+	return true;
+}
+
 /* ---- #VMEXIT ---- */
 
 /* The rest of what #VMEXIT does to the host (15.6); its state has stayed in @own since VMRUN. */
@@ -196,7 +181,9 @@ static void enter_host(struct core_vcpu *vcpu, uint64_t cr2)
 	*vmcb64(own, VMCB_INTERRUPT_SHADOW) = 0;
 	*vmcb64(own, VMCB_RFLAGS) &= ~(uint64_t)RFLAGS_VM;
 	enter_block(vcpu, own);
-	set_gif(vcpu, false);
+	svm_gif_set(vcpu, false);
+	if (!pdptes_valid(vcpu, own))
+		hw_shutdown();
 }
 
 static void reflect_invalid(struct core_vcpu *vcpu)
@@ -224,8 +211,7 @@ static void save_controls(struct core_vcpu *vcpu, uint8_t *to, uint8_t *from)
 	*vmcb64(to, VMCB_FETCHED + 8) = *vmcb64(from, VMCB_FETCHED + 8);
 }
 
-/* The exit is the guest's. */
-static void reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, uint64_t info2)
+void svm_nested_reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, uint64_t info2)
 {
 	uint8_t *to = theirs(vcpu), *from = nested_of(vcpu)->merged;
 
@@ -244,25 +230,8 @@ static void reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, uint6
 
 /* ---- VMRUN ---- */
 
-/* PAE paging without nested tables has its PDPTEs looked at (15.25.10 has them as they are with nested
- * tables). */
-static bool pdptes_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
-{
-	uint64_t cr3 = *vmcb64(vmcb, VMCB_CR3) & 0xffffffe0u, reserved = PDPTE_RESERVED;
-	const uint64_t *pdpte;
-
-	if (*vmcb64(vmcb, VMCB_NESTED) & SVM_NP_ENABLE || *vmcb64(vmcb, VMCB_EFER) & EFER_LME ||
-	    !(*vmcb64(vmcb, VMCB_CR0) & CR0_PG) || !(*vmcb64(vmcb, VMCB_CR4) & CR4_PAE) ||
-	    !tables_reached(vcpu->machine, cr3, 32))
-		return true;
-	reserved |= ~((1ull << vcpu->svm->physical_bits) - 1);
-	pdpte = (const uint64_t *)(const void *)((const uint8_t *)hw_map(cr3 & ~PAGE_MASK) +
-						 (cr3 & PAGE_MASK));
-	for (unsigned i = 0; i < 4; i++)
-		if (pdpte[i] & PTE_P && pdpte[i] & reserved)
-			return false;
-	return true;
-}
+/* Nested paging is that of the host, which must have it on (15.25.3). */
+static bool paged(const struct core_vcpu *vcpu) { return *vmcb64(vcpu->svm->own, VMCB_CR0) & CR0_PG; }
 
 /* What the processor cannot check of the merged block (15.5.1); the rest it does. */
 static bool controls_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
@@ -275,7 +244,8 @@ static bool controls_valid(struct core_vcpu *vcpu, uint8_t *vmcb)
 	return svm_intercepted(vmcb, SVM_EXIT_VMRUN) && *vmcb32(vmcb, VMCB_ASID) &&
 	       (!npt || !(ncr3 >> vcpu->svm->physical_bits)) && tables_guests(machine, iopm, SVM_IOPM_SIZE) &&
 	       tables_guests(machine, msrpm, SVM_MSRPM_SIZE) &&
-	       !((msrpm + SVM_MSRPM_SIZE - 1) >> vcpu->svm->physical_bits) && pdptes_valid(vcpu, vmcb);
+	       !((msrpm + SVM_MSRPM_SIZE - 1) >> vcpu->svm->physical_bits) &&
+	       (npt || pdptes_valid(vcpu, vmcb)) && (!npt || paged(vcpu));
 }
 
 /* A map beyond what we can read is one of ones, as memory that is not there reads. */
@@ -322,8 +292,8 @@ static void merge_paging(struct core_vcpu *vcpu, uint8_t *vmcb)
 	uint32_t asid = *vmcb32(vmcb, VMCB_ASID);
 	uint8_t *own = vcpu->svm->own;
 	/* What its tables mean follows from its own paging mode. */
-	uint64_t mode =
-		(*vmcb64(own, VMCB_EFER) & (EFER_NXE | EFER_LMA)) | (*vmcb64(own, VMCB_CR4) & CR4_LA57);
+	uint64_t mode = (*vmcb64(own, VMCB_EFER) & (EFER_NXE | EFER_LMA)) |
+			(*vmcb64(own, VMCB_CR4) & (CR4_LA57 | CR4_PAE | CR4_PSE));
 
 	if (vmcb[VMCB_TLB_CONTROL] || mode != nested->mode || asid != nested->asid || npt != nested->npt ||
 	    ncr3 != nested->ncr3) {
@@ -368,11 +338,11 @@ static void vmrun(struct core_vcpu *vcpu, uint64_t address)
 		reflect_invalid(vcpu);
 		return;
 	}
-	set_gif(vcpu, true);
+	svm_gif_set(vcpu, true);
 	merge(vcpu, vmcb);
 	nested->running = true;
 	enter_block(vcpu, nested->merged);
-	pass_nmi(vcpu);
+	svm_gif_opened(vcpu);
 }
 
 /* ---- its instructions ---- */
@@ -415,10 +385,10 @@ void svm_nested_instruction(struct core_vcpu *vcpu, unsigned code)
 	switch (code) {
 	case SVM_EXIT_STGI:
 	case SVM_EXIT_CLGI:
-		set_gif(vcpu, code == SVM_EXIT_STGI);
+		svm_gif_set(vcpu, code == SVM_EXIT_STGI);
 		svm_skip(vcpu);
 		if (code == SVM_EXIT_STGI)
-			pass_nmi(vcpu);
+			svm_gif_opened(vcpu);
 		break;
 	case SVM_EXIT_INVLPGA:
 		vcpu->svm->flush = true;
@@ -463,8 +433,11 @@ static void nested_fault(struct core_vcpu *vcpu, uint64_t info1, uint64_t addres
 	if (shadow_fill(vcpu, address, access, &error))
 		svm_redeliver(vcpu);
 	else
-		reflect(vcpu, SVM_EXIT_NPF, error | (info1 & (SVM_NPF_FINAL | SVM_NPF_TABLE)), address);
+		svm_nested_reflect(vcpu, SVM_EXIT_NPF, error | (info1 & (SVM_NPF_FINAL | SVM_NPF_TABLE)),
+				   address);
 }
+
+bool svm_nested_wants(struct core_vcpu *vcpu, unsigned code) { return svm_intercepted(theirs(vcpu), code); }
 
 bool svm_nested_exit(struct core_vcpu *vcpu)
 {
@@ -475,8 +448,10 @@ bool svm_nested_exit(struct core_vcpu *vcpu)
 		nested_fault(vcpu, info1, *vmcb64(vmcb, VMCB_EXITINFO2));
 		return true;
 	}
+	if (code == SVM_EXIT_EXCEPTION + VECTOR_SX && svm_gif_sx(vcpu))
+		return true;
 	if (code == SVM_EXIT_NPF || !wanted(vcpu, code, info1))
 		return false;
-	reflect(vcpu, code, info1, *vmcb64(vmcb, VMCB_EXITINFO2));
+	svm_nested_reflect(vcpu, code, info1, *vmcb64(vmcb, VMCB_EXITINFO2));
 	return true;
 }

@@ -7,16 +7,17 @@
 #include "x86/paging.h"
 #include "x86/vectors.h"
 
-#define ENTRY_ADDRESS 0x000ffffffffff000ull
-#define ENTRIES       512u
-#define PAGES_EAGER   64u
-#define PAGES_MAX     (sizeof(((struct svm_shadow *)0)->page) / sizeof(uint64_t *))
+#define ENTRY_ADDRESS  0x000ffffffffff000ull
+#define ENTRIES        512u
+#define PDPTE_RESERVED 0x1e6ull
+#define PAGES_EAGER    64u
+#define PAGES_MAX      (sizeof(((struct svm_shadow *)0)->page) / sizeof(uint64_t *))
 
 /* What the guest's tables say of an address. */
 struct mapping {
 	uint64_t host; /* the 4 KiB page */
-	unsigned level;
-	bool writable, executable, dirty;
+	bool large;    /* of 2 MiB and more */
+	bool user, writable, executable, dirty;
 };
 
 /* Whether it is the local APIC's page, where that is watched. */
@@ -74,76 +75,162 @@ static uint64_t *entry_for(struct core_vcpu *vcpu, uint64_t address, unsigned le
 	}
 }
 
-/* ---- the guest's tables ---- */
+/* ---- the guest's tables, in the paging mode that it had at VMRUN (15.25.3) ---- */
 
-static uint64_t *their_entry(struct core_vcpu *vcpu, uint64_t table, uint64_t address, unsigned level)
-{
-	uint64_t at = table + (address >> (12 + 9 * level) & (ENTRIES - 1)) * 8;
+/* One walk of them. */
+struct walk {
+	struct core_vcpu *vcpu;
+	uint64_t address;
+	unsigned access;
+	struct mapping *mapping;
+	uint64_t error; /* as EXITINFO1 has it */
+};
 
-	static uint64_t nothing;
-
-	if (!tables_reached(vcpu->machine, at, 8)) {
-		nothing = 0; /* is not present */
-		return &nothing;
-	}
-	return (uint64_t *)(void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK));
-}
-
-/* Of @entry, which tells whether it maps a page. */
-static uint64_t reserved_bits(struct core_vcpu *vcpu, uint64_t entry, unsigned level)
+static bool host_has(struct core_vcpu *vcpu, uint64_t efer, uint64_t cr4)
 {
 	uint8_t *own = vcpu->svm->own;
+
+	return *vmcb64(own, VMCB_EFER) & efer || *vmcb64(own, VMCB_CR4) & cr4;
+}
+
+static bool refuse(struct walk *walk, uint64_t why)
+{
+	walk->error |= why;
+	return false;
+}
+
+/* The entry of @size bytes at @at; where we cannot reach it, nothing is present. */
+static void *their_entry(struct core_vcpu *vcpu, uint64_t at, unsigned size)
+{
+	static uint64_t nothing;
+
+	if (!tables_reached(vcpu->machine, at, size)) {
+		nothing = 0;
+		return &nothing;
+	}
+	return (uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK);
+}
+
+/* Of @entry at @level (0: it maps 4 KiB), which tells whether it maps a page. */
+static uint64_t reserved_bits(struct core_vcpu *vcpu, uint64_t entry, unsigned level)
+{
 	uint64_t bits = ENTRY_ADDRESS & ~((1ull << vcpu->svm->physical_bits) - 1);
 
-	if (!(*vmcb64(own, VMCB_EFER) & EFER_NXE))
+	if (!host_has(vcpu, EFER_NXE, 0))
 		bits |= PTE_NX;
+	if (!host_has(vcpu, EFER_LMA, 0))
+		bits |= 0x7ff0000000000000ull;
 	if (level >= 3)
-		bits |= PTE_PS;
+		bits |= PTE_PS | PTE_G;
 	else if (level && entry & PTE_PS)
 		bits |= ((1ull << (12 + 9 * level)) - 1) & ENTRY_ADDRESS & ~PTE_PAT_LARGE;
 	return bits;
 }
 
-/* Walks them, with the paging mode that the guest had at VMRUN. False: *@error says why not. */
+/* Adds the rights of @entry. False: it is not present. */
+static bool take_entry(struct walk *walk, uint64_t entry, bool wide)
+{
+	struct mapping *mapping = walk->mapping;
+
+	if (!(entry & PTE_P))
+		return false;
+	mapping->user &= !!(entry & PTE_U);
+	mapping->writable &= !!(entry & PTE_W);
+	mapping->executable &= !wide || !(entry & PTE_NX);
+	return true;
+}
+
+/* The last entry maps @size bytes from @base. Its flags; 0: the rights are not there. */
+static uint64_t finish(struct walk *walk, uint64_t entry, uint64_t base, uint64_t size)
+{
+	struct mapping *mapping = walk->mapping;
+	bool write = walk->access & CORE_WRITE;
+
+	if (!mapping->user || (write && !mapping->writable) ||
+	    (walk->access & CORE_EXECUTE && !mapping->executable)) {
+		refuse(walk, PF_P);
+		return 0;
+	}
+	mapping->dirty = write || entry & PTE_D;
+	mapping->large = size >= TABLES_LARGE;
+	mapping->host = (base + (walk->address & (size - 1))) & ~PAGE_MASK;
+	return PTE_A | (write ? PTE_D : 0);
+}
+
+static bool walk_wide(struct walk *walk, uint64_t table, unsigned level)
+{
+	for (;; level--) {
+		uint64_t at = table + (walk->address >> (12 + 9 * level) & (ENTRIES - 1)) * 8,
+			 size = 1ull << (12 + 9 * level);
+		uint64_t *entry = their_entry(walk->vcpu, at, 8), flags = PTE_A;
+
+		if (!take_entry(walk, *entry, true))
+			return false;
+		if (*entry & reserved_bits(walk->vcpu, *entry, level))
+			return refuse(walk, PF_P | PF_RSVD);
+		if (level == 0 || *entry & PTE_PS) {
+			flags = finish(walk, *entry, *entry & ENTRY_ADDRESS & ~(size - 1), size);
+			*entry |= flags;
+			return flags;
+		}
+		*entry |= flags;
+		table = *entry & ENTRY_ADDRESS;
+	}
+}
+
+/* The four entries have neither rights nor A. */
+static bool walk_pae(struct walk *walk, uint64_t ncr3)
+{
+	uint64_t at = (ncr3 & 0xffffffe0u) + (walk->address >> 30 & 3) * 8;
+	uint64_t entry = *(uint64_t *)their_entry(walk->vcpu, at, 8);
+	uint64_t bits = PDPTE_RESERVED | ~((1ull << walk->vcpu->svm->physical_bits) - 1);
+
+	if (!(entry & PTE_P))
+		return false;
+	return entry & bits ? refuse(walk, PF_P | PF_RSVD) : walk_wide(walk, entry & ENTRY_ADDRESS, 1);
+}
+
+static bool walk_32(struct walk *walk, uint64_t ncr3)
+{
+	uint64_t at = (ncr3 & 0xfffff000u) + (walk->address >> 22 & 1023) * 4, base;
+	uint32_t *entry = their_entry(walk->vcpu, at, 4);
+	bool large = *entry & PTE_PS && host_has(walk->vcpu, 0, CR4_PSE);
+	uint64_t flags;
+
+	if (!take_entry(walk, *entry, false))
+		return false;
+	if (large && *entry & 1u << 21)
+		return refuse(walk, PF_P | PF_RSVD);
+	base = (*entry & 0xffc00000u) | (uint64_t)(*entry >> 13 & 0xff) << 32;
+	if (!large) {
+		*entry |= (uint32_t)PTE_A;
+		entry = their_entry(walk->vcpu, (*entry & 0xfffff000u) + (walk->address >> 12 & 1023) * 4, 4);
+		if (!take_entry(walk, *entry, false))
+			return false;
+		base = *entry & 0xfffff000u;
+	}
+	flags = finish(walk, *entry, base, large ? 1ull << 22 : CORE_PAGE);
+	*entry |= (uint32_t)flags;
+	return flags;
+}
+
+/* False: *@error says why not. */
 static bool walk(struct core_vcpu *vcpu, uint64_t address, unsigned access, struct mapping *mapping,
 		 uint64_t *error)
 {
-	uint8_t *own = vcpu->svm->own;
-	uint64_t table = vcpu->svm->nested.ncr3 & ENTRY_ADDRESS, *entry;
-	unsigned level = *vmcb64(own, VMCB_CR4) & CR4_LA57 ? 4 : 3;
+	struct walk walk = {.vcpu = vcpu, .address = address, .access = access, .mapping = mapping};
+	uint64_t ncr3 = vcpu->svm->nested.ncr3;
+	unsigned levels = host_has(vcpu, 0, CR4_LA57) ? 5 : 4;
+	bool done = false;
 
-	if (!(*vmcb64(own, VMCB_EFER) & EFER_LMA))
-		hw_stop("nested tables of a guest outside of long mode", *vmcb64(own, VMCB_CR0));
-	*error = PF_U | (access & CORE_WRITE ? PF_W : 0u) | (access & CORE_EXECUTE ? PF_I : 0u);
-	*mapping = (struct mapping){.writable = true, .executable = true};
-	for (;; level--) {
-		entry = their_entry(vcpu, table, address, level);
-		if (!(*entry & PTE_P))
-			return false;
-		*error |= PF_P;
-		if (*entry & reserved_bits(vcpu, *entry, level)) {
-			*error |= PF_RSVD;
-			return false;
-		}
-		mapping->writable &= !!(*entry & PTE_W);
-		mapping->executable &= !(*entry & PTE_NX);
-		if (!(*entry & PTE_U))
-			return false;
-		if (level == 0 || *entry & PTE_PS)
-			break;
-		*error &= ~(uint64_t)PF_P;
-		*entry |= PTE_A;
-		table = *entry & ENTRY_ADDRESS;
-	}
-	if ((access & CORE_WRITE && !mapping->writable) || (access & CORE_EXECUTE && !mapping->executable))
-		return false;
-	*entry |= PTE_A | (access & CORE_WRITE ? PTE_D : 0);
-	mapping->dirty = *entry & PTE_D;
-	mapping->level = level;
-	mapping->host = ((*entry & ENTRY_ADDRESS & ~((1ull << (12 + 9 * level)) - 1)) |
-			 (address & ((1ull << (12 + 9 * level)) - 1))) &
-			~PAGE_MASK;
-	return true;
+	walk.error = PF_U | (access & CORE_WRITE ? PF_W : 0u) | (access & CORE_EXECUTE ? PF_I : 0u);
+	*mapping = (struct mapping){.user = true, .writable = true, .executable = true};
+	if (host_has(vcpu, EFER_LMA, 0))
+		done = !(address >> (12 + 9 * levels)) && walk_wide(&walk, ncr3 & ENTRY_ADDRESS, levels - 1);
+	else if (!(address >> 32)) /* without long mode they reach no further */
+		done = host_has(vcpu, 0, CR4_PAE) ? walk_pae(&walk, ncr3) : walk_32(&walk, ncr3);
+	*error = walk.error;
+	return done;
 }
 
 /* ---- joined ---- */
@@ -162,7 +249,7 @@ static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping 
 {
 	unsigned rights = CORE_READ | (mapping->writable && mapping->dirty ? CORE_WRITE : 0u) |
 			  (mapping->executable ? CORE_EXECUTE : 0u);
-	bool large = mapping->level > 0 && whole_block(vcpu, mapping->host);
+	bool large = mapping->large && whole_block(vcpu, mapping->host);
 	uint64_t *entry = entry_for(vcpu, address, large);
 
 	if (!entry)
