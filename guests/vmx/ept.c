@@ -374,31 +374,40 @@ STORY(ept_mode_based)
 STORY(page_modification_log)
 {
 	uint64_t index = GIVEN(index), *log = vmx_at(VMX_PAGE_PML, 0);
-	bool flagged = GIVEN(mode);
+	unsigned flags = (unsigned)GIVEN(mode);
+	uint64_t *leaf = vmx_ept_entry(1, TARGET), *table = vmx_ept_entry(2, TARGET);
 
 	if (!begin(0) || !vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_PML) || !use_accessed_dirty(true))
 		return;
 	for (uint32_t page = 0; page < 0x200000; page += 4096)
 		*vmx_ept_entry(1, page) |= EPT_ACCESSED | EPT_DIRTY;
-	if (!flagged)
-		*vmx_ept_entry(1, TARGET) &= ~(uint64_t)EPT_DIRTY;
+	for (unsigned level = 2; level <= 4; level++)
+		*vmx_ept_entry(level, TARGET) |= EPT_ACCESSED;
+	if (flags == 0)
+		*leaf &= ~(uint64_t)EPT_DIRTY;
+	if (flags == 2)
+		*table &= ~(uint64_t)EPT_ACCESSED;
 	vmx_set(VMCS_SECONDARY_CONTROLS, VMX2_PML);
 	vmx_write(VMCS_PML_ADDRESS, vmx_page(VMX_PAGE_PML));
 	vmx_write(VMCS_PML_INDEX, index);
 	access_code(WRITE);
 	story_check("entry", 0, vmx_run());
-	if (index > 511 && !flagged) {
+	if (index > 511 && flags != 1) {
 		vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_PAGE_MODIFICATION_LOG_FULL);
 		vmx_check_field(VMCS_GUEST_RIP, CASE_STUB);
-		story_check("clean", 0, *vmx_ept_entry(1, TARGET) & EPT_DIRTY);
+		if (flags == 0)
+			story_check("clean", 0, *leaf & EPT_DIRTY);
+		else
+			story_check("not_accessed", 0, *table & EPT_ACCESSED);
 		return;
 	}
 	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_VMCALL);
-	if (!flagged) {
+	if (flags == 0) {
 		story_check("logged", TARGET & ~4095ull, log[index & 511]);
 		vmx_check_field(VMCS_PML_INDEX, index ? index - 1 : 0xffff);
 	} else {
 		vmx_check_field(VMCS_PML_INDEX, index);
+		story_check("accessed", EPT_ACCESSED, *table & EPT_ACCESSED);
 	}
 }
 

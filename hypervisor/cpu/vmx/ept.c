@@ -140,22 +140,37 @@ static bool allowed(const struct ept_walk *w)
 	return !CHECK(EPT_RIGHT_EXECUTE, fetch && !fetch_allowed(w));
 }
 
-/* Before a dirty flag becomes 1. False: the log is full. */
-static bool log_page(struct ept_walk *w)
+/* Whether any flag is still to be set: accessed of an entry that is used, dirty of the last for a write. */
+static bool lacks_flags(const struct ept_walk *w)
+{
+	unsigned last = w->depth - 1;
+
+	for (unsigned i = 0; i <= last; i++)
+		if (CHECK(PML_FULL_ACCESSED, !(w->entry[i] & EPT_ACCESSED)))
+			return true;
+	return writes(w) && !(w->entry[last] & EPT_DIRTY);
+}
+
+/* The log has to have room before any flag is set, an accessed flag as well, though these are not logged. */
+static bool log_full(struct ept_walk *w)
+{
+	if (!vmx_secondary(w->cpu, VMX2_PML) || !lacks_flags(w))
+		return false;
+	if (!CHECK(PML_FULL, w->cpu->msr.vmx_pml_index >= PML_ENTRIES))
+		return false;
+	w->result->fault = VMX_FAULT | VMX_FAULT_LOG_FULL;
+	return true;
+}
+
+/* A page whose dirty flag becomes 1. */
+static void log_page(struct ept_walk *w)
 {
 	struct vcpu_state *m = &w->cpu->msr;
 
 	if (!vmx_secondary(w->cpu, VMX2_PML))
-		return true;
-	if (CHECK(PML_FULL, m->vmx_pml_index >= PML_ENTRIES)) {
-		w->result->fault = VMX_FAULT | VMX_FAULT_LOG_FULL;
-		return false;
-	}
-	if (w->access & ACCESS_PROBE)
-		return true;
+		return;
 	physical_write(w->cpu, m->vmx_pml_address + m->vmx_pml_index * 8ull, w->address & ~PAGE_MASK, 8);
 	m->vmx_pml_index--;
-	return true;
 }
 
 static void set_flags(const struct ept_walk *w, unsigned i, uint64_t bits)
@@ -171,10 +186,12 @@ static bool use_flags(struct ept_walk *w)
 
 	if (!w->flags)
 		return true;
-	if (write && !(w->entry[last] & EPT_DIRTY) && !log_page(w))
+	if (log_full(w))
 		return false;
 	if (w->access & ACCESS_PROBE)
 		return true;
+	if (write && !(w->entry[last] & EPT_DIRTY))
+		log_page(w);
 	for (unsigned i = 0; i < last; i++) {
 		if (CHECK(EPT_ACCESSED_TABLE, !(w->entry[i] & EPT_ACCESSED)))
 			set_flags(w, i, EPT_ACCESSED);

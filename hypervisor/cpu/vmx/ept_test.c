@@ -296,6 +296,14 @@ static void log_of_modifications(void **state)
 	assert_int_equal(AGAIN(&m, store), VMX_EXIT_PAGE_MODIFICATION_LOG_FULL);
 	assert_int_equal(vmcs_get(&m, VMCS_GUEST_RIP), GUEST_AT);
 	assert_int_equal(guest_get(&m, PTE_OF(EPT_AT, DATA_AT), 8) & D, 0);
+	/* No room to set an accessed flag either, though that would not be logged. */
+	assert_int_equal(AGAIN(&m, load), VMX_EXIT_VMCALL);
+	guest_put(&m, EPT_AT, guest_get(&m, EPT_AT, 8) & ~EPT_ACCESSED, 8);
+	assert_int_equal(AGAIN(&m, load), VMX_EXIT_PAGE_MODIFICATION_LOG_FULL);
+	assert_int_equal(guest_get(&m, EPT_AT, 8) & EPT_ACCESSED, 0);
+	assert_true(check_break("PML_FULL_ACCESSED"));
+	assert_int_equal(AGAIN(&m, load), VMX_EXIT_VMCALL);
+	check_break(NULL);
 	assert_true(check_break("PML_FULL"));
 	vmcs_put(&m, VMCS_PML_INDEX, 0x1ff + 1);
 	assert_int_equal(AGAIN(&m, store), VMX_EXIT_VMCALL);
