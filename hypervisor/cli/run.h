@@ -42,7 +42,7 @@ struct run_options {
 	struct {
 		const char *text; /* as given; NULL: the guest stays where it is */
 		uint64_t every, seed;
-		bool random;
+		bool random, compare;
 		const struct engine_ops *engine; /* of the second machine; NULL: as the first */
 		const char *engine_text, *device, *cpu;
 	} move;
@@ -77,6 +77,7 @@ struct run_move {
 	void *owner; /* both set by the caller, as in struct move_config */
 	void (*moved)(void *owner, struct machine *machine);
 	struct machine *second; /* NULL: the guest is not moved */
+	struct machine *reference; /* NULL: nothing is compared */
 	struct mover *mover;
 };
 

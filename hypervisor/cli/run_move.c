@@ -6,15 +6,22 @@
 #include "cli/line.h"
 #include "cli/run.h"
 
-int run_move_open(struct run_move *move, const struct run_options *options, const struct machine_config *partial,
-		  struct machine *first)
+static void nowhere(void *owner, uint8_t byte)
+{
+	(void)owner;
+	(void)byte;
+}
+
+int run_move_open(struct run_move *move, const struct run_options *options,
+		  const struct machine_config *partial, struct machine *first)
 {
 	struct run_options other = *options;
-	const struct move_config config = {.every = options->move.every,
-					   .random = options->move.random,
-					   .seed = options->move.seed,
-					   .owner = move->owner,
-					   .moved = move->moved};
+	struct machine_config quiet;
+	struct move_config config = {.every = options->move.every,
+				     .random = options->move.random,
+				     .seed = options->move.seed,
+				     .owner = move->owner,
+				     .moved = move->moved};
 	char why[STREAM_WHY];
 	int error, code;
 
@@ -27,8 +34,19 @@ int run_move_open(struct run_move *move, const struct run_options *options, cons
 		other.cpu = options->move.cpu ? options->move.cpu : other.engine->cpu_default;
 	}
 	code = run_make(&move->second, &other, partial);
-	if (code)
+	if (!code && options->move.compare) {
+		quiet = *partial;
+		quiet.console = quiet.serial = quiet.virtio = nowhere;
+		quiet.passed = NULL;
+		quiet.idle = NULL;
+		quiet.wait = NULL;
+		code = run_make(&move->reference, options, &quiet);
+		config.reference = move->reference;
+	}
+	if (code) {
+		run_move_close(move);
 		return code;
+	}
 	error = mover_new(&move->mover, first, move->second, &config, why, sizeof(why));
 	if (!error)
 		return 0;
@@ -40,12 +58,13 @@ void run_move_close(struct run_move *move)
 {
 	mover_free(move->mover);
 	machine_free(move->second);
+	machine_free(move->reference);
 	move->mover = NULL;
-	move->second = NULL;
+	move->second = move->reference = NULL;
 }
 
-const struct machine_end *run_moving(struct run_move *move, struct machine **machine, const struct machine_limits *limits,
-				     uint64_t *spent)
+const struct machine_end *run_moving(struct run_move *move, struct machine **machine,
+				     const struct machine_limits *limits, uint64_t *spent)
 {
 	const struct engine_ops *ops = (*machine)->engine->ops;
 	uint64_t began = move->mover ? move->mover->retired : ops->retired((*machine)->engine);
@@ -64,8 +83,8 @@ const struct machine_end *run_moving(struct run_move *move, struct machine **mac
 
 /* ---- as the ways of a suite ---- */
 
-static const struct machine_end *suite_way_run(void *owner, struct machine **machine, const struct machine_limits *limits,
-					       uint64_t *spent)
+static const struct machine_end *suite_way_run(void *owner, struct machine **machine,
+					       const struct machine_limits *limits, uint64_t *spent)
 {
 	return run_moving(owner, machine, limits, spent);
 }
@@ -108,7 +127,8 @@ int run_break_state(const struct run_options *options, struct machine *machine)
 {
 	if (!run_breaks_state(options) || parts_break(machine, options->break_check))
 		return 0;
-	return cli_fail(EXIT_USAGE, "--break %s: no state is called that; see --move … --list-breaks", options->break_check);
+	return cli_fail(EXIT_USAGE, "--break %s: no state is called that; see --move … --list-breaks",
+			options->break_check);
 }
 
 int run_list_states(const struct run_options *options)
@@ -157,10 +177,14 @@ int run_parse_move(struct run_options *options, const char *text)
 			if (!span_number((struct span){at + 5, size - 5}, &options->move.seed))
 				break;
 			options->move.random = true;
+		} else if (size == 7 && memcmp(at, "compare", 7) == 0) {
+			options->move.compare = true;
 		} else if (size > 3 && memcmp(at, "to=", 3) == 0) {
 			/* To the end, as a profile has commas of its own. */
 			if (!parse_target(options, at + 3))
-				return cli_fail(EXIT_USAGE, "--move %s: to= takes ENGINE[:PROFILE], and comes last", text);
+				return cli_fail(EXIT_USAGE,
+						"--move %s: to= takes ENGINE[:PROFILE], and comes last",
+						text);
 			size = strlen(at);
 		} else {
 			return cli_fail(EXIT_USAGE, "--move %s: there is no %.*s", text, SPAN_ARGS(word));
@@ -168,7 +192,10 @@ int run_parse_move(struct run_options *options, const char *text)
 		at += size + (at[size] == ',');
 	}
 	if (*at || options->move.every == 0)
-		return cli_fail(EXIT_USAGE, "--move %s: not every=N[,seed=S][,to=ENGINE[:PROFILE]] with N above 0", text);
+		return cli_fail(
+			EXIT_USAGE,
+			"--move %s: not every=N[,seed=S][,compare][,to=ENGINE[:PROFILE]] with N above 0",
+			text);
 	options->move.text = text;
 	return 0;
 }

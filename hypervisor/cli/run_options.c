@@ -52,9 +52,10 @@ static const char help[] =
 	"  --open-bus            accesses that no device claims read as ones (default for guests without cases,\n"
 	"                        there with a warning for each port and page)\n"
 	"  --no-open-bus         the first of them ends the run (default for guests with cases)\n"
-	"  --move every=N[,seed=S][,to=ENGINE[:PROFILE]]\n"
+	"  --move every=N[,seed=S][,compare][,to=ENGINE[:PROFILE]]\n"
 	"                        move the guest to another machine of this process and back, each N instructions, or\n"
-	"                        with a seed 1 to N; one with cases, from READY on\n"
+	"                        with a seed 1 to N; one with cases, from READY on. compare: a third machine runs it\n"
+	"                        without moves, and a difference ends the run, or fails the case, by name\n"
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
 	"  --list-breaks         the names that --break takes; with --move, the fields of states that it leaves out\n"
 	"  --coverage            with --json: which of these mattered to each case\n"
@@ -337,6 +338,8 @@ int run_parse(int argc, char **argv, struct run_options *options)
 		return cli_fail(EXIT_USAGE, "--break %s: only with --move", options->break_check);
 	if (options->move.text && !options->engine->counts)
 		return cli_fail(EXIT_USAGE, "--move: %s does not count instructions", options->engine->name);
+	if (options->move.compare && options->reboot)
+		return cli_fail(EXIT_USAGE, "--move: compare does not go with --reboot");
 	if (options->depth && options->initrd)
 		return cli_fail(EXIT_USAGE, "--initrd: not with --depth, where the guest is the first module");
 	if (optind + 1 != argc)

@@ -28,8 +28,9 @@ struct side {
 struct moving {
 	struct mover mover; /* first: what others see */
 	struct move_config config;
-	struct side side[2];
-	unsigned here; /* the side that has the guest */
+	struct side side[3]; /* the third is the reference */
+	bool referred;       /* the reference has the guest as well */
+	unsigned here;       /* the side that has the guest */
 	struct page_set touched;
 	/*
 	 * Groups of parts (enum parts_group): in which the two machines may differ; which were sent since the
@@ -195,16 +196,18 @@ static int pipe_to_second(void *owner, const void *bytes, size_t size)
 	return pipe_write(moving, &moving->side[1], bytes, size);
 }
 
+static int pipe_to_reference(void *owner, const void *bytes, size_t size)
+{
+	struct moving *moving = owner;
+
+	return pipe_write(moving, &moving->side[2], bytes, size);
+}
+
 /* ---- the sending side ---- */
 
-/* Returns how many, or a negative errno. */
-static int64_t send_pages(struct machine *machine, struct stream_writer *writer)
+static int send_pages(struct machine *machine, struct stream_writer *writer, const uint64_t *pages,
+		      size_t count)
 {
-	const struct engine_ops *ops = machine->engine->ops;
-	const uint64_t *pages;
-	size_t count;
-
-	ops->dirty_pages(machine->engine, &pages, &count);
 	for (size_t i = 0; i < count;) {
 		stream_pages_begin(writer);
 		for (; i < count && !stream_pages_full(writer); i++)
@@ -212,8 +215,7 @@ static int64_t send_pages(struct machine *machine, struct stream_writer *writer)
 		if (stream_pages_end(writer))
 			return writer->error;
 	}
-	ops->dirty_reset(machine->engine);
-	return (int64_t)count;
+	return 0;
 }
 
 /* What may have changed since the guest came, where the other machine was the same then. */
@@ -251,20 +253,20 @@ static int settle(struct moving *moving, struct side *destination, uint32_t part
 	return error;
 }
 
-static int transfer(struct moving *moving, struct side *source, struct side *destination)
+/* Sends @pages and the parts of @groups, and has them loaded. */
+static int transfer(struct moving *moving, struct side *source, struct side *destination,
+		    const uint64_t *pages, size_t count, unsigned groups)
 {
 	struct stream_writer *writer = &destination->to;
-	unsigned groups = moving->apart | changed_groups(moving, source->machine);
-	int64_t pages;
-	int parts;
+	int parts, error;
 
 	parts_begin(&destination->parts, groups);
-	pages = send_pages(source->machine, writer);
-	parts = pages < 0 ? (int)pages : parts_write(&source->parts, writer, groups);
-	if (parts < 0)
-		return parts;
-	moving->sent |= groups;
-	return settle(moving, destination, (uint32_t)parts, (uint64_t)pages);
+	destination->pages = 0;
+	destination->ended = false;
+	moving->why[0] = 0;
+	error = send_pages(source->machine, writer, pages, count);
+	parts = error ? error : parts_write(&source->parts, writer, groups);
+	return parts < 0 ? parts : settle(moving, destination, (uint32_t)parts, count);
 }
 
 /* What the harness has set in a machine that is not the guest's. */
@@ -274,23 +276,32 @@ static void carry_harness(const struct machine *from, struct machine *to)
 	to->end = from->end;
 }
 
+static int say(const struct moving *moving, int error, char *why, size_t size)
+{
+	if (error)
+		snprintf(why, size, "the machine could not be moved: %s",
+			 moving->why[0] ? moving->why : strerror(-error));
+	return error;
+}
+
 int mover_move(struct mover *mover, char *why, size_t size)
 {
 	struct moving *moving = moving_of(mover);
 	struct side *source = &moving->side[moving->here], *destination = &moving->side[!moving->here];
+	struct engine *engine = source->machine->engine;
+	unsigned groups = moving->apart | changed_groups(moving, source->machine);
 	uint64_t bytes = destination->to.bytes;
+	const uint64_t *pages;
+	size_t count;
 	int error;
 
-	destination->pages = 0;
-	destination->ended = false;
-	moving->why[0] = 0;
-	error = transfer(moving, source, destination);
-	if (error) {
-		snprintf(why, size, "the machine could not be moved: %s",
-			 moving->why[0] ? moving->why : strerror(-error));
-		return error;
-	}
+	engine->ops->dirty_pages(engine, &pages, &count);
+	error = transfer(moving, source, destination, pages, count, groups);
+	if (error)
+		return say(moving, error, why, size);
+	engine->ops->dirty_reset(engine);
 	carry_harness(source->machine, destination->machine);
+	moving->sent |= groups;
 	moving->apart = 0;
 	guest_is_here(moving, destination->machine);
 	moving->here = !moving->here;
@@ -300,6 +311,83 @@ int mover_move(struct mover *mover, char *why, size_t size)
 	if (moving->config.moved)
 		moving->config.moved(moving->config.owner, mover->machine);
 	return 0;
+}
+
+/* ---- the run that is never moved ---- */
+
+/* Gives the guest, whose memory is zeros but for @pages, to the reference as well. */
+static int refer(struct moving *moving, const uint64_t *pages, size_t count, char *why, size_t size)
+{
+	struct side *reference = &moving->side[2];
+	int error;
+
+	if (!reference->machine)
+		return 0;
+	error = transfer(moving, &moving->side[moving->here], reference, pages, count, PARTS_ALL);
+	reference->machine->engine->ops->dirty_reset(reference->machine->engine);
+	moving->referred = !error;
+	return say(moving, error, why, size);
+}
+
+static bool page_differs(struct moving *moving, uint64_t address, char *text, size_t size)
+{
+	const uint8_t *here = machine_ram(moving->mover.machine, address, PAGE_SIZE);
+	const uint8_t *there = machine_ram(moving->side[2].machine, address, PAGE_SIZE);
+
+	for (unsigned i = 0; i < PAGE_SIZE; i++) {
+		if (here[i] == there[i])
+			continue;
+		snprintf(text, size, "RAM at 0x%" PRIx64, address + i);
+		return true;
+	}
+	return false;
+}
+
+/* Both machines' logs, and what was moved since they were the same. */
+static bool memory_differs(struct moving *moving, char *text, size_t size)
+{
+	struct machine *machines[] = {moving->mover.machine, moving->side[2].machine};
+	const uint64_t *pages;
+	size_t count;
+
+	for (size_t i = 0; i < moving->touched.count; i++)
+		if (page_differs(moving, moving->touched.page[i], text, size))
+			return true;
+	for (unsigned m = 0; m < 2; m++) {
+		machines[m]->engine->ops->dirty_pages(machines[m]->engine, &pages, &count);
+		for (size_t i = 0; i < count; i++)
+			if (page_differs(moving, pages[i], text, size))
+				return true;
+	}
+	return false;
+}
+
+/* What the guest did in @retired instructions, until @end, once more without moves. */
+static const struct machine_end *run_reference(struct moving *moving, const struct machine_end *end,
+					       const struct machine_limits *limits, uint64_t retired)
+{
+	struct side *reference = &moving->side[2];
+	struct machine *machine = reference->machine;
+	struct engine *engine = machine->engine;
+	uint64_t began = engine->ops->retired(engine);
+	const struct machine_end *other;
+	char text[STREAM_WHY / 2] = "";
+
+	if (!moving->referred || end->event == MACHINE_SIGNAL || end->event == MACHINE_TIMEOUT)
+		return end;
+	carry_harness(moving->mover.machine, machine);
+	other = machine_run(machine, limits);
+	if (other->event != end->event || other->value != end->value)
+		snprintf(text, sizeof(text), "how it ends");
+	else if (engine->ops->retired(engine) - began != retired)
+		snprintf(text, sizeof(text), "how many instructions there are");
+	else if (!parts_differ(&moving->side[moving->here].parts, &reference->parts, text, sizeof(text)) &&
+		 !memory_differs(moving, text, sizeof(text)))
+		return end;
+	moving->end = (struct machine_end){.event = MACHINE_FAILED};
+	snprintf(moving->end.why, sizeof(moving->end.why),
+		 "the guest differs from the one that was never moved: %s", text);
+	return &moving->end;
 }
 
 /* ---- running ---- */
@@ -342,7 +430,7 @@ static bool interrupted(struct moving *moving, const struct machine_limits *limi
 	return true;
 }
 
-const struct machine_end *mover_run(struct mover *mover, const struct machine_limits *limits)
+static const struct machine_end *run_moving(struct mover *mover, const struct machine_limits *limits)
 {
 	struct moving *moving = moving_of(mover);
 	uint64_t left = limits->insns, printed = 0;
@@ -375,6 +463,15 @@ const struct machine_end *mover_run(struct mover *mover, const struct machine_li
 	}
 }
 
+const struct machine_end *mover_run(struct mover *mover, const struct machine_limits *limits)
+{
+	struct moving *moving = moving_of(mover);
+	uint64_t began = mover->retired;
+	const struct machine_end *end = run_moving(mover, limits);
+
+	return run_reference(moving, end, limits, mover->retired - began);
+}
+
 /* ---- snapshots ---- */
 
 int mover_snapshot(struct mover *mover, struct snapshot *snapshot)
@@ -388,6 +485,8 @@ int mover_snapshot(struct mover *mover, struct snapshot *snapshot)
 		return error;
 	/* Both hold the same memory now, and all of it that is not zeros was moved once. */
 	error = snapshot_take_pages(snapshot, mover->machine, moving->touched.page, moving->touched.count);
+	if (!error)
+		error = refer(moving, moving->touched.page, moving->touched.count, why, sizeof(why));
 	set_clear(&moving->touched, mover->machine);
 	moving->sent = 0;
 	other = moving->side[!moving->here].machine;
@@ -422,20 +521,35 @@ int mover_restore(struct mover *mover, struct snapshot *snapshot)
 	snapshot->moved = (changed & ~(unsigned)PARTS_ALWAYS) != 0;
 	error = snapshot_restore(snapshot, machine);
 	guest_is_here(moving, machine);
+	if (!error && moving->referred) {
+		snapshot->moved = true;
+		error = snapshot_restore(snapshot, moving->side[2].machine);
+	}
 	return error;
 }
 
 /* ---- life ---- */
 
-static int compare(struct moving *moving, char *why, size_t size)
+/* The guest as it is before it runs. */
+static int refer_first(struct moving *moving, char *why, size_t size)
+{
+	struct engine *engine = moving->mover.machine->engine;
+	const uint64_t *pages;
+	size_t count;
+
+	engine->ops->dirty_pages(engine, &pages, &count);
+	return refer(moving, pages, count, why, size);
+}
+
+static int compare(struct machine *first, struct machine *other, char *why, size_t size)
 {
 	struct description *there = calloc(2, sizeof(*there)), *here = there + 1;
 	int error = there ? 0 : -ENOMEM;
 
 	if (!error)
-		error = describe_machine(there, moving->side[0].machine);
+		error = describe_machine(there, first);
 	if (!error)
-		error = describe_machine(here, moving->side[1].machine);
+		error = describe_machine(here, other);
 	if (!error && !describe_fits(here, there, why, size))
 		error = -EINVAL;
 	free(there);
@@ -443,10 +557,9 @@ static int compare(struct moving *moving, char *why, size_t size)
 }
 
 /* The ROM, and what fw_cfg offers: as they do not change, once. */
-static int copy_blobs(struct moving *moving)
+static int copy_blobs(struct machine *first, struct machine *other)
 {
-	struct machine *first = moving->side[0].machine, *second = moving->side[1].machine;
-	int error = first->rom ? machine_add_rom(second, first->rom, first->rom_size) : 0;
+	int error = first->rom ? machine_add_rom(other, first->rom, first->rom_size) : 0;
 	const struct fw_cfg_item *item = first->platform.fw_cfg.item;
 	struct platform_boot boot = {.kernel = item[FW_CFG_KERNEL_DATA].data,
 				     .kernel_size = item[FW_CFG_KERNEL_DATA].size,
@@ -455,17 +568,27 @@ static int copy_blobs(struct moving *moving)
 				     .append = (const char *)item[FW_CFG_CMDLINE_DATA].data};
 
 	if (!error && first->platform.boot)
-		error = platform_describe_boot(&second->platform, &boot);
+		error = platform_describe_boot(&other->platform, &boot);
 	return error;
+}
+
+/* Another machine for the guest of the first. */
+static int join(struct moving *moving, unsigned side, char *why, size_t size)
+{
+	struct machine *first = moving->side[0].machine, *other = moving->side[side].machine;
+	int error = other ? compare(first, other, why, size) : 0;
+
+	return !other || error ? error : copy_blobs(first, other);
 }
 
 static int open_streams(struct moving *moving)
 {
-	const struct stream_sink sinks[2] = {{moving, pipe_to_first}, {moving, pipe_to_second}};
+	const struct stream_sink sinks[] = {
+		{moving, pipe_to_first}, {moving, pipe_to_second}, {moving, pipe_to_reference}};
 	struct stream_session session;
 	int error = stream_session_new(&session);
 
-	for (unsigned i = 0; i < 2 && !error; i++) {
+	for (unsigned i = 0; i < 3 && moving->side[i].machine && !error; i++) {
 		error = parts_init(&moving->side[i].parts, moving->side[i].machine);
 		if (!error)
 			error = stream_writer_init(&moving->side[i].to, &sinks[i], &session, 0,
@@ -485,17 +608,20 @@ int mover_new(struct mover **mover, struct machine *first, struct machine *secon
 		moving->config = *config;
 		moving->side[0].machine = moving->mover.machine = first;
 		moving->side[1].machine = second;
+		moving->side[2].machine = config->reference;
 		moving->random = config->seed;
 		moving->apart = PARTS_ALL;
 		moving->until = draw(moving);
-		error = compare(moving, why, size);
+		error = join(moving, 1, why, size);
 	}
+	if (!error)
+		error = join(moving, 2, why, size);
 	if (!error && !set_init(&moving->touched, first->config.memory))
 		error = -ENOMEM;
 	if (!error)
-		error = copy_blobs(moving);
-	if (!error)
 		error = open_streams(moving);
+	if (!error)
+		error = refer_first(moving, why, size);
 	if (error) {
 		if (!why[0])
 			snprintf(why, size, "%s", strerror(-error));
@@ -512,7 +638,7 @@ void mover_free(struct mover *mover)
 
 	if (!moving)
 		return;
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < 3; i++) {
 		parts_free(&moving->side[i].parts);
 		stream_writer_free(&moving->side[i].to);
 		stream_reader_free(&moving->side[i].from);

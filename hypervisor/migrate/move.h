@@ -19,6 +19,10 @@ struct move_config {
 	uint64_t every; /* instructions between two moves, at least 1 */
 	bool random;    /* of 1 to @every, drawn from @seed */
 	uint64_t seed;
+	/* A third machine, which has never run and whose output goes nowhere: it runs the guest too, without
+	 * moves, and mover_run() compares. A guest with input from outside is none for that. NULL: nothing is
+	 * compared. */
+	struct machine *reference;
 	void *owner;
 	/* @machine has the guest now: for what a caller ties to one of the two. May be NULL. */
 	void (*moved)(void *owner, struct machine *machine);
@@ -37,7 +41,8 @@ int mover_new(struct mover **mover, struct machine *first, struct machine *secon
 	      const struct move_config *config, char *why, size_t size);
 void mover_free(struct mover *mover);
 
-/* machine_run(), with moves. An end MACHINE_FAILED may be a move's. */
+/* machine_run(), with moves. An end MACHINE_FAILED may be a move's, or say in what the guest differs from the
+ * one that was never moved. */
 const struct machine_end *mover_run(struct mover *mover, const struct machine_limits *limits);
 /* Moves now. 0, or a negative errno with @why. */
 int mover_move(struct mover *mover, char *why, size_t size);

@@ -453,7 +453,7 @@ int parts_load(struct parts *parts)
 
 /* ---- comparing ---- */
 
-static bool parts_differ(struct parts *a, struct parts *b, const struct part *one, const struct part *other,
+static bool part_differs(struct parts *a, struct parts *b, const struct part *one, const struct part *other,
 			 char *text, size_t size)
 {
 	const struct state_table *table = one->table;
@@ -487,7 +487,7 @@ static bool memory_differs(struct machine *a, struct machine *b, char *text, siz
 	return false;
 }
 
-bool parts_differs(struct parts *a, struct parts *b, char *text, size_t size)
+bool parts_differ(struct parts *a, struct parts *b, char *text, size_t size)
 {
 	a->machine->engine->ops->chips_fetch(a->machine->engine);
 	b->machine->engine->ops->chips_fetch(b->machine->engine);
@@ -495,9 +495,14 @@ bool parts_differs(struct parts *a, struct parts *b, char *text, size_t size)
 		for (unsigned j = 0; j < b->count; j++)
 			if (a->part[i].table == b->part[j].table &&
 			    a->part[i].instance == b->part[j].instance &&
-			    parts_differ(a, b, &a->part[i], &b->part[j], text, size))
+			    part_differs(a, b, &a->part[i], &b->part[j], text, size))
 				return true;
-	return memory_differs(a->machine, b->machine, text, size);
+	return false;
+}
+
+bool parts_differs(struct parts *a, struct parts *b, char *text, size_t size)
+{
+	return parts_differ(a, b, text, size) || memory_differs(a->machine, b->machine, text, size);
 }
 
 /* ---- mutants ---- */

@@ -75,6 +75,8 @@ int parts_load(struct parts *parts);
  * false where there is none. Both do not run. Engines whose tables differ are compared by what both have.
  */
 bool parts_differs(struct parts *a, struct parts *b, char *text, size_t size);
+/* The same without RAM. */
+bool parts_differ(struct parts *a, struct parts *b, char *text, size_t size);
 
 /*
  * Mutants: a field of a part that parts_load() leaves as it is in the destination, named

@@ -54,7 +54,7 @@ enum stream_type {
 	STREAM_CANCEL = 9,    /* before HAND_OVER: forget it all. A reason, as text; may be empty */
 	STREAM_ALIVE =
 		10, /* nothing; keeps a quiet connection known to be one. No payload. Both directions */
-	STREAM_TERMS = 11,      /* behind DESCRIPTION: struct stream_terms */
+	STREAM_TERMS = 11, /* behind DESCRIPTION: struct stream_terms */
 
 	/* ---- return ---- */
 	STREAM_ACCEPTED = 64, /* the description fits. u32: features of the transport, a bit each, that the
@@ -208,7 +208,7 @@ enum stream_feature { STREAM_POSTCOPY = 1, STREAM_ZSTD = 2 };
 struct stream_terms {
 	uint32_t features; /* enum stream_feature: what it may use, if the destination agrees */
 	uint16_t channels; /* besides channel 0 */
-	uint64_t touched;  /* bytes of RAM that are not untouched zeros: what the destination needs at least */
+	uint64_t touched; /* bytes of RAM that are not untouched zeros: what the destination needs at least */
 };
 void stream_put_terms(struct stream_writer *writer, const struct stream_terms *terms); /* the whole section */
 bool stream_take_terms(struct stream_cursor *cursor, struct stream_terms *terms);
