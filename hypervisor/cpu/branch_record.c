@@ -5,7 +5,7 @@
 
 #include "cpu/checks.h"
 #include "cpu/decode.h"
-#include "cpu/insn.h"
+#include "cpu/insn/operand.h"
 
 static bool conditional(const char *mnemonic)
 {
@@ -21,9 +21,33 @@ struct branch_step branch_begin(struct cpu *cpu, const struct insn *insn)
 		return step;
 	step.branch = opcode_table[insn->opcode].flags & FLAG_BRANCH;
 	step.conditional = step.branch && conditional(opcode_table[insn->opcode].mnemonic);
-	if (step.conditional && !insn->imm) /* RIP does not tell whether it was taken */
-		cpu_unmodelled(cpu, "DebugCtl.LBR or BTF: a conditional branch to the next instruction");
+	if (step.conditional && !insn->imm)
+		step.to_next = insn;
 	return step;
+}
+
+/* Whether @insn, a conditional branch that is done, was taken: it has changed no flags, and rCX has been counted down. */
+static bool was_taken(const struct cpu *cpu, const struct insn *insn)
+{
+	static const struct {
+		const char *mnemonic;
+		enum condition condition;
+	} jumps[] = {
+#define JUMP(capitals, letters) {"J" #capitals, CC_##capitals},
+		CONDITIONS(JUMP)
+#undef JUMP
+	};
+	const char *mnemonic = opcode_table[insn->opcode].mnemonic;
+	uint64_t count = cpu->reg[RCX] << insn->address_shift >> insn->address_shift;
+
+	for (unsigned i = 0; i < sizeof(jumps) / sizeof(jumps[0]); i++)
+		if (!strcmp(mnemonic, jumps[i].mnemonic))
+			return condition_holds(cpu, jumps[i].condition);
+	if (!strcmp(mnemonic, "JCXZ"))
+		return !count;
+	if (!strcmp(mnemonic, "LOOP"))
+		return count;
+	return count && flags_zf(&cpu->lazy) == !strcmp(mnemonic, "LOOPE");
 }
 
 static void record(struct cpu *cpu, uint64_t from)
@@ -36,7 +60,9 @@ static void record(struct cpu *cpu, uint64_t from)
 
 bool branch_end(struct cpu *cpu, const struct branch_step *step)
 {
-	bool taken = step->branch && (!step->conditional || cpu->rip != step->next_rip);
+	bool taken = step->branch && (step->to_next	 ? was_taken(cpu, step->to_next)
+				      : step->conditional ? cpu->rip != step->next_rip
+							  : true);
 
 	if (CHECK(BRANCH_RECORD, taken && cpu->msr.debugctl & DEBUGCTL_LBR))
 		record(cpu, step->from);

@@ -13,6 +13,7 @@
 struct branch_step {
 	bool branch, conditional;
 	uint64_t from, next_rip; /* offsets of it, and of what follows */
+	const struct insn *to_next; /* one that goes on there whether it is taken or not; else NULL */
 };
 
 static inline bool branch_watched(const struct cpu *cpu)

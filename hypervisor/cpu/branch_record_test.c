@@ -40,6 +40,36 @@ static void branches_are_recorded(void **state)
 	machine_close(&m);
 }
 
+/* A conditional branch to what follows: its condition alone tells. */
+static void branches_to_the_next(void **state)
+{
+	static const struct {
+		uint8_t code[2];
+		uint64_t flags, rcx;
+		bool taken;
+	} branches[] = {
+		{{0x74, 0}, RFLAGS_ZF, 0, true}, {{0x74, 0}, 0, 0, false},	   {{0x75, 0}, 0, 0, true},
+		{{0x72, 0}, RFLAGS_CF, 0, true}, {{0x77, 0}, RFLAGS_CF, 0, false}, {{0xe2, 0}, 0, 2, true},
+		{{0xe2, 0}, 0, 1, false},	 {{0xe1, 0}, RFLAGS_ZF, 2, true},  {{0xe1, 0}, 0, 2, false},
+		{{0xe1, 0}, RFLAGS_ZF, 1, false}, {{0xe0, 0}, 0, 2, true},	   {{0xe0, 0}, RFLAGS_ZF, 2, false},
+		{{0xe3, 0}, 0, 0, true},	 {{0xe3, 0}, 0, 1, false},
+	};
+	struct machine m;
+
+	(void)state;
+	svm_open(&m);
+	for (unsigned i = 0; i < sizeof(branches) / sizeof(branches[0]); i++) {
+		flags_set(&m.cpu->lazy, branches[i].flags);
+		m.cpu->reg[RCX] = branches[i].rcx;
+		m.cpu->msr.last_branch_from = 0;
+		lbr_on(&m, DEBUGCTL_LBR);
+		machine_run(&m, branches[i].code, 2, 1);
+		assert_int_equal(m.cpu->rip, CODE_AT + 2);
+		assert_int_equal(m.cpu->msr.last_branch_from, branches[i].taken ? CODE_AT : 0);
+	}
+	machine_close(&m);
+}
+
 /* A branch to what follows is one; the tables of an event have the branch in front of it. */
 static void events_are_recorded(void **state)
 {
@@ -153,6 +183,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(branches_are_recorded),
+		cmocka_unit_test(branches_to_the_next),
 		cmocka_unit_test(events_are_recorded),
 		cmocka_unit_test(stepping_goes_from_branch_to_branch),
 		cmocka_unit_test(guests_have_records_of_their_own),

@@ -601,26 +601,24 @@ static bool must_step(const struct cpu *cpu)
 	       cpu->retired + TRACE_INSNS > cpu->event_at;
 }
 
-/*
- * A trap that look() itself has brought about: of the breakpoint that an event's frame was written over, or of the
- * VMRUN that was stepped and is complete with its #VMEXIT (APM 2 15.5.1).
- */
-static bool traps_wait(const struct cpu *cpu)
-{
-	return (cpu->step_tf || cpu->dr6_pending) && !debug_shadow(cpu);
-}
-
 static enum cpu_stop run_loop(struct cpu *cpu)
 {
 	const struct insn *insn;
 	enum cpu_stop stop;
+	uint64_t retired;
 
 	for (;;) {
 		trace_unpark(cpu);
 		if (unlikely(must_look(cpu))) {
+			retired = cpu->retired;
 			if (look(cpu, &stop))
 				return stop;
-			if (cpu->activity != ACTIVITY_ACTIVE || cpu->retired >= cpu->event_at || traps_wait(cpu))
+			/*
+			 * Behind an event or an exit is another boundary: for the trap of the breakpoint that the
+			 * frame was written over, or of the VMRUN that is complete with its #VMEXIT (APM 2 15.5.1),
+			 * and for what the shadow that is over has held off.
+			 */
+			if (cpu->activity != ACTIVITY_ACTIVE || cpu->retired != retired || retired >= cpu->event_at)
 				continue;
 			if (must_step(cpu)) {
 				step(cpu);

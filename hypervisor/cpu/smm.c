@@ -85,6 +85,13 @@ static const struct map amd_map = {
 	.io_rdi = 0xfeb8,
 };
 #define AMD_IO_DWORD 0xfec0u
+/* Of a guest of AMD-V that the SMI was taken out of; bit 1 of the state, which has no name, is its host's IF. */
+#define AMD_SVM_STATE     0xfed8u
+#define AMD_SVM_VMCB      0xfee0u
+#define AMD_SVM_INTERRUPT 0xfee8u
+#define AMD_SVM_HOST_EFER 0xff28u
+#define AMD_SVM_HOST_CR4  0xff30u
+#define AMD_SVM_NCR3      0xff38u
 #define AMD_GDTR     0xfe60u
 #define AMD_IDTR     0xfe80u
 /* ES to GS, LDTR, TR: selector, attributes, limit, base. */
@@ -330,6 +337,34 @@ static void restart_io(struct cpu *cpu, const struct area *area)
 	cpu->reg[RDI] = get(area, map->io_rdi, 8);
 }
 
+/* ---- a guest of AMD-V ---- */
+
+static void save_guest(struct cpu *cpu, struct area *area)
+{
+	struct svm_suspended s = svm_suspend(cpu);
+
+	if (!s.guest)
+		return;
+	put(area, AMD_SVM_STATE, 1u | (s.host_if ? 2u : 0), 8);
+	put(area, AMD_SVM_VMCB, s.vmcb, 8);
+	put(area, AMD_SVM_INTERRUPT, s.interrupt, 8);
+	put(area, AMD_SVM_HOST_EFER, s.host_efer, 8);
+	put(area, AMD_SVM_HOST_CR4, s.host_cr4, 8);
+	put(area, AMD_SVM_NCR3, s.ncr3, 8);
+}
+
+static void resume_guest(struct cpu *cpu, const struct area *area)
+{
+	struct svm_suspended s = {.vmcb = get(area, AMD_SVM_VMCB, 8),
+				  .interrupt = get(area, AMD_SVM_INTERRUPT, 8),
+				  .host_efer = get(area, AMD_SVM_HOST_EFER, 8),
+				  .host_cr4 = get(area, AMD_SVM_HOST_CR4, 8),
+				  .ncr3 = get(area, AMD_SVM_NCR3, 8),
+				  .host_if = get(area, AMD_SVM_STATE, 8) & 2};
+
+	svm_resume(cpu, &s);
+}
+
 /* ---- entering ---- */
 
 static void save(struct cpu *cpu, struct area *area)
@@ -390,8 +425,8 @@ void smm_enter(struct cpu *cpu)
 	cpu_note(cpu, "SMI");
 	vmx_suspend(cpu);
 	save(cpu, &area);
+	save_guest(cpu, &area);
 	area_store(cpu, &area);
-	svm_suspend(cpu);
 	cpu->smm = cpu->nmi_blocked = true;
 	cpu->activity = ACTIVITY_ACTIVE;
 	cpu->wait.armed = false;
@@ -490,7 +525,7 @@ void smm_resume(struct cpu *cpu)
 		cpu->activity = ACTIVITY_SHUTDOWN;
 		return;
 	}
-	svm_resume(cpu);
+	resume_guest(cpu, &area);
 	restore(cpu, &area);
 	vmx_resume(cpu);
 	if (!load_pdptes(cpu)) {

@@ -285,6 +285,28 @@ static void make_code(struct fuzz *fuzz, uint32_t from, uint32_t size)
 	}
 }
 
+/* In SMM: protected mode and AMD-V on, some VMRUN or other instruction of it, RSM; or just anything. */
+static void make_smm_handler(struct fuzz *fuzz)
+{
+	static const uint8_t on[] = {0x0f, 0x20, 0xc0, 0x66, 0x83, 0xc8, 0x01, 0x0f, 0x22,
+				     0xc0, 0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0, 0x66, 0xb8,
+				     0x00, 0x10, 0x00, 0x00, 0x66, 0x31, 0xd2, 0x0f, 0x30};
+	uint8_t *at = image + SMRAM + 0x8000;
+
+	make_code(fuzz, SMRAM + 0x8000, 0x80);
+	if (fuzz_one_in(fuzz, 2))
+		at = emit(at, on, sizeof(on));
+	for (unsigned n = fuzz_below(fuzz, 4); n; n--) {
+		*at++ = 0x66;
+		at = emit_rax(at, (uint32_t)a_vmcb(fuzz), false);
+		*at++ = 0x67;
+		*at++ = 0x0f;
+		*at++ = 0x01;
+		*at++ = (uint8_t)(fuzz_one_in(fuzz, 2) ? 0xd8 : 0xd8 + fuzz_below(fuzz, 8));
+	}
+	emit(at, "\x0f\xaa", 2);
+}
+
 /* Handlers that step over some bytes of what faulted. */
 static void make_handlers(struct fuzz *fuzz, uint32_t base, bool wide)
 {
@@ -538,6 +560,7 @@ static struct {
 	struct vcpu_state reset;
 	uint64_t retired, guests, compared;
 	unsigned exits[ENGINE_FAILED + 1];
+	bool smi; /* one is pending when the round begins */
 } one;
 
 struct result {
@@ -579,6 +602,17 @@ static void reload(const struct engine_ops *ops, struct vcpu_state *state)
 	table->loaded(latches);
 }
 
+static void raise_smi(const struct engine_ops *ops)
+{
+	const struct state_table *table;
+	uint8_t *latches = ops->chip(one.engine, 1, &table);
+
+	for (unsigned i = 0; i < table->count; i++)
+		if (!strcmp(table->field[i].name, "smi_pending"))
+			latches[table->field[i].offset] = true;
+	table->loaded(latches);
+}
+
 enum way { AT_ONCE, TRACED, IN_PIECES };
 
 /* The machine as @state and `image` have it, run for BUDGET; IN_PIECES: saved and loaded behind each
@@ -594,6 +628,8 @@ static void run(const struct vcpu_state *state, enum way way, struct result *res
 	ops->reset(one.engine);
 	ops->trace(one.engine, way == TRACED || (way == IN_PIECES && getenv("FUZZ_PIECES")) ? &trace : NULL);
 	assert_int_equal(ops->vcpu_load(one.vcpu, state), 0);
+	if (one.smi)
+		raise_smi(ops);
 	memset(result, 0, sizeof(*result));
 	if (way != IN_PIECES)
 		result->exit = ops->run(one.engine, BUDGET);
@@ -699,8 +735,8 @@ static void round_of_worlds(struct fuzz *fuzz, uint64_t round)
 	make_paging(fuzz, NESTED, fuzz_one_in(fuzz, 2));
 	make_host(fuzz, mode == LONG);
 	make_code(fuzz, GUEST, 0x800);
-	make_code(fuzz, SMRAM + 0x8000, 0x40);
-	memcpy(image + SMRAM + 0x8000 + fuzz_below(fuzz, 0x10), "\x0f\xaa", 2);
+	make_smm_handler(fuzz);
+	one.smi = fuzz_one_in(fuzz, 2);
 	for (unsigned i = 0; i < VMCB_COUNT; i++)
 		make_vmcb(fuzz, VMCBS + 0x1000 * i, mode);
 	for (unsigned i = fuzz_below(fuzz, 64); i; i--)

@@ -26,8 +26,6 @@ static inline void vmrun(struct cpu *cpu, const struct insn *insn)
 	uint64_t vmcb = vmcb_operand(cpu, insn);
 
 	svm_check_handler(cpu, insn);
-	if (cpu->msr.svm_smm_guest)
-		cpu_unmodelled(cpu, "VMRUN in SMM that was entered out of a guest");
 	svm_enter(cpu, vmcb);
 }
 DEFINE_INSN(vmrun)
@@ -121,8 +119,6 @@ static inline void skinit(struct cpu *cpu, const struct insn *insn)
 	uint64_t retired = cpu_retired(cpu) + 1;
 
 	(void)insn;
-	if (!phys_slot(cpu->memory, base))
-		cpu_unmodelled(cpu, "SKINIT of a loader that is not in memory");
 	cpu_reset(cpu, true);
 	cpu->retired = retired;
 	cpu->cr0 |= CR0_PE;

@@ -36,17 +36,32 @@ void svm_reset(struct cpu *cpu);
 /*
  * An SMI that is not intercepted is taken out of the guest: its handler runs without the virtualization
  * controls, and RSM comes back to them (15.22.3). The caller changes the mode and drops translations.
+ *
+ * The save area tells where the guest's VMCB is and what is not in it (10.2.3, table 10-1). Where the handler has used
+ * VMRUN itself that, and the VMCB, is where RSM has the controls from.
  */
-static inline void svm_suspend(struct cpu *cpu)
+struct svm_suspended {
+	uint64_t vmcb, interrupt, host_efer, host_cr4, ncr3;
+	bool guest, host_if;
+};
+enum { SVM_SMM_KEPT = 1, SVM_SMM_USED = 2 }; /* cpu->msr.svm_smm_guest */
+
+static inline struct svm_suspended svm_suspend(struct cpu *cpu)
 {
-	cpu->msr.svm_smm_guest = cpu->msr.svm_guest;
+	const struct vcpu_state *m = &cpu->msr;
+	struct svm_suspended suspended = {.guest = m->svm_guest,
+					  .vmcb = m->svm_vmcb,
+					  .interrupt = m->svm_interrupt,
+					  .host_efer = m->svm_host_efer,
+					  .host_cr4 = m->svm_host_cr4,
+					  .ncr3 = m->svm_ncr3,
+					  .host_if = m->svm_host_if};
+
+	cpu->msr.svm_smm_guest = cpu->msr.svm_guest ? SVM_SMM_KEPT : 0;
 	cpu->msr.svm_guest = false;
+	return suspended;
 }
-static inline void svm_resume(struct cpu *cpu)
-{
-	cpu->msr.svm_guest = cpu->msr.svm_smm_guest;
-	cpu->msr.svm_smm_guest = false;
-}
+void svm_resume(struct cpu *cpu, const struct svm_suspended *suspended);
 
 /* ---- world.c ---- */
 

@@ -408,6 +408,8 @@ void svm_enter(struct cpu *cpu, uint64_t address)
 	cpu->retired = cpu_retired(cpu) + 1;
 	cpu->insn = NULL;
 	cpu->msr.svm_vmcb = address;
+	if (cpu->msr.svm_smm_guest)
+		cpu->msr.svm_smm_guest = SVM_SMM_USED;
 	world_store(cpu, &host);
 	field_set(cpu, &host, VMCB_G_PAT, cpu->msr.pat, 8);
 	load_controls(cpu, vmcb);
@@ -481,7 +483,7 @@ static void clear_controls(struct cpu *cpu)
 {
 	struct vcpu_state *m = &cpu->msr;
 
-	m->svm_guest = m->svm_smm_guest = false;
+	m->svm_guest = false;
 	m->svm_host_if = false;
 	memset(m->svm_intercept, 0, sizeof(m->svm_intercept));
 	m->svm_asid = 0;
@@ -587,10 +589,32 @@ void svm_exit_insn(struct cpu *cpu, const struct svm_exit_info *info)
 void svm_reset(struct cpu *cpu)
 {
 	clear_controls(cpu);
+	cpu->msr.svm_smm_guest = 0;
 	cpu->msr.svm_gif_clear = false;
 	cpu->injecting = false;
 	cpu->shadow_was = SHADOW_NONE;
 	cpu->resume_was = 0;
+}
+
+void svm_resume(struct cpu *cpu, const struct svm_suspended *suspended)
+{
+	struct vcpu_state *m = &cpu->msr;
+	struct vmcb vmcb = vmcb_at(cpu, suspended->vmcb & cpu->physical_mask & ~0xfffull, false);
+
+	if (m->svm_smm_guest == SVM_SMM_USED) {
+		load_controls(cpu, &vmcb);
+		m->svm_vmcb = vmcb.address;
+		m->svm_interrupt = suspended->interrupt;
+		m->svm_host_efer = suspended->host_efer;
+		m->svm_host_cr4 = suspended->host_cr4;
+		m->svm_ncr3 = suspended->ncr3;
+		m->svm_host_if = suspended->host_if;
+	}
+	/* A guest has GIF = 1; what runs in SMM alone may have left it 0 by an exit of its own. */
+	if (m->svm_smm_guest)
+		m->svm_gif_clear = false;
+	m->svm_guest = m->svm_smm_guest != 0;
+	m->svm_smm_guest = 0;
 }
 
 /* ---- VMSAVE, VMLOAD ---- */
