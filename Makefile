@@ -22,7 +22,7 @@ ifeq ($(CFLAGS_$(MODE)),)
 $(error MODE=$(MODE) is none of release asan ubsan tsan cov)
 endif
 CFLAGS_ALL := -std=gnu17 $(WARNINGS) $(CFLAGS_$(MODE)) -fno-strict-aliasing -Ihypervisor -MMD -MP $(CFLAGS)
-LDLIBS := -lnbd -lelf -lnettle -ljansson -lquadmath -lm -lpthread
+LDLIBS := -lnbd -lelf -lnettle -ljansson -lzstd -lquadmath -lm -lpthread
 
 SOURCES := $(sort $(shell find hypervisor -name '*.c' ! -name '*_test.c' ! -name '*_bench.c'))
 TESTS := $(sort $(shell find hypervisor -name '*_test.c'))

@@ -8,6 +8,7 @@
 
 #include "cli/line.h"
 #include "cli/run.h"
+#include "dev/disk_later.h"
 
 volatile sig_atomic_t run_signal;
 
@@ -112,25 +113,83 @@ void run_free(struct machine *machine)
 	close_disks();
 }
 
+/* A guest that may go leaves its disks to whoever has it then. */
+static struct disk *may_go(const struct run_options *options, const char *name, struct disk *image)
+{
+	struct disk *disk = options->control ? disk_later_of(name, image) : image;
+
+	if (!disk)
+		disk_close(image);
+	return disk;
+}
+
 /* 0, or an exit code after a message. */
 static int open_disks(const struct run_options *options)
 {
 	char why[256];
 
-	for (unsigned i = 0; i < options->disks; i++)
-		if (disk_open(&disks[i], options->disk[i].name, options->disk[i].read_only, why,
-			      sizeof(why))) {
+	for (unsigned i = 0; i < options->disks; i++) {
+		struct disk *image;
+
+		if (disk_open(&image, options->disk[i].name, options->disk[i].read_only, why, sizeof(why))) {
 			close_disks();
 			return cli_fail(EXIT_USAGE, "%s: %s", options->disk[i].name, why);
 		}
+		disks[i] = may_go(options, options->disk[i].name, image);
+		if (!disks[i]) {
+			close_disks();
+			return cli_fail(EXIT_HARNESS, "%s: no memory", options->disk[i].name);
+		}
+	}
 	return 0;
 }
 
-int run_make(struct machine **machine, const struct run_options *options, const struct machine_config *partial)
+int run_disks_await(const struct run_options *options, const struct configure_disk *disk, unsigned count, char *why,
+		    size_t size)
+{
+	if (count != options->disks) {
+		snprintf(why, size, "disks: the guest has %u, and --disk names %u", count, options->disks);
+		return -EINVAL;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		if (options->disk[i].read_only != disk[i].read_only) {
+			snprintf(why, size, "disk %u: the guest's is %s", i,
+				 disk[i].read_only ? "read-only (--disk-ro)" : "one that it writes to (--disk)");
+			return -EINVAL;
+		}
+		disks[i] = disk_later_new(options->disk[i].name, disk[i].size, disk[i].read_only);
+		if (!disks[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int run_disks_open(char *why, size_t size)
+{
+	char reason[256];
+
+	for (unsigned i = 0; i < DISKS_MAX && disks[i]; i++) {
+		int error = disk_later_open(disks[i], reason, sizeof(reason));
+
+		if (error) {
+			snprintf(why, size, "disk %u: %s", i, reason);
+			run_disks_close();
+			return error;
+		}
+	}
+	return 0;
+}
+
+void run_disks_close(void)
+{
+	for (unsigned i = 0; i < DISKS_MAX && disks[i]; i++)
+		disk_later_close(disks[i]);
+}
+
+int run_new(struct machine **machine, const struct run_options *options, const struct machine_config *partial, char *why,
+	    size_t size)
 {
 	struct machine_config config = *partial;
-	char why[512];
-	int error;
 
 	config.engine = options->engine;
 	config.device = options->device;
@@ -149,7 +208,14 @@ int run_make(struct machine **machine, const struct run_options *options, const 
 	memcpy(config.peripherals.disk, disks, sizeof(disks));
 	config.peripherals.disks = options->disks;
 	config.signal = &run_signal;
-	error = machine_new(machine, &config, why, sizeof(why));
+	return machine_new(machine, &config, why, size);
+}
+
+int run_make(struct machine **machine, const struct run_options *options, const struct machine_config *config)
+{
+	char why[512];
+	int error = run_new(machine, options, config, why, sizeof(why));
+
 	if (error == -EINVAL)
 		return cli_fail(EXIT_USAGE, "--cpu %s: %s", options->cpu, why);
 	if (error == -ENODEV)
@@ -228,7 +294,7 @@ static int run_opened(const struct run_options *options, const struct cli_image 
 
 	if (error)
 		return cli_fail(EXIT_USAGE, "%s: %s", options->trace, strerror(-error));
-	if (opened->has_cases)
+	if (opened->has_cases && !options->control && !options->incoming)
 		code = run_cases(options, opened, &tracer);
 	else
 		code = run_plain(options, opened, &tracer);
@@ -247,6 +313,10 @@ int cmd_run(int argc, char **argv)
 	if (options.list_breaks)
 		return options.move.text ? run_list_states(&options) : list_breaks(&options);
 	catch_signals();
+	if (!options.image) {
+		opened = (struct cli_image){0};
+		return run_opened(&options, &opened);
+	}
 	code = cli_open(&opened, options.image, options.patterns.count || options.json || options.invert);
 	if (code)
 		return code;

@@ -10,7 +10,10 @@
 #include "cli/tracer.h"
 #include "engine/engine.h"
 #include "vm/boot.h"
+#include "migrate/configure.h"
+#include "migrate/migration.h"
 #include "migrate/move.h"
+#include "monitor/monitor.h"
 #include "vm/machine.h"
 #include "vm/suite.h"
 
@@ -46,6 +49,11 @@ struct run_options {
 		const struct engine_ops *engine; /* of the second machine; NULL: as the first */
 		const char *engine_text, *device, *cpu;
 	} move;
+	const char *control, *incoming; /* URIs; NULL: not given */
+	/* What of a machine was given: a guest that comes must have it. Of the rest it has what it has. */
+	struct {
+		bool memory, vcpus, cpu, seed, slice, rtc, hpet, entropy, console;
+	} given;
 	bool reboot; /* a reset boots the image again */
 	struct patterns patterns;
 };
@@ -55,13 +63,24 @@ int run_parse(int argc, char **argv, struct run_options *options);
 /* The options that a reproduction line needs besides --engine, --cpu and --cases. The caller frees it. */
 char *run_again(const struct run_options *options);
 
-extern volatile sig_atomic_t run_signal; /* the signal that asked us to stop, or 0 */
+/* The signal that asked us to stop, RUN_QUIT where a client of the control socket did, or 0. */
+extern volatile sig_atomic_t run_signal;
+#define RUN_QUIT (-1)
 
 /* Makes a machine of @options with the image in it. 0, or an exit code after a message. */
 int run_machine(struct machine **machine, const struct run_options *options, const struct cli_image *opened,
 		const struct machine_config *config);
 /* The same, without an image, and with disks that are open already. */
 int run_make(struct machine **machine, const struct run_options *options, const struct machine_config *config);
+/* The disks of a guest that may go, and come: --control and --incoming. Of the latter they are opened when the guest is ours,
+ * and are @size bytes long. 0, or a negative errno with @why. */
+int run_disks_await(const struct run_options *options, const struct configure_disk *disk, unsigned count, char *why,
+		    size_t size);
+int run_disks_open(char *why, size_t size);
+void run_disks_close(void);
+/* And without a message: 0, or a negative errno with @why. */
+int run_new(struct machine **machine, const struct run_options *options, const struct machine_config *config, char *why,
+	    size_t size);
 /* Frees it, and closes the disks that it had. */
 void run_free(struct machine *machine);
 
@@ -98,6 +117,32 @@ int run_break_state(const struct run_options *options, struct machine *machine);
 int run_list_states(const struct run_options *options);
 /* 0, or an exit code after a message. */
 int run_parse_move(struct run_options *options, const char *text);
+
+/* ---- --control and --incoming (run_live.c) ---- */
+
+struct run_live {
+	const struct run_options *options;
+	bool open;
+	struct gate gate;
+	struct migration migration;
+	struct monitor *monitor; /* NULL: no control socket */
+	struct machine_config config; /* of a machine that is made for a guest that comes */
+	struct machine *machine;
+	bool resets; /* a client wants a reset */
+};
+
+/* Nothing where the options want neither. 0, or an exit code after a message. */
+int run_live_open(struct run_live *live, const struct run_options *options);
+/* The machine's thread, between two run() calls. */
+void run_live_attend(struct run_live *live);
+/* The guest is in @machine, which the caller has made. */
+void run_live_has(struct run_live *live, struct machine *machine);
+/* Waits for a guest, which is in @machine then. 0, or an exit code after a message. */
+int run_live_receive(struct run_live *live, const struct machine_config *config, struct machine **machine);
+/* What happened, for clients. */
+void run_live_event(struct run_live *live, const char *name, const char *reason);
+/* Before the machine is freed. */
+void run_live_close(struct run_live *live);
 
 /* Both return an exit code. */
 int run_cases(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer);

@@ -56,6 +56,11 @@ static const char help[] =
 	"                        move the guest to another machine of this process and back, each N instructions, or\n"
 	"                        with a seed 1 to N; one with cases, from READY on. compare: a third machine runs it\n"
 	"                        without moves, and a difference ends the run, or fails the case, by name\n"
+	"  --control unix:PATH   listen there for JSON commands, in QMP's manner: query-status, stop, cont, migrate, …\n"
+	"                        (hypervisor/monitor/PROTOCOL.md); a guest with cases runs as on any other machine then\n"
+	"  --incoming URI        in place of an IMAGE, wait for a guest that another visor sends, at unix:PATH,\n"
+	"                        tcp:HOST:PORT, file:PATH or fd:N; defer: where migrate-incoming says. It brings its\n"
+	"                        machine; what options say of that must fit, and disks have to be named\n"
 	"  --break NAME          break one check of the software CPU once the guest is ready\n"
 	"  --list-breaks         the names that --break takes; with --move, the fields of states that it leaves out\n"
 	"  --coverage            with --json: which of these mattered to each case\n"
@@ -95,6 +100,8 @@ enum {
 	REBOOT,
 	NO_REBOOT,
 	MOVE,
+	CONTROL,
+	INCOMING,
 	BREAK,
 	LIST_BREAKS,
 	COVERAGE,
@@ -130,6 +137,8 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"reboot", no_argument, NULL, REBOOT},
 				      {"no-reboot", no_argument, NULL, NO_REBOOT},
 				      {"move", required_argument, NULL, MOVE},
+				      {"control", required_argument, NULL, CONTROL},
+				      {"incoming", required_argument, NULL, INCOMING},
 				      {"break", required_argument, NULL, BREAK},
 				      {"list-breaks", no_argument, NULL, LIST_BREAKS},
 				      {"coverage", no_argument, NULL, COVERAGE},
@@ -272,21 +281,24 @@ static int parse_option(struct run_options *options, int option, const char *val
 {
 	switch (option) {
 	case ENGINE: return parse_engine(options, value);
-	case CPU: options->cpu = value; return 0;
-	case MEM: return parse_memory(options, value);
+	case CPU:
+		options->cpu = value;
+		options->given.cpu = true;
+		return 0;
+	case MEM: options->given.memory = true; return parse_memory(options, value);
 	case APPEND: options->append = value; return 0;
-	case RTC: return parse_rtc(options, value);
-	case NO_HPET: options->no_hpet = true; return 0;
+	case RTC: options->given.rtc = true; return parse_rtc(options, value);
+	case NO_HPET: options->no_hpet = options->given.hpet = true; return 0;
 	case DEPTH: return parse_depth(options, value);
 	case L1: options->l1 = value; return 0;
 	case INITRD: options->initrd = value; return 0;
-	case SMP: return parse_vcpus(options, value);
-	case SEED: return parse_seed(options, value);
-	case SLICE: return parse_slice(options, value);
+	case SMP: options->given.vcpus = true; return parse_vcpus(options, value);
+	case SEED: options->given.seed = true; return parse_seed(options, value);
+	case SLICE: options->given.slice = true; return parse_slice(options, value);
 	case DISK: return add_disk(options, value, false);
 	case DISK_RO: return add_disk(options, value, true);
-	case ENTROPY: options->entropy = true; return 0;
-	case VIRTIO_CONSOLE: options->virtio_console = true; return 0;
+	case ENTROPY: options->entropy = options->given.entropy = true; return 0;
+	case VIRTIO_CONSOLE: options->virtio_console = options->given.console = true; return 0;
 	case CASES: return patterns_add(&options->patterns, value);
 	case JSON: options->json = true; return 0;
 	case TRACE: options->trace = value; return 0;
@@ -298,6 +310,8 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case REBOOT: options->reboot = true; return 0;
 	case NO_REBOOT: options->reboot = false; return 0;
 	case MOVE: return run_parse_move(options, value);
+	case CONTROL: options->control = value; return 0;
+	case INCOMING: options->incoming = value; return 0;
 	case BREAK: return parse_break(options, value);
 	case LIST_BREAKS: options->list_breaks = true; return 0;
 	case COVERAGE: options->coverage = true; return 0;
@@ -306,6 +320,19 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case HELP: fputs(help, stdout); return -1;
 	default: return EXIT_USAGE;
 	}
+}
+
+/* A guest that comes and goes is a plain one: which case it runs, and what the judge has heard, does not travel. */
+static int check_live(const struct run_options *options)
+{
+	const char *option = options->control ? "--control" : "--incoming";
+
+	if (options->patterns.count || options->json || options->invert || options->coverage)
+		return cli_fail(EXIT_USAGE, "%s: not with --cases, --json, --invert or --coverage; a guest's own command "
+					    "line may name cases", option);
+	if (options->move.text)
+		return cli_fail(EXIT_USAGE, "%s: not with --move", option);
+	return 0;
 }
 
 int run_parse(int argc, char **argv, struct run_options *options)
@@ -342,6 +369,11 @@ int run_parse(int argc, char **argv, struct run_options *options)
 		return cli_fail(EXIT_USAGE, "--move: compare does not go with --reboot");
 	if (options->depth && options->initrd)
 		return cli_fail(EXIT_USAGE, "--initrd: not with --depth, where the guest is the first module");
+	if (options->control || options->incoming) {
+		code = check_live(options);
+		if (code || (options->incoming && optind == argc))
+			return code;
+	}
 	if (optind + 1 != argc)
 		return cli_fail(EXIT_USAGE, "run takes one IMAGE; see `visor run --help`");
 	options->image = argv[optind];

@@ -22,6 +22,7 @@ struct stream {
 struct plain {
 	struct machine *machine; /* the one that has the guest */
 	struct run_move move;
+	struct run_live live;
 	struct stream serial, console;
 	bool input_over;
 	uint32_t
@@ -78,6 +79,7 @@ static void on_idle(void *owner)
 
 	flush(&plain->serial);
 	flush(&plain->console);
+	run_live_attend(&plain->live);
 	if (plain->input_over || room == 0 || poll(&input, 1, 0) <= 0)
 		return;
 	got = read(STDIN_FILENO, bytes, room);
@@ -93,19 +95,21 @@ static void on_idle(void *owner)
 #define WAIT_MAX_NS 50000000u
 
 /* Input that may come at any time comes in real time, so the guest waits in that as well, and this processor
- * rests. */
+ * rests. So does one whose halt only a client of the control socket can end. */
 static uint64_t on_wait(void *owner, uint64_t ns)
 {
 	struct plain *plain = owner;
-	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+	bool listens = !plain->input_over && serial_room(&plain->machine->serial) > 0;
+	struct pollfd input[2] = {{.fd = listens ? STDIN_FILENO : -1, .events = POLLIN},
+				  {.fd = plain->live.open ? gate_fd(&plain->live.gate) : -1, .events = POLLIN}};
 	uint64_t most = ns < WAIT_MAX_NS ? ns : WAIT_MAX_NS, began = machine_now(), passed;
 	const struct timespec limit = {.tv_nsec = (long)most};
 
-	if (plain->input_over || serial_room(&plain->machine->serial) == 0)
+	if (!listens && (ns != UINT64_MAX || !plain->live.open))
 		return ns;
 	flush(&plain->serial);
 	flush(&plain->console);
-	if (ppoll(&input, 1, &limit, NULL) == 0)
+	if (ppoll(input, 2, &limit, NULL) == 0)
 		return most;
 	passed = machine_now() - began;
 	return passed < most ? passed : most - 1;
@@ -151,6 +155,8 @@ static int finish(struct plain *plain, const struct machine_end *end)
 		return cli_output_failed(plain->serial.error);
 	if (end->event == MACHINE_EXIT)
 		return (int)((end->value << 1 | 1) & 0xff);
+	if (end->event == MACHINE_SIGNAL && run_signal == RUN_QUIT)
+		return 0;
 	if (end->event == MACHINE_SIGNAL)
 		return EXIT_SIGNAL + run_signal;
 	if (end->event == MACHINE_POWER_OFF)
@@ -184,6 +190,21 @@ static int prepare(struct machine *machine, const struct run_options *options, s
 	return 0;
 }
 
+/* For clients of the control socket. */
+static void tell_end(struct plain *plain, const struct machine_end *end, bool again)
+{
+	static const char *const reasons[] = {[MACHINE_RESET] = "guest-reset",
+					      [MACHINE_SHUTDOWN] = "guest-panic",
+					      [MACHINE_SIGNAL] = "host-signal"};
+	const char *reason = end->event < sizeof(reasons) / sizeof(reasons[0]) ? reasons[end->event] : NULL;
+
+	if (end->event == MACHINE_SIGNAL && run_signal == RUN_QUIT)
+		return; /* that was told */
+	if (plain->live.resets)
+		reason = "host-qmp-system-reset";
+	run_live_event(&plain->live, again ? "RESET" : "SHUTDOWN", reason ? reason : "guest-shutdown");
+}
+
 /* As often as the guest resets the machine, where the user wants that. An exit code. */
 static int run_guest(struct plain *plain, const struct run_options *options, const struct cli_image *opened,
 		     struct machine_limits limits)
@@ -193,15 +214,37 @@ static int run_guest(struct plain *plain, const struct run_options *options, con
 		const struct machine_end *end = run_moving(&plain->move, &plain->machine, &limits, &spent);
 		int code;
 
-		if (!options->reboot || (end->event != MACHINE_RESET && end->event != MACHINE_SHUTDOWN))
+		bool again = plain->live.resets || (options->reboot && (end->event == MACHINE_RESET ||
+									end->event == MACHINE_SHUTDOWN));
+
+		tell_end(plain, end, again);
+		if (!again)
 			return finish(plain, end);
+		plain->live.resets = false;
 		if (limits.insns != UINT64_MAX)
 			limits.insns -= spent < limits.insns ? spent : limits.insns;
 		machine_reset(plain->machine);
-		code = run_load(plain->machine, options, opened);
+		code = options->image ? run_load(plain->machine, options, opened) : 0;
 		if (code)
 			return code;
 	}
+}
+
+/* A machine with the guest in it: that of the image, or one that comes. 0, or an exit code after a message. */
+static int get_guest(struct plain *plain, const struct run_options *options, const struct cli_image *opened,
+		     struct machine_config *config)
+{
+	int code = run_live_open(&plain->live, options);
+
+	if (code)
+		return code;
+	config->attended = plain->live.monitor != NULL;
+	if (options->incoming)
+		return run_live_receive(&plain->live, config, &plain->machine);
+	code = run_machine(&plain->machine, options, opened, config);
+	if (!code)
+		run_live_has(&plain->live, plain->machine);
+	return code;
 }
 
 int run_plain(const struct run_options *options, const struct cli_image *opened, struct tracer *tracer)
@@ -219,11 +262,13 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 					.deadline = UINT64_MAX,
 					.output = UINT64_MAX};
 	struct machine *machine;
-	int code = run_machine(&machine, options, opened, &config);
+	int code = get_guest(&plain, options, opened, &config);
 
-	if (code)
+	if (code) {
+		run_live_close(&plain.live);
 		return code;
-	plain.machine = machine;
+	}
+	machine = plain.machine;
 	plain.move.owner = &plain;
 	plain.move.moved = on_moved;
 	code = run_move_open(&plain.move, options, &config, machine);
@@ -235,6 +280,7 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 		code = prepare(plain.move.second, options, tracer);
 	if (!code)
 		code = run_guest(&plain, options, opened, limits);
+	run_live_close(&plain.live);
 	run_statistics(options, plain.machine);
 	run_move_close(&plain.move);
 	run_free(machine);

@@ -122,8 +122,7 @@ enum { ACCESS_BYTE = 1, ACCESS_WORD, ACCESS_DWORD };
 
 #define FADT_WBINVD          (1u << 0)
 #define FADT_PROC_C1         (1u << 2)
-#define FADT_NO_POWER_BUTTON (1u << 4) /* as fixed hardware */
-#define FADT_NO_SLEEP_BUTTON (1u << 5)
+#define FADT_NO_SLEEP_BUTTON (1u << 5) /* as fixed hardware; the power button is */
 #define FADT_RESET_REGISTER  (1u << 10)
 #define FADT_HEADLESS        (1u << 12)
 #define BOOT_LEGACY_DEVICES  0x1u
@@ -165,7 +164,7 @@ static void put_fadt_blocks(struct acpi *acpi)
 	put(acpi, BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA, 2);
 	put(acpi, 0, 1);
 	put(acpi,
-	    FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON | FADT_RESET_REGISTER | FADT_HEADLESS,
+	    FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON | FADT_RESET_REGISTER | FADT_HEADLESS,
 	    4);
 }
 

@@ -4,10 +4,11 @@
 
 #define STATUS_TIMER   0x0001u
 #define STATUS_GLOBAL  0x0020u
+#define STATUS_BUTTON  0x0100u
 #define STATUS_RTC     0x0400u
 #define STATUS_WAKE    0x8000u /* has no enable */
 #define STATUS_DEFINED (ENABLE_DEFINED | STATUS_WAKE)
-#define ENABLE_DEFINED (STATUS_TIMER | STATUS_GLOBAL | STATUS_RTC)
+#define ENABLE_DEFINED (STATUS_TIMER | STATUS_GLOBAL | STATUS_BUTTON | STATUS_RTC)
 #define CONTROL_SCI    0x0001u
 #define CONTROL_BM_RLD 0x0002u
 #define CONTROL_TYPE   0x1c00u
@@ -164,6 +165,13 @@ void acpi_pm_rtc(struct acpi_pm *pm, bool raised)
 	sync(pm);
 	pm->status |= STATUS_RTC;
 	wake_on_event(pm);
+	update(pm);
+}
+
+void acpi_pm_button(struct acpi_pm *pm)
+{
+	sync(pm);
+	pm->status |= STATUS_BUTTON;
 	update(pm);
 }
 

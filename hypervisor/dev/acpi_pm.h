@@ -62,6 +62,8 @@ void acpi_pm_without_smi(struct acpi_pm *pm);
 void acpi_pm_firmware(struct acpi_pm *pm);
 /* The real-time clock's interrupt: its rise is an event. */
 void acpi_pm_rtc(struct acpi_pm *pm, bool raised);
+/* The power button was pressed: an event. It does not end a sleep. */
+void acpi_pm_button(struct acpi_pm *pm);
 /* Behind the RESET with which the machine comes out of S3: the status says what woke it. */
 void acpi_pm_woken(struct acpi_pm *pm);
 /* Function 3 of the ISA bridge's slot. As bus_claim_ports() and pci_add(). */

@@ -71,7 +71,7 @@ static void overflows(void **state)
 
 	/* The status comes each time bit 23 changes; in legacy mode without an interrupt. */
 	test_out(&s->bench, 0x602, 2, 0xffff);
-	assert_int_equal(test_in(&s->bench, 0x602, 2), 0x421);
+	assert_int_equal(test_in(&s->bench, 0x602, 2), 0x521);
 	test_bench_pass(&s->bench, 2343484437);
 	assert_int_equal(test_in(&s->bench, 0x600, 2), 0);
 	test_bench_pass(&s->bench, 1);
@@ -87,7 +87,7 @@ static void overflows(void **state)
 	test_out(&s->bench, 0x600, 1, 0x01);
 	assert_false(s->line);
 	assert_int_equal(test_in(&s->bench, 0x602, 1), 0x21);
-	assert_int_equal(test_in(&s->bench, 0x603, 1), 0x04);
+	assert_int_equal(test_in(&s->bench, 0x603, 1), 0x05);
 	for (unsigned i = 2; i < 6; i++) {
 		test_bench_pass(&s->bench, 2343484438);
 		assert_int_equal(s->raised, i);
@@ -96,6 +96,22 @@ static void overflows(void **state)
 	}
 	test_out(&s->bench, 0xb2, 1, 0xf0);
 	assert_int_equal(s->bench.clock.next, CLOCK_NEVER);
+}
+
+/* The power button: its status, and the SCI once both are enabled (ACPI 4.8.3.1, 4.8.2.2.1.1). */
+static void button(void **state)
+{
+	struct session *s = *state;
+
+	acpi_pm_button(&s->pm);
+	assert_int_equal(test_in(&s->bench, 0x600, 2), 0x100);
+	assert_false(s->line);
+	test_out(&s->bench, 0xb2, 1, 0xf1);
+	test_out(&s->bench, 0x602, 2, 0x100);
+	assert_true(s->line);
+	test_out(&s->bench, 0x600, 2, 0x100);
+	assert_false(s->line);
+	assert_int_equal(test_in(&s->bench, 0x600, 2), 0);
 }
 
 static void sleeps(void **state)
@@ -235,8 +251,8 @@ static void saved(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(counts), TEST(overflows), TEST(sleeps), TEST(wakes),
-					   TEST(moves),  TEST(apm),       TEST(saved)};
+	const struct CMUnitTest tests[] = {TEST(counts), TEST(overflows), TEST(button), TEST(sleeps),
+					   TEST(wakes),  TEST(moves),     TEST(apm),    TEST(saved)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,9 +10,6 @@
 
 #include "x86/control_device.h"
 
-/* Instructions between two looks at the clock: some milliseconds. */
-#define SLICE (1u << 20)
-
 uint64_t machine_now(void)
 {
 	struct timespec now;
@@ -32,6 +29,8 @@ static void end_with(struct machine *machine, enum machine_event event, uint32_t
 	machine->end = (struct machine_end){.event = event, .value = value};
 	machine->engine->ops->request_stop(machine->engine);
 }
+
+void machine_stop(struct machine *machine, enum machine_event event) { end_with(machine, event, 0); }
 
 static void unclaimed(void *owner, const struct bus_access *access)
 {
@@ -254,6 +253,15 @@ static uint64_t waits(void *owner, uint64_t ns)
 	return listens && machine->config.wait ? machine->config.wait(machine->config.owner, ns) : ns;
 }
 
+/* Whether a halt without end may have one yet: by input, or by somebody who attends to the machine. */
+static bool attended(struct machine *machine)
+{
+	if (!machine->config.attended)
+		return waits(machine, UINT64_MAX) != UINT64_MAX;
+	machine->config.wait(machine->config.owner, UINT64_MAX);
+	return true;
+}
+
 /* ---- life ---- */
 
 void *machine_device(struct machine *machine, unsigned index, const struct state_table **table)
@@ -357,6 +365,7 @@ int machine_new(struct machine **made, const struct machine_config *config, char
 	why[0] = 0;
 	if (machine) {
 		machine->config = *config;
+		machine->slice = MACHINE_SLICE;
 		clock_init(&machine->clock);
 		machine->ram = mmap(NULL, config->memory, PROT_READ | PROT_WRITE,
 				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -510,7 +519,7 @@ static bool exit_ends(struct machine *machine, enum engine_exit exit, bool last)
 			machine->end = (struct machine_end){.event = MACHINE_BUDGET};
 		return last || machine->ended;
 	case ENGINE_HALTED:
-		if (!machine->ended && waits(machine, UINT64_MAX) != UINT64_MAX)
+		if (!machine->ended && attended(machine))
 			return false;
 		if (!machine->ended)
 			machine->end = (struct machine_end){.event = MACHINE_HALTED};
@@ -535,7 +544,7 @@ const struct machine_end *machine_run(struct machine *machine, const struct mach
 	for (;;) {
 		uint64_t spent = ops->retired(machine->engine) - began;
 		uint64_t left = spent < limits->insns ? limits->insns - spent : 0;
-		uint64_t slice = left < SLICE ? left : SLICE;
+		uint64_t slice = left < machine->slice ? left : machine->slice;
 
 		if (exit_ends(machine, ops->run(machine->engine, slice), slice == left))
 			return &machine->end;
@@ -566,6 +575,7 @@ void machine_end_text(const struct machine_end *end, char *text, size_t size)
 		[MACHINE_TIMEOUT] = "the time limit is over",
 		[MACHINE_OUTPUT] = "the guest printed without end",
 		[MACHINE_SIGNAL] = "stopped by a signal",
+		[MACHINE_QUIT] = "stopped at the control socket",
 	};
 
 	if (end->event == MACHINE_EXIT)

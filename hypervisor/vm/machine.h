@@ -24,6 +24,7 @@
 #define MEMORY_MAX     (512ull << 30)
 #define MEMORY_DEFAULT (128ull << 20)
 #define ROM_MAX        (16u << 20)
+#define MACHINE_SLICE  (1u << 20) /* instructions between two looks at the world: some milliseconds */
 
 enum machine_event {
 	MACHINE_READY,     /* control device: take the snapshot */
@@ -39,7 +40,8 @@ enum machine_event {
 	MACHINE_UNCLAIMED, /* an access that no device claims; why */
 	MACHINE_MISUSED,   /* the control device, against its contract; why */
 	MACHINE_FAILED,    /* the engine cannot go on; why */
-	MACHINE_SIGNAL     /* a signal came to us */
+	MACHINE_SIGNAL,    /* a signal came to us */
+	MACHINE_QUIT       /* somebody with a control socket wants the end */
 };
 
 struct machine_end {
@@ -77,6 +79,7 @@ struct machine_config {
 	 * pass before idle() is called. @ns: all, at once where time is virtual. May be NULL. */
 	uint64_t (*wait)(void *owner, uint64_t ns);
 	const volatile sig_atomic_t *signal; /* set by a handler: the run ends soon */
+	bool attended; /* a halt that the guest cannot end is not the end: wait(), which must be there, is called */
 };
 
 struct machine {
@@ -98,6 +101,7 @@ struct machine {
 	struct peripherals peripherals;
 	uint64_t printed; /* bytes since machine_run() began */
 	uint64_t output_limit;
+	uint64_t slice; /* MACHINE_SLICE, or less while somebody wants the machine's thread more often */
 	bool ended; /* a device has set end */
 	bool sleeps, wakes; /* S3 begins, ends: once the engine has stopped */
 	struct machine_end end;
@@ -116,6 +120,9 @@ void machine_firmware(struct machine *machine);
 
 /* Runs until something ends it; machine->end says what, and is returned. */
 const struct machine_end *machine_run(struct machine *machine, const struct machine_limits *limits);
+
+/* From within run() or a call between two of them: the run ends with @event, where it has not ended yet. */
+void machine_stop(struct machine *machine, enum machine_event event);
 
 /* Host address of @size bytes of RAM, for reading; NULL where not all of it is one range of RAM. */
 uint8_t *machine_ram(struct machine *machine, uint64_t address, uint64_t size);

@@ -1,0 +1,469 @@
+#include "migrate/incoming.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "migrate/pages.h"
+#include "migrate/placing.h"
+#include "migrate/state.h"
+#include "x86/paging.h"
+
+struct incoming {
+	struct migration *migration;
+	struct transport_listener *listener;
+	struct transport *transport; /* migration->lock, where another thread looks at it */
+	struct stream_reader reader;
+	struct stream_writer back;
+	struct description *there;
+	struct stream_terms terms;
+	struct machine *machine;
+	struct parts parts;
+	struct blobs blobs;
+	struct placing placing;
+	struct stream_totals come;
+	bool has_parts, owns; /* owns: HAND_OVER has come */
+	uint32_t rounds;
+	uint64_t round_pages; /* that had come when this round began */
+	char why[400];
+};
+
+__attribute__((format(printf, 3, 4))) static int fail(struct incoming *incoming, int error,
+						      const char *format, ...)
+{
+	va_list arguments;
+
+	if (!incoming->why[0]) {
+		va_start(arguments, format);
+		vsnprintf(incoming->why, sizeof(incoming->why), format, arguments);
+		va_end(arguments);
+	}
+	return error;
+}
+
+/* ---- what it says ---- */
+
+static int say(struct incoming *incoming)
+{
+	int error = incoming->back.error;
+
+	if (!error)
+		error = transport_flush(incoming->transport);
+	return error ? fail(incoming, error, "the return path: %s", strerror(-error)) : 0;
+}
+
+/* The reason goes back, if anything still can. */
+static void say_failure(struct incoming *incoming)
+{
+	if (!incoming->back.room || incoming->back.error)
+		return;
+	transport_limit(incoming->transport, 1000);
+	stream_send_text(&incoming->back, STREAM_FAILURE, incoming->why);
+	transport_flush(incoming->transport);
+}
+
+/* ---- the machine ---- */
+
+/* Bytes of memory that this system could give; UINT64_MAX: it does not say. */
+static uint64_t memory_available(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	unsigned long long kib = UINT64_MAX / 1024;
+	char line[128];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return kib * 1024;
+}
+
+static int make_machine(struct incoming *incoming)
+{
+	struct migration *migration = incoming->migration;
+	struct description *here = calloc(1, sizeof(*here));
+	uint64_t available = memory_available();
+	char why[256] = "";
+	int error = here ? 0 : -ENOMEM;
+
+	if (incoming->terms.touched > available)
+		error = fail(incoming, -ENOMEM,
+			     "memory: the guest has filled %llu MiB, and %llu MiB are free here",
+			     (unsigned long long)incoming->terms.touched >> 20,
+			     (unsigned long long)available >> 20);
+	if (!error) {
+		error = migration->config.make(migration->config.owner, incoming->there, &incoming->machine,
+					       why, sizeof(why));
+		if (error)
+			fail(incoming, error, "%s", why);
+	}
+	if (!error)
+		error = describe_machine(here, incoming->machine);
+	if (!error && !describe_fits(here, incoming->there, why, sizeof(why)))
+		error = fail(incoming, -EINVAL, "%s", why);
+	free(here);
+	if (!error)
+		error = parts_init(&incoming->parts, incoming->machine);
+	incoming->has_parts = !error;
+	incoming->placing.machine = incoming->machine;
+	return error ? fail(incoming, error, "no machine: %s", strerror(-error)) : 0;
+}
+
+static int accept_terms(struct incoming *incoming)
+{
+	uint32_t agreed = incoming->terms.features & STREAM_ZSTD;
+
+	if (!incoming->transport->two_way)
+		return 0;
+	stream_begin(&incoming->back, STREAM_ACCEPTED);
+	stream_put_u32(&incoming->back, agreed);
+	stream_end(&incoming->back);
+	return say(incoming);
+}
+
+static int take_terms(struct incoming *incoming, struct stream_cursor *payload)
+{
+	int error;
+
+	if (incoming->has_parts || incoming->there->count == 0)
+		return fail(incoming, -EPROTO, "terms in the middle of the stream");
+	if (!stream_take_terms(payload, &incoming->terms))
+		return fail(incoming, -EPROTO, "the source's terms make no sense");
+	error = make_machine(incoming);
+	if (!error)
+		error = accept_terms(incoming);
+	if (!error)
+		migration_set_status(incoming->migration, MIGRATION_ACTIVE);
+	return error;
+}
+
+static int take_description(struct incoming *incoming, struct stream_cursor *payload)
+{
+	char why[STREAM_WHY];
+
+	if (incoming->there->count)
+		return fail(incoming, -EPROTO, "a second description of the machine");
+	return describe_take(incoming->there, payload, why, sizeof(why)) ? fail(incoming, -EPROTO, "%s", why)
+									 : 0;
+}
+
+/* ---- what comes for it ---- */
+
+static int take_pages(struct incoming *incoming, struct stream_cursor *payload)
+{
+	int error = placing_take(&incoming->placing, payload);
+
+	incoming->come.pages = incoming->placing.pages;
+	return error ? fail(incoming, error, "%s", incoming->placing.why) : 0;
+}
+
+static int take_blob(struct incoming *incoming, struct stream_cursor *payload)
+{
+	int error = blobs_take(&incoming->blobs, payload);
+
+	incoming->come.blobs++;
+	return error ? fail(incoming, error, "%s", incoming->blobs.why) : 0;
+}
+
+static int take_part(struct incoming *incoming, struct stream_cursor *payload)
+{
+	int error = parts_take(&incoming->parts, payload);
+
+	incoming->come.parts++;
+	return error ? fail(incoming, error, "%s", incoming->parts.why) : 0;
+}
+
+static int take_round(struct incoming *incoming, struct stream_cursor *payload)
+{
+	struct stream_round round;
+
+	if (!stream_take_round(payload, &round) || round.number != incoming->rounds ||
+	    round.pages != incoming->placing.pages - incoming->round_pages)
+		return fail(incoming, -EPROTO, "pages of round %u are missing", incoming->rounds);
+	incoming->rounds++;
+	incoming->round_pages = incoming->placing.pages;
+	return 0;
+}
+
+static int load(struct incoming *incoming, struct stream_cursor *payload)
+{
+	const struct migration_config *config = &incoming->migration->config;
+	struct stream_totals totals;
+	char why[256] = "";
+	int error;
+
+	if (!stream_take_totals(payload, &totals) || memcmp(&totals, &incoming->come, sizeof(totals)) != 0)
+		return fail(incoming, -EPROTO, "parts of the machine are missing at the end of its state");
+	error = parts_check(&incoming->parts);
+	if (error)
+		return fail(incoming, error, "%s", incoming->parts.why);
+	error = blobs_load(&incoming->blobs, incoming->machine);
+	if (error)
+		return fail(incoming, error, "%s", incoming->blobs.why);
+	error = parts_load(&incoming->parts);
+	if (error)
+		return fail(incoming, error, "%s", incoming->parts.why);
+	error = config->disks_open ? config->disks_open(config->owner, why, sizeof(why)) : 0;
+	return error ? fail(incoming, error, "%s", why) : 0;
+}
+
+static int take_state_end(struct incoming *incoming, struct stream_cursor *payload)
+{
+	int error = load(incoming, payload);
+
+	if (error || !incoming->transport->two_way)
+		return error;
+	stream_send(&incoming->back, STREAM_READY);
+	return say(incoming);
+}
+
+static int take_hand_over(struct incoming *incoming, struct stream_cursor *payload)
+{
+	uint8_t stays = stream_take_u8(payload);
+
+	if (!stream_taken(payload) || stays > 1)
+		return fail(incoming, -EPROTO, "a hand-over that is none");
+	incoming->owns = true;
+	if (stays)
+		gate_hold(incoming->migration->gate, HOLD_USER);
+	return 0;
+}
+
+static int take_cancel(struct incoming *incoming, struct stream_cursor *payload)
+{
+	char reason[STREAM_WHY];
+
+	stream_take_reason(payload, reason, sizeof(reason));
+	return fail(incoming, -ECANCELED,
+		    reason[0] ? "the source has cancelled: %s" : "the source has cancelled%s", reason);
+}
+
+/* In which order sections may come. */
+enum stage { STAGE_BEGIN, STAGE_RAM, STAGE_READY };
+
+static bool may_come(const struct incoming *incoming, uint32_t type, enum stage stage)
+{
+	switch (type) {
+	case STREAM_DESCRIPTION:
+	case STREAM_TERMS: return stage == STAGE_BEGIN;
+	case STREAM_BLOB:
+	case STREAM_PAGES:
+	case STREAM_ROUND_END:
+	case STREAM_PART:
+	case STREAM_STATE_END: return stage == STAGE_RAM;
+	case STREAM_HAND_OVER: return stage == STAGE_READY;
+	case STREAM_CANCEL: return true;
+	default: (void)incoming; return false;
+	}
+}
+
+static int take_section(struct incoming *incoming, struct stream_section *section, enum stage *stage)
+{
+	struct stream_cursor *payload = &section->payload;
+	const char *name = stream_type_name(section->type);
+	int error;
+
+	if (section->type == STREAM_ALIVE)
+		return 0;
+	if (!may_come(incoming, section->type, *stage))
+		return name ? fail(incoming, -EPROTO, "the section %s comes where it may not", name)
+			    : fail(incoming, -EPROTO, "a section of unknown type %u", section->type);
+	switch (section->type) {
+	case STREAM_DESCRIPTION: return take_description(incoming, payload);
+	case STREAM_TERMS:
+		error = take_terms(incoming, payload);
+		*stage = STAGE_RAM;
+		return error;
+	case STREAM_BLOB: return take_blob(incoming, payload);
+	case STREAM_PAGES: return take_pages(incoming, payload);
+	case STREAM_ROUND_END: return take_round(incoming, payload);
+	case STREAM_PART: return take_part(incoming, payload);
+	case STREAM_STATE_END:
+		error = take_state_end(incoming, payload);
+		*stage = STAGE_READY;
+		return error;
+	case STREAM_HAND_OVER: return take_hand_over(incoming, payload);
+	default: return take_cancel(incoming, payload);
+	}
+}
+
+static int read_all(struct incoming *incoming)
+{
+	enum stage stage = STAGE_BEGIN;
+	int error = 0;
+
+	while (!error && !incoming->owns) {
+		struct stream_section section;
+
+		error = stream_read(&incoming->reader, &section);
+		if (error == 1)
+			error = fail(incoming, -EPIPE, "the stream ends before the guest was handed over");
+		else if (error)
+			fail(incoming, error, "%s",
+			     incoming->reader.why[0] ? incoming->reader.why : strerror(-error));
+		else
+			error = take_section(incoming, &section, &stage);
+	}
+	return error;
+}
+
+/* ---- life ---- */
+
+static int begin(struct incoming *incoming)
+{
+	struct stream_input from = {.owner = incoming->transport, .read = transport_read};
+	struct stream_sink to = {.owner = incoming->transport, .write = transport_write};
+	int error = stream_reader_init(&incoming->reader, &from, NULL, 0, STREAM_FORWARD);
+
+	if (error)
+		return fail(incoming, error, "%s", incoming->reader.why);
+	if (incoming->transport->two_way)
+		error = stream_writer_init(&incoming->back, &to, &incoming->reader.session, 0, STREAM_RETURN);
+	if (!error)
+		incoming->there = calloc(1, sizeof(*incoming->there));
+	return error || !incoming->there ? fail(incoming, error ? error : -ENOMEM, "no memory for a stream")
+					 : 0;
+}
+
+/* Behind this the guest is ours, whatever becomes of the connection. */
+static int take_over(struct incoming *incoming)
+{
+	if (incoming->transport->two_way) {
+		stream_send(&incoming->back, STREAM_RUNNING);
+		transport_flush(incoming->transport);
+	}
+	return 0;
+}
+
+static int listen_at(struct incoming *incoming, const char *uri, char *why, size_t size)
+{
+	struct migration *migration = incoming->migration;
+	int error = transport_listen(&incoming->listener, uri, why, size);
+
+	if (error)
+		return error;
+	incoming->listener->signal = migration->config.signal;
+	pthread_mutex_lock(&migration->lock);
+	transport_listener_uri(incoming->listener, migration->listens, sizeof(migration->listens));
+	pthread_mutex_unlock(&migration->lock);
+	return 0;
+}
+
+static int receive(struct incoming *incoming)
+{
+	struct migration *migration = incoming->migration;
+	struct transport *transport;
+	int error = transport_accept(incoming->listener, &transport, -1);
+
+	if (error)
+		return fail(incoming, error, "%s", strerror(-error));
+	transport->signal = migration->config.signal;
+	pthread_mutex_lock(&migration->lock);
+	incoming->transport = transport;
+	pthread_mutex_unlock(&migration->lock);
+	atomic_store(&migration->counts.began, machine_now());
+	migration_set_status(migration, MIGRATION_SETUP);
+	error = begin(incoming);
+	if (!error)
+		error = read_all(incoming);
+	if (error) {
+		say_failure(incoming);
+		return error;
+	}
+	return take_over(incoming);
+}
+
+/* The URI that migrate-incoming names; -EINTR. */
+static int await_uri(struct migration *migration, char *uri, size_t size)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&migration->lock);
+	while (!migration->deferred[0] && !error) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		pthread_cond_timedwait(&migration->changed, &migration->lock, &until);
+		if (migration->config.signal && *migration->config.signal)
+			error = -EINTR;
+	}
+	snprintf(uri, size, "%s", migration->deferred);
+	pthread_mutex_unlock(&migration->lock);
+	return error;
+}
+
+int migration_receive(struct migration *migration, const char *uri, char *why, size_t size)
+{
+	struct incoming *incoming = calloc(1, sizeof(*incoming));
+	char deferred[sizeof(migration->deferred)];
+	int error = 0;
+
+	why[0] = 0;
+	if (!incoming)
+		return -ENOMEM;
+	incoming->migration = migration;
+	pthread_mutex_lock(&migration->lock);
+	migration->incoming = incoming;
+	migration->receives = migration->awaits = true;
+	pthread_mutex_unlock(&migration->lock);
+	if (strcmp(uri, "defer") == 0) {
+		error = await_uri(migration, deferred, sizeof(deferred));
+		uri = deferred;
+	}
+	if (!error)
+		error = listen_at(incoming, uri, why, size);
+	if (!error)
+		error = receive(incoming);
+	if (error) {
+		if (!why[0])
+			snprintf(why, size, "%s", incoming->why[0] ? incoming->why : strerror(-error));
+		migration_set_error(migration, MIGRATION_FAILED, "%s", why);
+		return error;
+	}
+	pthread_mutex_lock(&migration->lock);
+	migration->machine = incoming->machine;
+	migration->awaits = false;
+	migration->listens[0] = migration->deferred[0] = 0;
+	pthread_mutex_unlock(&migration->lock);
+	transport_listener_free(incoming->listener);
+	incoming->listener = NULL;
+	migration_set_status(migration, MIGRATION_COMPLETED);
+	return 0;
+}
+
+void incoming_free(struct incoming *incoming)
+{
+	if (!incoming)
+		return;
+	transport_listener_free(incoming->listener);
+	transport_free(incoming->transport);
+	if (incoming->reader.room)
+		stream_reader_free(&incoming->reader);
+	if (incoming->back.room)
+		stream_writer_free(&incoming->back);
+	if (incoming->has_parts)
+		parts_free(&incoming->parts);
+	blobs_free(&incoming->blobs);
+	placing_free(&incoming->placing);
+	free(incoming->there);
+	free(incoming);
+}
+
+void incoming_break(struct incoming *incoming)
+{
+	if (incoming->transport)
+		transport_cancel(incoming->transport);
+}
+
+int incoming_recover(struct incoming *incoming, const char *uri, char *why, size_t size)
+{
+	(void)incoming;
+	(void)uri;
+	snprintf(why, size, "not yet");
+	return -ENOTSUP;
+}
