@@ -25,7 +25,7 @@ enum { TIMER_CONFIG = 0x00, TIMER_COMPARATOR = 0x08 };
 static const struct state_field fields[] = {
 	STATE(struct hpet, config), STATE(struct hpet, status), STATE(struct hpet, counter),
 	STATE(struct hpet, since),  STATE(struct hpet, timer),  STATE(struct hpet, edges),
-	STATE(struct hpet, lines),
+	STATE(struct hpet, lines),  STATE(struct hpet, matched),
 };
 
 static bool enabled(const struct hpet *hpet) { return hpet->config & ENABLE; }
@@ -135,10 +135,17 @@ static void arm(struct hpet *hpet, unsigned index, uint64_t time, bool passed)
 		clock_arm(&hpet->due[index], time_of(hpet, ticks));
 }
 
+/* The timer, or what it counts by, was set: it may fire at once. */
+static void arm_anew(struct hpet *hpet, unsigned index)
+{
+	hpet->matched[index] = UINT64_MAX;
+	arm(hpet, index, clock_now(hpet->clock), false);
+}
+
 static void arm_all(struct hpet *hpet)
 {
 	for (unsigned i = 0; i < HPET_TIMERS; i++)
-		arm(hpet, i, clock_now(hpet->clock), false);
+		arm_anew(hpet, i);
 }
 
 /*
@@ -160,11 +167,18 @@ static void fired(void *owner, uint64_t due)
 			timer->comparator = (timer->comparator + (late / period + 1) * period) & mask;
 	}
 	raise(hpet, self->index);
+	hpet->matched[self->index] = counter_now(hpet);
 	arm(hpet, self->index, clock_now(hpet->clock), true);
 }
 
-static void loaded(void *device) { arm_all(device); }
-STATE_TABLE(hpet_state, "hpet", 1, fields, loaded);
+static void loaded(void *device)
+{
+	struct hpet *hpet = device;
+
+	for (unsigned i = 0; i < HPET_TIMERS; i++)
+		arm(hpet, i, clock_now(hpet->clock), hpet->matched[i] == counter_now(hpet));
+}
+STATE_TABLE(hpet_state, "hpet", 2, fields, loaded);
 
 /* ---- registers ---- */
 
@@ -223,7 +237,7 @@ static void write_timer_config(struct hpet *hpet, unsigned index, uint64_t value
 	if (!(value & TN_LEVEL))
 		hpet->status &= ~(1ull << index);
 	update_lines(hpet);
-	arm(hpet, index, clock_now(hpet->clock), false);
+	arm_anew(hpet, index);
 }
 
 /* @whole: with this access the value is complete, and Tn_VAL_SET_CNF clears itself. */
@@ -238,7 +252,7 @@ static void write_comparator(struct hpet *hpet, unsigned index, uint64_t value, 
 		timer->comparator = ((timer->comparator & ~written) | (value & written)) & mask;
 	if (whole || (timer->config & TN_32))
 		timer->config &= ~(uint64_t)TN_VAL_SET;
-	arm(hpet, index, clock_now(hpet->clock), false);
+	arm_anew(hpet, index);
 }
 
 /* @written: the bits of the register that the access writes. */

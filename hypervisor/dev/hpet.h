@@ -35,6 +35,8 @@ struct hpet {
 	struct hpet_timer timer[HPET_TIMERS];
 	uint8_t edges;  /* timers whose edge-triggered line is raised */
 	uint32_t lines; /* inputs that are raised */
+	uint64_t matched[HPET_TIMERS]; /* count at which the timer has fired last, so that a load does not make it do so again;
+					* UINT64_MAX: it has not since it was set */
 
 	struct clock *clock;
 	struct clock_timer due[HPET_TIMERS];

@@ -261,12 +261,39 @@ static void saved(void **state)
 	teardown(&made);
 }
 
+/* Saved and loaded within the tick in which it has fired, it does not fire again; armed and not fired yet, it does. */
+static void saved_at_match(void **state)
+{
+	struct session *s = *state;
+	struct session *other;
+	void *made;
+
+	setup(&made);
+	other = made;
+	set(s, 0x10, 4, 1);
+	set(s, 0x100, 4, 20 << 9 | 4);
+	set(s, 0x108, 8, 100);
+	test_bench_pass(&s->bench, 1000);
+	assert_int_equal(s->raised[20], 1);
+	other->bench.time = s->bench.time;
+	other->lines = s->lines;
+	test_state(&hpet_state, &s->hpet, &other->hpet, offsetof(struct hpet, clock));
+	test_bench_pass(&other->bench, 1);
+	assert_int_equal(other->raised[20], 0);
+	set(s, 0x108, 8, get(s, 0xf0, 8));
+	test_state(&hpet_state, &s->hpet, &other->hpet, offsetof(struct hpet, clock));
+	test_bench_pass(&other->bench, 1);
+	assert_int_equal(other->raised[20], 1);
+	teardown(&made);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(counter), TEST(one_shot), TEST(periodic), TEST(level), TEST(legacy), TEST(saved),
+		TEST(saved_at_match),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
