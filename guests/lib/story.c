@@ -17,6 +17,10 @@ extern const uint8_t story_rdmsr_at[], story_wrmsr_at[], story_read8_at[], story
 
 static const struct case_spec *story;
 static unsigned checks, failed;
+static struct {
+	const char *name;
+	int n;
+} told[CHECKS_MAX]; /* the failed ones: of one that is made again and again the first failure counts */
 static bool not_supported, reports;
 
 static volatile unsigned counts[256], total;
@@ -54,8 +58,13 @@ static void check(const char *name, int n, uint64_t want, uint64_t got)
 	if (not_supported)
 		return;
 	checks++;
-	if (want == got || failed++ >= CHECKS_MAX)
+	if (want == got || failed >= CHECKS_MAX)
 		return;
+	for (unsigned i = 0; i < failed; i++)
+		if (told[i].name == name && told[i].n == n)
+			return;
+	told[failed].name = name;
+	told[failed++].n = n;
 	if (failed == 1)
 		report_text("RUNS");
 	report_check(name, n, ":want=0x", want);
