@@ -55,6 +55,8 @@ static const char *take_reached(struct session *session)
 
 	session->reached.size = 0;
 	engine->ops->take_reached(engine, add_reached, &session->reached);
+	if (session->move.mover)
+		mover_take_reached(session->move.mover, add_reached, &session->reached);
 	line_add(&session->reached, (struct span){"", 1});
 	return session->reached.at;
 }

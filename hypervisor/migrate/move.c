@@ -313,6 +313,14 @@ int mover_move(struct mover *mover, char *why, size_t size)
 	return 0;
 }
 
+void mover_take_reached(struct mover *mover, void (*take)(void *owner, const char *name), void *owner)
+{
+	struct moving *moving = moving_of(mover);
+
+	for (unsigned i = 0; i < 2; i++)
+		parts_take_reached(&moving->side[i].parts, take, owner);
+}
+
 /* ---- the run that is never moved ---- */
 
 /* Gives the guest, whose memory is zeros but for @pages, to the reference as well. */

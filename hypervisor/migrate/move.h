@@ -44,6 +44,8 @@ void mover_free(struct mover *mover);
 /* machine_run(), with moves. An end MACHINE_FAILED may be a move's, or say in what the guest differs from the
  * one that was never moved. */
 const struct machine_end *mover_run(struct mover *mover, const struct machine_limits *limits);
+/* Of both machines: parts_take_reached(). */
+void mover_take_reached(struct mover *mover, void (*take)(void *owner, const char *name), void *owner);
 /* Moves now. 0, or a negative errno with @why. */
 int mover_move(struct mover *mover, char *why, size_t size);
 

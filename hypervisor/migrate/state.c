@@ -110,10 +110,12 @@ static bool prepare(struct part *part)
 {
 	part->size = (uint32_t)make_form(part, NULL);
 	part->at = calloc(part->table->count + 1, sizeof(*part->at));
-	part->form = calloc(2, part->size);
-	if (!part->at || !part->form)
+	part->form = calloc(3, part->size);
+	part->reached = calloc(part->table->count + 1, sizeof(*part->reached));
+	if (!part->at || !part->form || !part->reached)
 		return false;
 	part->come = part->form + part->size;
+	part->made = part->come + part->size;
 	make_form(part, part->form);
 	return true;
 }
@@ -147,6 +149,8 @@ static int add_part(struct parts *parts, unsigned index)
 	return prepare(part) ? 0 : -ENOMEM;
 }
 
+static void save_part(struct parts *parts, const struct part *part, uint8_t *payload);
+
 int parts_init(struct parts *parts, struct machine *machine)
 {
 	const struct state_table *table;
@@ -167,17 +171,23 @@ int parts_init(struct parts *parts, struct machine *machine)
 		error = -ENOMEM;
 	for (unsigned i = 0; i < count && !error; i++)
 		error = add_part(parts, i);
-	if (error)
+	if (!error)
+		error = machine->engine->ops->chips_fetch(machine->engine);
+	if (error) {
 		parts_free(parts);
-	else
-		parts_begin(parts, PARTS_ALL);
-	return error;
+		return error;
+	}
+	for (unsigned i = 0; i < count; i++)
+		save_part(parts, &parts->part[i], parts->part[i].made);
+	parts_begin(parts, PARTS_ALL);
+	return 0;
 }
 
 void parts_free(struct parts *parts)
 {
 	for (unsigned i = 0; i < parts->count; i++) {
 		free(parts->part[i].at);
+		free(parts->part[i].reached);
 		free(parts->part[i].form);
 	}
 	free(parts->part);
@@ -378,10 +388,22 @@ static void load_fields(const struct part *part, void *object)
 
 	for (unsigned i = 0; i < table->count; i++) {
 		const struct state_field *field = &table->field[i];
+		const uint8_t *from = __builtin_expect(is_broken(table, field), 0) ? part->made : part->come;
 
-		if (__builtin_expect(!is_broken(table, field), 1))
-			memcpy((uint8_t *)object + field->offset, part->come + part->at[i], field->size);
+		memcpy((uint8_t *)object + field->offset, from + part->at[i], field->size);
 	}
+}
+
+/* Whether parts_take_reached() will ask. */
+static bool noting;
+
+static void note_reached(const struct part *part)
+{
+	const struct state_table *table = part->table;
+
+	for (unsigned i = 0; i < table->count; i++)
+		part->reached[i] |= memcmp(part->come + part->at[i], part->made + part->at[i],
+					   table->field[i].size) != 0;
 }
 
 int parts_check(struct parts *parts)
@@ -411,8 +433,6 @@ static int load_vcpu(struct parts *parts, const struct part *part)
 	struct engine_vcpu *vcpu = parts->machine->vcpus[part->instance];
 	int error;
 
-	if (broken.device == vcpu_table.device)
-		ops->vcpu_save(vcpu, &parts->vcpu);
 	load_fields(part, &parts->vcpu);
 	error = ops->vcpu_load(vcpu, &parts->vcpu);
 	if (error)
@@ -434,6 +454,8 @@ int parts_load(struct parts *parts)
 
 		if (!part->here)
 			continue;
+		if (noting)
+			note_reached(part);
 		if (!part->object) {
 			error = load_vcpu(parts, part);
 			continue;
@@ -556,6 +578,24 @@ bool parts_break(struct machine *machine, const char *name)
 		return true;
 	snprintf(copy, sizeof(copy), "%s", name);
 	return each_field(machine, break_it, copy);
+}
+
+void parts_take_reached(struct parts *parts, void (*take)(void *owner, const char *name), void *owner)
+{
+	char name[128];
+
+	noting = true;
+	for (unsigned i = 0; i < parts->count; i++) {
+		const struct part *part = &parts->part[i];
+
+		for (unsigned field = 0; field < part->table->count; field++) {
+			if (part->reached[field] && take) {
+				name_of(part->table, field, name, sizeof(name));
+				take(owner, name);
+			}
+			part->reached[field] = false;
+		}
+	}
 }
 
 struct listing {
