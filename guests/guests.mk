@@ -16,8 +16,10 @@ GUEST_LDFLAGS := -m64 -nostdlib -static -no-pie -Wl,-T,guests/lib/guest.ld -Wl,-
 HAND_WRITTEN := selftest hostile
 GUESTS := selftest $(SUITES)
 GUEST_LIB := $(patsubst guests/%,build/guests/%.o,$(sort $(wildcard guests/lib/*.c guests/lib/*.S)))
+# Stories of these suites are told by another one as well.
+STORIES_migration := interrupts svm vmx
 guest_own = $(patsubst guests/%,build/guests/%.o,$(sort $(filter-out guests/$(1)/section.c, \
-	$(wildcard guests/$(1)/*.c guests/$(1)/*.S))))
+	$(foreach folder,$(1) $(STORIES_$(1)),$(wildcard guests/$(folder)/*.c guests/$(folder)/*.S)))))
 
 .PHONY: guests
 guests: $(GUESTS:%=build/guests/%.elf) $(GUESTS:%=build/guests/%.bin) build/guests/rom/reset.bin

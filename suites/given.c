@@ -53,9 +53,9 @@ void given_parameter(struct cell *x, enum story_parameter parameter, const char 
 {
 	setting_add(x, (struct case_setting){
 			       .kind = SETTING_PARAMETER, .field = (uint16_t)parameter, .value = value});
-	if (word)
+	if (word && *word)
 		given_variant(x, word);
-	else
+	else if (!word)
 		given_variant_number(x, "%s%llx", name, (unsigned long long)value);
 }
 

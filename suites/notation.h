@@ -56,7 +56,7 @@
 	}
 #define GIVE(parameter, value)                                                                              \
 	given_parameter(x, STORY_PARAMETER_##parameter, #parameter, NULL, (uint64_t)(value))
-/* The same where a word says more than the number. */
+/* The same where a word says more than the number; "": another parameter's word says it. */
 #define GIVE_AS(word, parameter, value)                                                                     \
 	given_parameter(x, STORY_PARAMETER_##parameter, #parameter, word, (uint64_t)(value))
 

@@ -2,7 +2,7 @@
 #
 # build/suites/NAME.c is the case table, build/suites/NAME.txt the text of the section.
 
-SUITES := sensitive interrupts paging svm vmx
+SUITES := sensitive interrupts paging svm vmx migration
 SUITE_FLAGS := -std=gnu17 $(WARNINGS) -O1 -g -Ihypervisor -Isuites -MMD -MP
 EXPAND_SOURCES := expand given says cell encode emit inventory tables
 

@@ -203,7 +203,8 @@ static int parse_or(struct parser *p, struct span rest)
 /* `MANUAL VOLUME SECTION TITLE`: whether it is that. */
 static bool read_cite(struct case_cite *cite, struct span rest)
 {
-	static const char *const manuals[] = {"SDM", "APM", "8259A", "82093AA", "8254", "MC146818A", NULL};
+	static const char *const manuals[] = {"SDM", "APM", "8259A", "82093AA", "8254", "MC146818A", "HPET", "8237A",
+						"82371AB", "16550", "PS2", "PCI", "VIRTIO", "QEMU", "KVM", NULL};
 
 	cite->manual = span_word(&rest);
 	cite->volume = span_word(&rest);

@@ -1,0 +1,307 @@
+/*
+ * timers.c: timers that must fire once, or once each period, and when they are due, each kind in each mode.
+ *
+ * SDM 3A 11.5.4; 8254, MC146818A, IA-PC HPET, PC16550D. A timer set to twice the time takes twice as long: that is
+ * what is said of rates.
+ */
+#include "lib/apic.h"
+#include "migration/board.h"
+#include "migration/migration.h"
+#include "x86/msr.h"
+
+#define VECTOR  0x61u
+#define PATIENCE 4000u /* rounds of hold() */
+
+enum {
+	APIC_ONE_SHOT,
+	APIC_PERIODIC,
+	APIC_DEADLINE,
+	PIT_ONE_SHOT,
+	PIT_RATE,
+	PIT_SQUARE,
+	HPET_ONE_SHOT,
+	HPET_PERIODIC,
+	HPET_LEVEL,
+	HPET_32_BITS,
+	RTC_PERIODIC,
+	KINDS
+};
+
+static unsigned kind, hpet_timer;
+static uint64_t armed_at;
+static volatile uint64_t fired_at[8];
+static volatile unsigned fired;
+
+static bool by_pic(void) { return kind == PIT_ONE_SHOT || kind == PIT_RATE || kind == PIT_SQUARE || kind == RTC_PERIODIC; }
+static bool by_hpet(void) { return kind >= HPET_ONE_SHOT && kind <= HPET_32_BITS; }
+static bool periodic(void)
+{
+	return kind == APIC_PERIODIC || kind == PIT_RATE || kind == PIT_SQUARE || kind == HPET_PERIODIC ||
+	       kind == RTC_PERIODIC;
+}
+
+static void note(struct story_frame *frame)
+{
+	if (frame->vector < 32)
+		return;
+	if (fired < 8)
+		fired_at[fired] = read_tsc();
+	fired++;
+	if (kind == HPET_LEVEL)
+		*mmio64(HPET + HPET_STATUS) = 1u << hpet_timer;
+	if (kind == RTC_PERIODIC)
+		(void)rtc_read(0xc);
+	if (!by_pic()) {
+		apic_write(APIC_EOI, 0);
+		return;
+	}
+	if (frame->vector >= BASE + 8)
+		machine_out8(SLAVE, 0x20);
+	machine_out8(MASTER, 0x20);
+}
+
+static void disarm(void)
+{
+	if (kind <= APIC_DEADLINE) {
+		apic_write(APIC_INITIAL_COUNT, 0);
+		if (kind == APIC_DEADLINE)
+			machine_write_msr(MSR_TSC_DEADLINE, 0);
+	} else if (by_hpet()) {
+		*mmio64(HPET + HPET_CONFIG) = 0;
+		*mmio64(HPET + HPET_TIMER(hpet_timer)) = 0;
+	} else if (kind == RTC_PERIODIC) {
+		rtc_write(0xb, 2);
+		(void)rtc_read(0xc);
+	} else {
+		machine_out8(PIT_CONTROL, 0x30);
+	}
+}
+
+static void arm_hpet(uint64_t ticks)
+{
+	uint64_t config = 20u << 9 | 4; /* input 20, interrupts */
+
+	*mmio64(HPET + HPET_CONFIG) = 0;
+	*mmio64(HPET + HPET_COUNTER) = kind == HPET_32_BITS ? 0xffffff00ull : 0x7fffffff00ull;
+	if (kind == HPET_LEVEL)
+		config |= 2;
+	if (kind == HPET_PERIODIC)
+		config |= 8 | 0x40;
+	if (kind == HPET_32_BITS)
+		config |= 0x100;
+	*mmio64(HPET + HPET_TIMER(hpet_timer)) = config;
+	*mmio64(HPET + HPET_TIMER(hpet_timer) + 8) = *mmio64(HPET + HPET_COUNTER) + ticks;
+	if (kind == HPET_PERIODIC)
+		*mmio64(HPET + HPET_TIMER(hpet_timer) + 8) = ticks;
+	hold();
+	armed_at = read_tsc();
+	*mmio64(HPET + HPET_CONFIG) = 1;
+}
+
+/* To fire when @time has passed, in whatever the timer counts. */
+static void arm(uint32_t time)
+{
+	fired = 0;
+	armed_at = read_tsc();
+	switch (kind) {
+	case APIC_ONE_SHOT:
+	case APIC_PERIODIC:
+		apic_write(APIC_LVT_TIMER, (kind == APIC_PERIODIC ? 1u << 17 : 0) | VECTOR);
+		apic_write(APIC_INITIAL_COUNT, time);
+		break;
+	case APIC_DEADLINE:
+		apic_write(APIC_LVT_TIMER, 2u << 17 | VECTOR);
+		machine_write_msr(MSR_TSC_DEADLINE, armed_at + time);
+		break;
+	case PIT_ONE_SHOT:
+	case PIT_RATE:
+	case PIT_SQUARE:
+		machine_out8(PIT_CONTROL, kind == PIT_ONE_SHOT ? 0x30 : kind == PIT_RATE ? 0x34 : 0x36);
+		machine_out8(PIT_COUNTER0, (uint8_t)time);
+		machine_out8(PIT_COUNTER0, (uint8_t)(time >> 8));
+		break;
+	case RTC_PERIODIC:
+		rtc_write(0xa, 0x20 | time);
+		(void)rtc_read(0xc);
+		rtc_write(0xb, 2 | 0x40);
+		break;
+	default: arm_hpet(time); break;
+	}
+}
+
+static bool begin(void)
+{
+	kind = (unsigned)GIVEN(mode);
+	hpet_timer = (unsigned)GIVEN(index);
+	if (by_pic() && !board_pic())
+		return false;
+	if (!by_pic() && !story_apic_mode())
+		return false;
+	if (kind == APIC_DEADLINE && !story_needs(cpuid_bit(1, 2, 24), "cpuid.1.0.ecx[24]=0"))
+		return false;
+	if (by_hpet() && !board_has_hpet())
+		return false;
+	if (kind == RTC_PERIODIC && !board_has_rtc())
+		return false;
+	if (by_hpet() && !board_ioapic_entry(20, VECTOR | (kind == HPET_LEVEL ? 1u << 15 : 0)))
+		return false;
+	if (by_pic())
+		board_pic_unmask(kind == RTC_PERIODIC ? 8 : 0);
+	if (!by_pic() && !by_hpet())
+		apic_write(APIC_DIVIDE, (GIVEN(divide) & 4) << 1 | (GIVEN(divide) & 3));
+	story_handle(note);
+	return true;
+}
+
+static bool wait_for(unsigned count)
+{
+	for (unsigned i = 0; i < PATIENCE && fired < count; i++) {
+		__asm__ volatile("sti" : : : "memory");
+		if (kind == RTC_PERIODIC) /* which is slow */
+			__asm__ volatile("hlt" : : : "memory");
+		hold();
+		__asm__ volatile("cli" : : : "memory");
+	}
+	return fired >= count;
+}
+
+/* How long it took, by the TSC; and that it came once. */
+static uint64_t takes(uint32_t time)
+{
+	arm(time);
+	story_check("fires", 1, wait_for(1));
+	for (unsigned i = 0; i < 8; i++) {
+		__asm__ volatile("sti" : : : "memory");
+		hold();
+		__asm__ volatile("cli" : : : "memory");
+	}
+	story_check("once", 1, fired);
+	disarm();
+	return fired_at[0] - armed_at;
+}
+
+/* @value: the time, as the timer counts it. */
+STORY(timer_once)
+{
+	uint32_t time = (uint32_t)GIVEN(value);
+	uint64_t once, twice;
+
+	if (!begin())
+		return;
+	once = takes(time);
+	twice = takes(2 * time);
+	/* What arming and the interrupt cost is in both. */
+	story_check("not_early", 1, twice >= once + once / 2);
+	story_check("not_late", 1, twice <= 2 * once + once / 4 + 400);
+	if (kind == APIC_DEADLINE)
+		story_check("due", 1, once >= time);
+}
+
+/* Period after period of the same length, none left out and none twice. */
+STORY(timer_again)
+{
+	uint32_t time = (uint32_t)GIVEN(value);
+	uint64_t first, next;
+
+	if (!begin())
+		return;
+	arm(time);
+	story_check("fires", 1, wait_for(5));
+	disarm();
+	first = fired_at[2] - fired_at[1];
+	for (unsigned i = 2; i < 4; i++) {
+		next = fired_at[i + 1] - fired_at[i];
+		story_check_at("not_early", i, 1, next + first / 4 + 400 >= first);
+		story_check_at("not_late", i, 1, next <= first + first / 4 + 400);
+	}
+	story_check("periodic", 1, periodic());
+}
+
+/* A timer that is masked counts on, and is not heard of. */
+STORY(timer_masked)
+{
+	uint32_t before, after;
+
+	if (!story_apic_mode())
+		return;
+	apic_write(APIC_DIVIDE, 0xb);
+	apic_write(APIC_LVT_TIMER, LVT_MASKED | VECTOR);
+	apic_write(APIC_INITIAL_COUNT, 5000);
+	HELD("initial", 5000, apic_read(APIC_INITIAL_COUNT));
+	before = apic_read(APIC_CURRENT_COUNT);
+	hold();
+	after = apic_read(APIC_CURRENT_COUNT);
+	story_check("counts", 1, after < before && before < 5000);
+	for (unsigned i = 0; i < PATIENCE && apic_read(APIC_CURRENT_COUNT); i++)
+		hold();
+	HELD("through", 0, apic_read(APIC_CURRENT_COUNT));
+	story_open();
+	story_check("silent", 0, story_total());
+}
+
+/* A deadline far away stays what it is, and one that is written over does not come. */
+STORY(deadline_kept)
+{
+	uint64_t at;
+
+	if (!story_apic_mode() || !story_needs(cpuid_bit(1, 2, 24), "cpuid.1.0.ecx[24]=0"))
+		return;
+	apic_write(APIC_LVT_TIMER, 2u << 17 | VECTOR);
+	at = read_tsc() + (1ull << 40);
+	machine_write_msr(MSR_TSC_DEADLINE, read_tsc() + 3000);
+	machine_write_msr(MSR_TSC_DEADLINE, at);
+	HELD("armed", at, machine_read_msr(MSR_TSC_DEADLINE));
+	for (unsigned i = 0; i < 100; i++)
+		hold();
+	story_open();
+	story_check("silent", 0, story_total());
+	machine_write_msr(MSR_TSC_DEADLINE, 0);
+	HELD("disarmed", 0, machine_read_msr(MSR_TSC_DEADLINE));
+}
+
+/* What wakes a processor that is halted comes to it wherever it is. */
+static volatile unsigned behind_halt;
+
+STORY(timer_wakes)
+{
+	if (!story_apic_mode())
+		return;
+	apic_write(APIC_DIVIDE, 0xb);
+	apic_write(APIC_LVT_TIMER, VECTOR);
+	behind_halt = 0;
+	for (unsigned i = 0; i < 3; i++) {
+		apic_write(APIC_INITIAL_COUNT, 500);
+		hold();
+		__asm__ volatile("sti; hlt; cli" : : : "memory");
+		behind_halt++;
+		story_check_at("woken", i, i + 1, story_count(VECTOR));
+	}
+	story_check("in_all", 3, behind_halt);
+}
+
+/* The RTC's alarm and its update-ended interrupt (@value: their bit in registers B and C). */
+STORY(rtc_told)
+{
+	unsigned bit = (unsigned)GIVEN(value), flags;
+
+	if (!board_pic() || !board_has_rtc())
+		return;
+	board_pic_unmask(8);
+	rtc_write(0xa, 0x26);
+	for (unsigned n = 1; n < 6; n += 2)
+		rtc_write(n, 0xff);
+	(void)rtc_read(0xc);
+	rtc_write(0xb, 2 | bit);
+	hold();
+	while (!story_count(BASE + 8))
+		__asm__ volatile("sti; hlt; cli" : : : "memory");
+	hold();
+	story_check("enable", 2 | bit, rtc_read(0xb));
+	hold();
+	flags = rtc_read(0xc);
+	story_check("flags", 0x80 | bit, flags & (0x80 | bit));
+	story_open();
+	story_check("once", 1, story_count(BASE + 8));
+	rtc_write(0xb, 2);
+	(void)rtc_read(0xc);
+}
