@@ -376,13 +376,15 @@ static const struct machine_end *run_reference(struct moving *moving, const stru
 {
 	struct side *reference = &moving->side[2];
 	struct machine *machine = reference->machine;
-	struct engine *engine = machine->engine;
-	uint64_t began = engine->ops->retired(engine);
 	const struct machine_end *other;
 	char text[STREAM_WHY / 2] = "";
+	struct engine *engine;
+	uint64_t began;
 
 	if (!moving->referred || end->event == MACHINE_SIGNAL || end->event == MACHINE_TIMEOUT)
 		return end;
+	engine = machine->engine;
+	began = engine->ops->retired(engine);
 	carry_harness(moving->mover.machine, machine);
 	other = machine_run(machine, limits);
 	if (other->event != end->event || other->value != end->value)
