@@ -55,6 +55,8 @@ def parser():
                      "default: soft, which means each of its profiles")
     run.add_argument("--depth", type=count, metavar="N", help="run the guests under N hypervisors of our own, each a "
                      "guest of the one below it; these are judged too (default: 0)")
+    run.add_argument("--move", metavar="every=N[,…]", help="move each guest from one machine to another and back while it "
+                     "runs, every N instructions; the words are those of `visor run --move`, and the outcome must be the same")
     run.add_argument("-j", type=count, default=os.cpu_count() or 1, metavar="N", dest="jobs",
                      help="processes at once (default: the number of processors)")
     run.add_argument("--shard", metavar="I/N", help="only every Nth selected case, from the Ith on")
@@ -116,6 +118,9 @@ def parser():
     kind = mutants_.add_mutually_exclusive_group()
     kind.add_argument("--gates", action="store_true", help="only the gates of opcodes.def (MNEMONIC.GATE)")
     kind.add_argument("--checks", action="store_true", help="only the named checks of checks.def")
+    mutants_.add_argument("--move", metavar="every=N[,…]", help="instead: leave out one field of the state that is moved, or "
+                          "one way in which written pages are logged, while the guests of these suites are moved as `run "
+                          "--move` says (default suite: migration)")
     mutants_.add_argument("--skip-explained", action="store_true",
                           help="leave out what results/equivalent_mutants explains, instead of showing that it survives")
     mutants_.add_argument("--suite", action="append", metavar="SUITE", help="again for more; default: all")
@@ -232,21 +237,22 @@ def mutant_options(options):
     """The run that is resumed (None: a new one), with the options that it takes from there."""
     if not options.resume:
         return None
-    if options.mutant or options.suite or options.target or options.shard or options.gates or options.checks:
-        raise UsageError("--resume takes its mutants, suites and targets from the run")
+    if (options.mutant or options.suite or options.target or options.shard or options.gates or options.checks
+            or options.move):
+        raise UsageError("--resume takes its mutants, suites, targets and moves from the run")
     previous = results.Run.read(results.find(options.resume, results_folder(options)))
     what = previous.header.get("mutants")
     if not what:
         raise UsageError(f"{options.resume}: not a run of mutants; trapline run --resume goes on with it")
     options.mutant, options.target, options.shard = (previous.header[key] for key in ("select", "targets", "shard"))
     options.suite, options.gates, options.checks = what["suites"] if what["chosen"] else None, what["gates"], what["checks"]
-    options.skip_explained = what["skip_explained"]
+    options.skip_explained, options.move = what["skip_explained"], what.get("move")
     return previous
 
 
 def chosen_mutants(options, hunt):
     """(those to judge, checks that are nobody's): by the command line, and by what the suites hold."""
-    chosen = mutants.select(options.mutant, options.gates, options.checks)
+    chosen = mutants.select(options.mutant, options.gates, options.checks, hunt.moving())
     if options.skip_explained:
         chosen = [name for name in chosen if not mutants.reason(name, hunt.known)]
     if options.shard:
@@ -266,7 +272,7 @@ def mutants_header(folder, options, hunt, suites, count_):
             "selected": count_, "host": results.host(),
             "reproduce": {mutants.ON: {mutants.SUITE: mutants.reproduction(options)}},
             "mutants": {"suites": names, "chosen": bool(options.suite), "gates": options.gates,
-                        "checks": options.checks, "skip_explained": options.skip_explained}}
+                        "checks": options.checks, "skip_explained": options.skip_explained, "move": options.move}}
 
 
 def open_mutants(options, previous, hunt, suites, chosen, told):
@@ -286,9 +292,9 @@ def command_mutants(options):
     if options.jobs < 1:
         raise UsageError("-j 0: expected at least one process")
     previous = mutant_options(options)
-    mutants.select(options.mutant)  # which refuses wrong words before anything runs
-    suites = load_suites(Selection(options.suite or []))
-    hunt = mutants.Hunt(targets.parse(options.target or mutants.DEFAULT_TARGETS), suites, options.jobs)
+    suites = load_suites(Selection(options.suite or ([mutants.MOVED_SUITE] if options.move else [])))
+    hunt = mutants.Hunt(targets.parse(options.target or mutants.default_targets(options.move), 0, options.move), suites, options.jobs)
+    mutants.select(options.mutant, moving=hunt.moving())  # which refuses wrong words before anything runs
     with interruptible(hunt) as caught:
         told = hunt.learn()
         chosen, unreached = ([], []) if hunt.why_stopped else chosen_mutants(options, hunt)
@@ -393,20 +399,22 @@ class Plan:
                 raise UsageError(f"{name}: a run of mutants; trapline mutants --resume goes on with it")
         words = options.select
         if options.resume:
-            if words or options.target or options.shard or options.depth is not None:
-                raise UsageError("--resume takes its selection, targets and depth from the run")
+            if words or options.target or options.shard or options.depth is not None or options.move:
+                raise UsageError("--resume takes its selection, targets, depth and moves from the run")
             words = self.previous.header["select"]
             options.target = self.previous.header.get("spelled") or self.previous.header["targets"]
             options.shard = self.previous.header["shard"]
         if self.previous and options.depth is None:
             options.depth = self.previous.header.get("depth", 0)
         options.depth = options.depth or 0
+        if self.previous and not options.move:
+            options.move = self.previous.header.get("move")
         self.words, self.selection = words, Selection(words)
         self.suites = load_suites(self.selection)
         self.policies = {suite.name: policy.load(suite.name, options.timeout, options.max_insns)
                          for suite in self.suites}
         self.spelled = options.target or self.policy_targets()
-        self.targets = targets.parse(self.spelled, options.depth)
+        self.targets = targets.parse(self.spelled, options.depth, options.move)
         self.ids = self.select()
 
     def policy_targets(self):
@@ -453,7 +461,7 @@ class Plan:
         return {"t": "run", "schema": results.SCHEMA, "trapline": VERSION, "run": folder.name,
                 "commit": results.commit(), "command": sys.argv, "select": self.words,
                 "targets": [target.name for target in self.targets], "spelled": self.spelled, "shard": self.options.shard,
-                "depth": self.options.depth, "skip_missing": self.options.skip_missing, "selected": self.total(), "host": results.host(),
+                "depth": self.options.depth, "move": self.options.move, "skip_missing": self.options.skip_missing, "selected": self.total(), "host": results.host(),
                 "reproduce": {target.name: {suite.name: target.reproduction(
                     suite.image, self.policies[suite.name], "{id}").replace("'{id}'", "{id}")
                     for suite in self.suites} for target in self.targets}}

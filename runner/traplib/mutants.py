@@ -26,6 +26,7 @@ from .errors import HarnessError, UsageError
 ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"), "push": ("push_*",), "pop": ("pop_*",),
            "mov": ("mov_?s_r", "mov_r_?s"), "call": ("call_far",), "jmp": ("jmp_far",), "int": ("int_n",)}
 LIMIT = 300  # seconds for a process: a mutant that makes visor itself loop is not killed by it
+LIMIT_MOVED = 1800
 EXPLAINED = "equivalent_mutants"
 SUITE = "mutant"   # what stands before a mutant's name in its id
 ON = "soft"        # the target of its records: all profiles together decide
@@ -40,18 +41,43 @@ WITHOUT = ("pku", "fma", "f16c", "xsavec", "xsaves", "xsaveopt", "xgetbv1", "inv
 BARE = ",-".join(WITHOUT)
 DEFAULT_TARGETS = ("soft", f"soft:amd,-{BARE},-avx,-sse4a,-xsave,-wbnoinvd,-monitorx,-rdpru,-xsaveerptr", f"soft:intel,-{BARE}")
 
+# With --move the mutants are others: fields of the state that is moved, and the ways in which written pages are logged. A suite is
+# enough for them, and the processors have all that is state.
+MOVED = ("STATE:*", "LOG_*")
+MOVED_SUITE = "migration"
+MOVED_TARGETS = ("soft:amd,+kvmclock", "soft:intel,+kvmclock")
+
 # What becomes of a mutant: the verdict of its record, and whether that is as it should be.
 STATES = {"killed": ("PASS", True), "survived": ("FAIL", False), "equivalent": ("SKIP", True),
           "stale": ("FAIL", False),      # killed, though said to be equivalent
           "unreached": ("SKIP", True)}   # a check that matters to no case, and that no suite answers for
 
 
-def names():
-    """All mutants, in their order."""
-    done = subprocess.run([str(paths.visor()), "run", "--list-breaks"], capture_output=True, text=True, check=False)
+def listed(options):
+    """What `visor run --list-breaks` names, with more options."""
+    done = subprocess.run([str(paths.visor()), "run", "--list-breaks", *options], capture_output=True, text=True, check=False)
     if done.returncode:
         raise HarnessError(f"visor run --list-breaks: {done.stderr.strip()}")
     return done.stdout.split()
+
+
+def names(moving=()):
+    """All mutants, in their order. @moving: the options of the machines whose guests are moved; none: no guest is."""
+    found = listed([])
+    if not moving:
+        return [name for name in found if not is_moved(name)]
+    states = [name for options in moving for name in listed(options)]
+    return list(dict.fromkeys(states + [name for name in found if is_moved(name)]))
+
+
+def default_targets(move):
+    """The targets of a command line that names none."""
+    return MOVED_TARGETS if move else DEFAULT_TARGETS
+
+
+def is_moved(name):
+    """Whether a mutant shows only where guests are moved."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in MOVED)
 
 
 def explained():
@@ -75,8 +101,8 @@ def reason(name, known):
 
 
 def is_gate(name):
-    """Whether a mutant is a gate of opcodes.def, not a check of checks.def."""
-    return "." in name
+    """Whether a mutant is a gate of opcodes.def, not a check of checks.def or a field of a state."""
+    return "." in name and not is_moved(name)
 
 
 def concerns(name, instructions):
@@ -86,9 +112,9 @@ def concerns(name, instructions):
     return any(fnmatch.fnmatchcase(one, pattern) for one in instructions for pattern in patterns)
 
 
-def select(patterns, gates=False, checks=False):
-    """The mutants that the words of a command line name, in their order."""
-    chosen = [name for name in names() if (not patterns or any(fnmatch.fnmatchcase(name, word) for word in patterns))]
+def select(patterns, gates=False, checks=False, moving=()):
+    """The mutants that the words of a command line name, in their order. @moving: as for names()."""
+    chosen = [name for name in names(moving) if (not patterns or any(fnmatch.fnmatchcase(name, word) for word in patterns))]
     for word in patterns:
         if not any(fnmatch.fnmatchcase(name, word) for name in chosen):
             raise UsageError(f"{word}: there is no such mutant; visor run --list-breaks names them")
@@ -117,7 +143,7 @@ class Visors:
                                            stderr=subprocess.PIPE, start_new_session=True)
                 self.running.add(process)
             try:
-                out, err = process.communicate(timeout=LIMIT)
+                out, err = process.communicate(timeout=LIMIT_MOVED if target.move else LIMIT)
                 status = process.returncode
             except subprocess.TimeoutExpired:
                 process.kill()
@@ -151,7 +177,7 @@ class Place:
         """The clean run."""
         lines, status = visors.run(self.target, self.suite, None, ["--coverage"])
         if status is None and not visors.closed:
-            raise HarnessError(f"{self.target.name}: no end within {LIMIT} seconds")
+            raise HarnessError(f"{self.target.name}: no end within {LIMIT_MOVED if self.target.move else LIMIT} seconds")
         for line in lines:
             if line.startswith(b'{"t":"run"'):
                 self.record = {**json.loads(line), "t": "target", "target": self.target.name}
@@ -194,6 +220,12 @@ class Hunt:
                 pass
         return [place.record for place in self.places if place.record]
 
+    def moving(self):
+        """The options of the machines whose guests are moved, each kind once; none: no guest is."""
+        kinds = {(place.target.cpu, policy.load(place.suite.name).devices): place.target.move for place in self.places}
+        return [["--move", move, "--cpu", cpu, *("--" + device for device in devices)]
+                for (cpu, devices), move in kinds.items() if move]
+
     def matters(self, name):
         """Whether a mutant mattered to any case."""
         return any(name in place.reached for place in self.places)
@@ -233,10 +265,12 @@ class Hunt:
         """(the end of the first of these cases that fails, {id: verdict}, status) with a mutant on one target.
 
         A mutant to which no case at all is indifferent, and with which none passes, ruins the guest rather than one
-        promise, and is not killed.
+        promise, and is not killed; but for those of moves, where whatever is not as it was says that something was lost.
         """
         options = ["--break", name]
         killer, found, status = self.ends(place, ids, options + ["--fail-fast"])
+        if is_moved(name):  # a state that is lost may well ruin everything
+            return killer, found, status
         if killer and len(ids) == place.passed:
             killer, found, status = self.ends(place, ids, options)
             killer = killer if "PASS" in found.values() else None
@@ -250,7 +284,8 @@ class Hunt:
             if line.startswith(END) and line.endswith(b"}"):
                 end = json.loads(line)
                 found[end["id"]] = end["verdict"]
-                killer = killer or (end if end["verdict"] == "FAIL" else None)
+                noticed = end["verdict"] != "PASS" if place.target.move else end["verdict"] == "FAIL"
+                killer = killer or (end if noticed else None)
         return killer, found, status
 
     def record(self, name, state, tried, killer, counts=None, broke=None):
@@ -313,6 +348,7 @@ def case_record(name):
 def reproduction(options):
     """A shell line that judges one mutant, {mutant}, again."""
     words = [word for key in ("suite", "target") for one in getattr(options, key) or () for word in (f"--{key}", one)]
+    words += ["--move", options.move] if options.move else []
     return shlex.join([paths.shown(paths.program()), "mutants", *words]) + " {mutant}"
 
 
@@ -334,7 +370,7 @@ def lines(run):
     if found["unreached"]:
         yield (f"{len(found['unreached'])} checks matter to no case of {', '.join(run.header['mutants']['suites'])}: "
                + " ".join(name for name, _ in found["unreached"]))
-    for kind, test in (("gates", is_gate), ("checks", lambda name: not is_gate(name))):
+    for kind, test in (("gates", is_gate), ("states", is_moved), ("checks", lambda name: not is_gate(name) and not is_moved(name))):
         some = {state: sum(test(name) for name, _ in ends) for state, ends in found.items()}
         if total(some):
             yield f"{kind}: {counts_in_words(some)}"

@@ -6,18 +6,22 @@ from . import paths
 from .errors import UsageError
 
 KNOWN = {"run": {"timeout": (int, float), "max_insns": int, "targets": list, "foreign_timeout": (int, float),
-                 "smp": int},
+                 "smp": int, "devices": list},
          "mutants": {"gates": bool, "checks": list}}
 
 
-class Policy:
-    """Limits of a case, and the targets that a run without --target means."""
+DEVICES = ("entropy", "virtio-console")
 
-    def __init__(self, timeout=10.0, max_insns=0, targets=(), foreign_timeout=None, smp=1):
+
+class Policy:
+    """Limits of a case, the machine that it needs, and the targets that a run without --target means."""
+
+    def __init__(self, timeout=10.0, max_insns=0, targets=(), foreign_timeout=None, smp=1, devices=()):
         self.timeout = timeout      # seconds of wall clock for one case
         self.max_insns = max_insns  # instructions for one case; 0: visor's default
         self.targets = tuple(targets)
         self.smp = smp              # processors of the machine
+        self.devices = tuple(devices)  # what a machine of visor has besides, by the name of its option
         # the same where only the clock tells a case that hangs from one that is slow: each hang costs this much
         self.foreign_timeout = foreign_timeout or timeout
 
@@ -32,6 +36,9 @@ def section(suite, name):
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{paths.shown(path)}: {error}") from error
     known = KNOWN[name]
+    for device in values.get("devices", ()):
+        if device not in DEVICES:
+            raise UsageError(f"{paths.shown(path)}: [run] devices: there is no {device!r}; known: {', '.join(DEVICES)}")
     for key, value in values.items():
         if key not in known or not isinstance(value, known[key]) or isinstance(value, bool) != (known[key] is bool):
             raise UsageError(f"{paths.shown(path)}: [{name}] {key} = {value!r}: unknown key or wrong type; "

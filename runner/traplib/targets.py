@@ -25,7 +25,7 @@ class Visor:
     gentle = False  # its process may be killed at once: nothing outlives it
 
     def __init__(self, engine, cpu):
-        self.engine, self.cpu, self.depth = engine, cpu, 0
+        self.engine, self.cpu, self.depth, self.move = engine, cpu, 0, None
         self.name = f"{engine}:{cpu}" if cpu else engine
 
     def command(self, image, policy, cases=None, program=None):
@@ -41,6 +41,9 @@ class Visor:
             line += ["--smp", str(policy.smp)]
         if self.depth:
             line += ["--depth", str(self.depth)]
+        line += ["--" + device for device in policy.devices]
+        if self.move:
+            line += ["--move", self.move]
         if cases is not None:
             line += ["--cases", cases]
         return line + [str(image)]
@@ -70,7 +73,7 @@ class Foreign:
     """A machine that no one here wrote: it boots the guest with a command line, many cases at a time."""
 
     gentle = True  # its process has a machine to end before it dies
-    engine = cpu = None
+    engine = cpu = move = None
 
     def __init__(self, machine):
         self.machine, self.name = machine, machine.name
@@ -122,12 +125,15 @@ def parse_one(word):
     return [Foreign(machine)]
 
 
-def parse(words, depth=0):
-    """The targets of `--target` options. `soft` alone means each of its profiles."""
+def parse(words, depth=0, move=None):
+    """The targets of `--target` options. `soft` alone means each of its profiles. @move: the guests are moved meanwhile."""
     found = {}
     for word in words or DEFAULT:
         for target in parse_one(word):
             target.depth = depth
+            if move and not isinstance(target, Visor):
+                raise UsageError(f"--move: {target.name} cannot move a guest; visor's engines can")
+            target.move = move
             found.setdefault(target.name, target)
     return list(found.values())
 
