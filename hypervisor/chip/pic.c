@@ -349,4 +349,15 @@ static void loaded(void *device)
 }
 
 static const struct state_field fields[] = {STATE(struct pic, chip)};
-STATE_TABLE(pic_state, "pic", 2, fields, loaded);
+
+static const char *wrong(const void *device, const void *values)
+{
+	const struct pic *pic = values;
+
+	(void)device;
+	for (unsigned i = 0; i < 2; i++)
+		if (pic->chip[i].expected == 1 || pic->chip[i].expected > 4 || pic->chip[i].priority > 7)
+			return "chip";
+	return NULL;
+}
+STATE_TABLE(pic_state, "pic", 2, fields, loaded, wrong);

@@ -486,4 +486,18 @@ static void loaded(void *device)
 }
 
 static const struct state_field fields[] = {STATE(struct pit, counter), STATE(struct pit, port61)};
-STATE_TABLE(pit_state, "pit", 1, fields, loaded);
+
+static const char *wrong(const void *device, const void *values)
+{
+	const struct pit *pit = values;
+
+	(void)device;
+	for (unsigned i = 0; i < 3; i++) {
+		const struct pit_counter *c = &pit->counter[i];
+
+		if (c->reload == 0 || c->reload > 65536 || c->in_use > 65536 || c->count > 65536 || c->output > 1)
+			return "counter";
+	}
+	return NULL;
+}
+STATE_TABLE(pit_state, "pit", 1, fields, loaded, wrong);

@@ -217,6 +217,38 @@ void cpu_save(struct cpu *cpu, struct vcpu_state *to)
 	vcpu_state_clear_padding(to);
 }
 
+/* What instructions cannot make, and what the model would stumble over: anything else is a guest's own affair. */
+const char *cpu_state_wrong(const struct cpu *cpu, const struct vcpu_state *state)
+{
+	bool paged = state->cr0 & CR0_PG, protected = state->cr0 & CR0_PE;
+
+	if (state->activity > ACTIVITY_MWAIT)
+		return "activity";
+	if (state->shadow > SHADOW_MOV_SS)
+		return "shadow";
+	if (state->nmi_blocked > 1 || state->nmi_pending > 1)
+		return "nmi";
+	if (state->smm > 1)
+		return "smm";
+	if (state->svm_gif_clear > 1 || state->svm_guest > 1 || state->vmx_on > 1 || state->vmx_guest > 1 ||
+	    (state->svm_guest && !cpu_has(cpu, FEATURE_svm)) || (state->vmx_on && !cpu_has(cpu, FEATURE_vmx)) ||
+	    (state->vmx_guest && !state->vmx_on))
+		return "guest";
+	if (paged && !protected && !state->svm_guest && !state->vmx_guest)
+		return "cr0";
+	if (state->efer & EFER_LMA && !paged)
+		return "efer";
+	if (state->cr8 > 15)
+		return "cr8";
+	if (state->svm_vmcb % PAGE_SIZE)
+		return "svm_vmcb";
+	if (state->vmx_vmcs != VMX_NO_VMCS && state->vmx_vmcs % PAGE_SIZE)
+		return "vmx_vmcs";
+	if (state->xcr0 & ~profile_xcr0_valid(cpu->profile) || !(state->xcr0 & XCR0_X87))
+		return "xcr0";
+	return NULL;
+}
+
 void cpu_load(struct cpu *cpu, const struct vcpu_state *from)
 {
 	cpu->msr = *from;

@@ -287,6 +287,8 @@ void cpu_reset(struct cpu *cpu, bool init);
 /* Architectural state out and in. Loading drops what was cached of the old one. */
 void cpu_save(struct cpu *cpu, struct vcpu_state *to);
 void cpu_load(struct cpu *cpu, const struct vcpu_state *from);
+/* A field of @state that no processor of this kind can hold, or NULL: others must not be loaded. */
+const char *cpu_state_wrong(const struct cpu *cpu, const struct vcpu_state *state);
 
 /*
  * Makes what is derived from CR0, CR4, EFER, RFLAGS, DR7 and the segment registers:

@@ -48,7 +48,18 @@ static const struct state_field fields[] = {
 	STATE(struct i8042, port_a),
 	STATE(struct i8042, lines),
 };
-STATE_TABLE(i8042_state, "i8042", 1, fields);
+
+static const char *wrong(const void *device, const void *values)
+{
+	const struct i8042 *c = values;
+
+	(void)device;
+	return c->queue_first >= I8042_QUEUE  ? "queue_first"
+	       : c->queue_count > I8042_QUEUE ? "queue_count"
+	       : c->scan_code_set > 3	      ? "scan_code_set"
+					      : NULL;
+}
+STATE_TABLE(i8042_state, "i8042", 1, fields, NULL, wrong);
 
 /* ---- the output buffer ---- */
 

@@ -62,7 +62,17 @@ static void loaded(void *device)
 	if (serial->clock)
 		clock_arm(&serial->timer, serial->times_out_at);
 }
-STATE_TABLE(serial_state, "serial", 2, fields, loaded);
+
+static const char *wrong(const void *device, const void *values)
+{
+	const struct serial *serial = values;
+
+	(void)device;
+	return serial->fifo_first >= SERIAL_FIFO  ? "fifo_first"
+	       : serial->fifo_count > SERIAL_FIFO ? "fifo_count"
+						  : NULL;
+}
+STATE_TABLE(serial_state, "serial", 2, fields, loaded, wrong);
 
 /* ---- the character time-out ---- */
 

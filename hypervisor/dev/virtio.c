@@ -134,6 +134,18 @@ static void set_up_queues(struct virtio *virtio)
 
 void virtio_loaded(struct virtio *virtio) { set_up_queues(virtio); }
 
+/* Where rings are is checked at each use, and so is what the rest leads to. */
+const char *virtio_wrong(const struct virtio *fields)
+{
+	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+		const struct virtqueue *queue = &fields->queue[i];
+
+		if (queue->enabled && (!queue->size || queue->size & (queue->size - 1) || queue->size > VIRTQUEUE_SIZE_MAX))
+			return "queue size";
+	}
+	return NULL;
+}
+
 /* ---- the common configuration ---- */
 
 static void device_reset(struct virtio *virtio)

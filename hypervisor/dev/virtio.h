@@ -74,6 +74,8 @@ int virtio_init(struct virtio *virtio, const struct virtio_type *type, uint64_t 
 void virtio_reset(struct virtio *virtio);
 /* For the state table's loaded(): what is derived from the state. */
 void virtio_loaded(struct virtio *virtio);
+/* For its wrong(): a field that no device can hold, or NULL. */
+const char *virtio_wrong(const struct virtio *fields);
 
 /* Whether the driver is there and queue @index can be used. */
 bool virtio_live(const struct virtio *virtio, unsigned index);

@@ -51,7 +51,12 @@ enum {
 
 static const struct state_field fields[] = {VIRTIO_STATE(struct virtio_blk, virtio)};
 static void loaded(void *device) { virtio_loaded(&((struct virtio_blk *)device)->virtio); }
-STATE_TABLE(virtio_blk_state, "virtio-blk", 1, fields, loaded);
+static const char *wrong(const void *device, const void *values)
+{
+	(void)device;
+	return virtio_wrong(&((const struct virtio_blk *)values)->virtio);
+}
+STATE_TABLE(virtio_blk_state, "virtio-blk", 1, fields, loaded, wrong);
 
 static struct virtio_blk *of(struct virtio *virtio) { return (struct virtio_blk *)virtio; }
 

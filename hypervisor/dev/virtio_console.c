@@ -9,7 +9,12 @@ enum { RECEIVE, TRANSMIT };
 
 static const struct state_field fields[] = {VIRTIO_STATE(struct virtio_console, virtio)};
 static void loaded(void *device) { virtio_loaded(&((struct virtio_console *)device)->virtio); }
-STATE_TABLE(virtio_console_state, "virtio-console", 1, fields, loaded);
+static const char *wrong(const void *device, const void *values)
+{
+	(void)device;
+	return virtio_wrong(&((const struct virtio_console *)values)->virtio);
+}
+STATE_TABLE(virtio_console_state, "virtio-console", 1, fields, loaded, wrong);
 
 static struct virtio_console *of(struct virtio *virtio) { return (struct virtio_console *)virtio; }
 

@@ -7,7 +7,12 @@
 static const struct state_field fields[] = {VIRTIO_STATE(struct virtio_rng, virtio),
 					    STATE(struct virtio_rng, state)};
 static void loaded(void *device) { virtio_loaded(&((struct virtio_rng *)device)->virtio); }
-STATE_TABLE(virtio_rng_state, "virtio-rng", 1, fields, loaded);
+static const char *wrong(const void *device, const void *values)
+{
+	(void)device;
+	return virtio_wrong(&((const struct virtio_rng *)values)->virtio);
+}
+STATE_TABLE(virtio_rng_state, "virtio-rng", 1, fields, loaded, wrong);
 
 /* SplitMix64: every seed is a good one. */
 static uint64_t next(struct virtio_rng *rng)

@@ -209,6 +209,8 @@ static int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *fro
 {
 	struct cpu *cpu = soft_vcpu_of(vcpu)->cpu;
 
+	if (cpu_state_wrong(cpu, from))
+		return -EINVAL;
 	soft_time_set(soft_of(vcpu->engine), cpu);
 	cpu_load(cpu, from);
 	soft_chips_load(soft_vcpu_of(vcpu), from);

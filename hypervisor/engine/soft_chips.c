@@ -253,7 +253,17 @@ static const struct state_field latch_fields[] = {
 
 static void latches_loaded(void *device) { cpu_latches_changed(device); }
 
-static STATE_TABLE(latch_state, "soft-vcpu", 1, latch_fields, latches_loaded);
+/* As bytes, of which a bool has two. */
+static const char *latches_wrong(const void *device, const void *values)
+{
+	(void)device;
+	for (unsigned i = 0; i < sizeof(latch_fields) / sizeof(latch_fields[0]); i++)
+		if (latch_fields[i].size == 1 && ((const uint8_t *)values)[latch_fields[i].offset] > 1)
+			return latch_fields[i].name;
+	return NULL;
+}
+
+static STATE_TABLE(latch_state, "soft-vcpu", 1, latch_fields, latches_loaded, latches_wrong);
 
 static bool has_latches(const struct cpu *cpu)
 {

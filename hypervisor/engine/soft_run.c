@@ -22,7 +22,14 @@ static const struct state_field fields[] = {
 	STATE(struct soft_time, left),
 	STATE(struct soft_time, turn),
 };
-STATE_TABLE(soft_time_state, "time", 1, fields);
+static const char *wrong(const void *device, const void *values)
+{
+	const struct soft *soft = (const struct soft *)((const char *)device - offsetof(struct soft, time));
+	const struct soft_time *time = values;
+
+	return time->turn >= soft->count ? "turn" : time->ticks >= TICKS_MAX ? "ticks" : NULL;
+}
+STATE_TABLE(soft_time_state, "time", 1, fields, NULL, wrong);
 
 /* ---- time ---- */
 

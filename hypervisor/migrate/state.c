@@ -419,7 +419,7 @@ int parts_check(struct parts *parts)
 		if (!part->table->wrong || !part->here)
 			continue;
 		load_fields(part, parts->scratch);
-		wrong = part->table->wrong(parts->scratch);
+		wrong = part->table->wrong(part->object, parts->scratch);
 		if (wrong)
 			return refuse(parts, "%s %" PRIu32 " cannot be in such a state: %s",
 				      part->table->device, part->instance, wrong);

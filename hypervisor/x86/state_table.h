@@ -22,8 +22,9 @@ struct state_table {
 	 * NULL. */
 	void (*loaded)(void *device);
 	/* What of the fields no device can hold (an index past its array), or NULL: asked before a state that came
-	 * from elsewhere is loaded, of an object in which nothing but the fields is set. May be NULL. */
-	const char *(*wrong)(const void *device);
+	 * from elsewhere is loaded. @device is who would load them, @values an object of its kind in which nothing else
+	 * is set. May be NULL. */
+	const char *(*wrong)(const void *device, const void *values);
 };
 
 /* clang-format off */
