@@ -11,6 +11,7 @@
  *   core.c     the machine and its vCPUs; which vendor's file is asked
  *   exits.c    exits that both vendors have: CPUID, MSRs, memory
  *   tables.c   the nested tables: identity, filled where they are missing, holes for what is not the guest's
+ *   shadow.c   nested tables of a guest that is a hypervisor, joined with ours
  *   apic.c     the interrupt command register: other processors start in the hypervisor
  *   linear.c   the guest's memory by linear addresses, with its rights; walk.c without
  *   record.c   what the bytes under test do (x86/l1.h)

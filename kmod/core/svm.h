@@ -12,18 +12,12 @@
 #ifndef TRAPLINE_KMOD_CORE_SVM_H
 #define TRAPLINE_KMOD_CORE_SVM_H
 
-#include "kmod/core/core.h"
+#include "kmod/core/shadow.h"
 #include "x86/svm.h"
 
 #define SVM_ASID        1u
 #define SVM_ASID_NESTED 2u
 #define SVM_WATCH_MAX   16u
-
-struct svm_shadow {
-	uint64_t *root;
-	uint64_t *page[128]; /* of tables; the first is the root */
-	unsigned pages, used;
-};
 
 /* A guest that is a hypervisor. */
 struct svm_nested {
@@ -43,7 +37,7 @@ struct svm_nested {
 	uint64_t mode;   /* what of its paging mode they depend on */
 	uint32_t asid;
 	bool npt;
-	struct svm_shadow shadow;
+	struct shadow shadow;
 };
 
 struct svm_vcpu {
@@ -131,13 +125,13 @@ bool svm_gif_debug(struct core_vcpu *vcpu);
 /* ---- svm_shadow.c ---- */
 
 /* Forgets all that was joined. */
-void shadow_drop(struct core_vcpu *vcpu);
+void svm_shadow_drop(struct core_vcpu *vcpu);
 /* The root of the joined tables. */
-uint64_t *shadow_root(struct core_vcpu *vcpu);
+uint64_t *svm_shadow_root(struct core_vcpu *vcpu);
 /*
  * The guest's guest was refused @access to @address. True: the tables now have it; false: the refusal is that
  * of the guest's tables, with *@error as EXITINFO1 tells it.
  */
-bool shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error);
+bool svm_shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error);
 
 #endif

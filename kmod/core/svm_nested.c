@@ -43,7 +43,7 @@ void svm_nested_start(struct core_vcpu *vcpu)
 	nested->gif = true;
 	nested->hsave = nested->vm_cr = 0;
 	nested->asid = 0;
-	shadow_drop(vcpu);
+	svm_shadow_drop(vcpu);
 }
 
 /* ---- what the guest is told, and its MSRs ---- */
@@ -297,7 +297,7 @@ static void merge_paging(struct core_vcpu *vcpu, uint8_t *vmcb)
 
 	if (vmcb[VMCB_TLB_CONTROL] || mode != nested->mode || asid != nested->asid || npt != nested->npt ||
 	    ncr3 != nested->ncr3) {
-		shadow_drop(vcpu);
+		svm_shadow_drop(vcpu);
 		vcpu->svm->flush = true;
 	}
 	nested->mode = mode;
@@ -305,7 +305,7 @@ static void merge_paging(struct core_vcpu *vcpu, uint8_t *vmcb)
 	nested->ncr3 = ncr3;
 	nested->asid = asid;
 	*vmcb64(to, VMCB_NESTED) = SVM_NP_ENABLE;
-	*vmcb64(to, VMCB_NCR3) = hw_physical(npt ? shadow_root(vcpu) : vcpu->tables);
+	*vmcb64(to, VMCB_NCR3) = hw_physical(npt ? svm_shadow_root(vcpu) : vcpu->tables);
 	*vmcb64(to, VMCB_G_PAT) = npt ? *vmcb64(vmcb, VMCB_G_PAT) : *vmcb64(vcpu->svm->own, VMCB_G_PAT);
 }
 
@@ -430,7 +430,7 @@ static void nested_fault(struct core_vcpu *vcpu, uint64_t info1, uint64_t addres
 	unsigned access = CORE_READ | (info1 & PF_W ? CORE_WRITE : 0u) | (info1 & PF_I ? CORE_EXECUTE : 0u);
 	uint64_t error;
 
-	if (shadow_fill(vcpu, address, access, &error))
+	if (svm_shadow_fill(vcpu, address, access, &error))
 		svm_redeliver(vcpu);
 	else
 		svm_nested_reflect(vcpu, SVM_EXIT_NPF, error | (info1 & (SVM_NPF_FINAL | SVM_NPF_TABLE)),

@@ -11,7 +11,6 @@
 #define ENTRIES        512u
 #define PDPTE_RESERVED 0x1e6ull
 #define PAGES_EAGER    64u
-#define PAGES_MAX      (sizeof(((struct svm_shadow *)0)->page) / sizeof(uint64_t *))
 
 /* What the guest's tables say of an address. */
 struct mapping {
@@ -20,59 +19,14 @@ struct mapping {
 	bool user, writable, executable, dirty;
 };
 
-/* Whether it is the local APIC's page, where that is watched. */
-static bool is_apic(const struct core_vcpu *vcpu, uint64_t host)
-{
-	return vcpu->apic_page && host == vcpu->apic_page;
-}
-
 /* ---- our pages ---- */
 
-static uint64_t *take_page(struct core_vcpu *vcpu)
+static struct shadow *shadow_of(struct core_vcpu *vcpu) { return &vcpu->svm->nested.shadow; }
+
+void svm_shadow_drop(struct core_vcpu *vcpu)
 {
-	struct svm_shadow *shadow = &vcpu->svm->nested.shadow;
-
-	if (shadow->used == PAGES_MAX)
-		return NULL;
-	if (shadow->used == shadow->pages) {
-		shadow->page[shadow->pages] = hw_pages(1);
-		if (!shadow->page[shadow->pages])
-			return NULL;
-		shadow->pages++;
-	} else {
-		hw_clear_page(shadow->page[shadow->used]);
-	}
-	return shadow->page[shadow->used++];
-}
-
-void shadow_drop(struct core_vcpu *vcpu)
-{
-	struct svm_shadow *shadow = &vcpu->svm->nested.shadow;
-
-	shadow->used = 0;
-	shadow->root = NULL;
+	shadow_of(vcpu)->used = 0;
 	vcpu->svm->flush = true;
-}
-
-/* The entry for @address at @level, with the tables above it; NULL where there are no pages left. */
-static uint64_t *entry_for(struct core_vcpu *vcpu, uint64_t address, unsigned level)
-{
-	uint64_t *table = vcpu->svm->nested.shadow.root;
-
-	for (unsigned at = 3;; at--) {
-		uint64_t *entry = &table[address >> (12 + 9 * at) & (ENTRIES - 1)];
-
-		if (at == level)
-			return entry;
-		if (!(*entry & PTE_P) || *entry & PTE_PS) {
-			uint64_t *below = take_page(vcpu);
-
-			if (!below)
-				return NULL;
-			*entry = svm_table_entry(hw_physical(below));
-		}
-		table = hw_map(*entry & ENTRY_ADDRESS);
-	}
 }
 
 /* ---- the guest's tables, in the paging mode that it had at VMRUN (15.25.3) ---- */
@@ -235,45 +189,36 @@ static bool walk(struct core_vcpu *vcpu, uint64_t address, unsigned access, stru
 
 /* ---- joined ---- */
 
-/* Whether all of the 2 MiB around @host may be the guest's, and nothing in it is watched. */
-static bool whole_block(struct core_vcpu *vcpu, uint64_t host)
-{
-	uint64_t block = host & ~(TABLES_LARGE - 1);
-
-	return tables_guests(vcpu->machine, block, TABLES_LARGE) &&
-	       (!vcpu->apic_page || (vcpu->apic_page & ~(TABLES_LARGE - 1)) != block);
-}
-
 /* Puts what the guest's tables say of @address into ours. False: there are no pages left. */
 static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping *mapping)
 {
 	unsigned rights = CORE_READ | (mapping->writable && mapping->dirty ? CORE_WRITE : 0u) |
 			  (mapping->executable ? CORE_EXECUTE : 0u);
-	bool large = mapping->large && whole_block(vcpu, mapping->host);
-	uint64_t *entry = entry_for(vcpu, address, large);
+	bool large = mapping->large && shadow_whole_block(vcpu, mapping->host);
+	uint64_t *entry = shadow_entry(vcpu, shadow_of(vcpu), address, large);
 
 	if (!entry)
 		return false;
-	if (is_apic(vcpu, mapping->host))
+	if (shadow_is_apic(vcpu, mapping->host))
 		rights &= ~(unsigned)CORE_WRITE;
 	*entry = svm_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, rights,
 				large);
 	return true;
 }
 
-/* What the entry of a page may be in ours; 0: it is left to shadow_fill(). */
+/* What the entry of a page may be in ours; 0: it is left to svm_shadow_fill(). */
 static uint64_t joined_entry(struct core_vcpu *vcpu, uint64_t entry, unsigned level, uint64_t reserved)
 {
 	uint64_t frame = entry & ENTRY_ADDRESS;
 
 	if ((entry & (PTE_P | PTE_A | PTE_U)) != (PTE_P | PTE_A | PTE_U) || entry & reserved)
 		return 0;
-	if (level ? !(entry & PTE_PS) || frame & (TABLES_LARGE - 1) || !whole_block(vcpu, frame)
+	if (level ? !(entry & PTE_PS) || frame & (TABLES_LARGE - 1) || !shadow_whole_block(vcpu, frame)
 		  : !tables_guests(vcpu->machine, frame, CORE_PAGE))
 		return 0;
 	entry &= PTE_NX | ENTRY_ADDRESS | PTE_P | PTE_U | PTE_A | PTE_D | (entry & PTE_D ? PTE_W : 0) |
 		 (level ? PTE_PS : 0);
-	return !level && is_apic(vcpu, frame) ? entry & ~PTE_W : entry;
+	return !level && shadow_is_apic(vcpu, frame) ? entry & ~PTE_W : entry;
 }
 
 /*
@@ -293,11 +238,11 @@ static void join_used(struct core_vcpu *vcpu, const uint64_t *theirs, uint64_t *
 		if (level < 2)
 			ours[i] = joined_entry(vcpu, entry, level, reserved);
 		below = entry & ENTRY_ADDRESS;
-		/* Rights add up: a table that restricts them is left to shadow_fill(). */
+		/* Rights add up: a table that restricts them is left to svm_shadow_fill(). */
 		if (!level || entry & (PTE_PS | PTE_NX | reserved) || !(entry & PTE_W) || !(entry & PTE_U) ||
 		    !(entry & PTE_A) || !tables_reached(vcpu->machine, below, CORE_PAGE))
 			continue;
-		table = vcpu->svm->nested.shadow.used < PAGES_EAGER ? take_page(vcpu) : NULL;
+		table = shadow_of(vcpu)->used < PAGES_EAGER ? shadow_take(shadow_of(vcpu)) : NULL;
 		if (!table)
 			return;
 		ours[i] = svm_table_entry(hw_physical(table));
@@ -305,35 +250,33 @@ static void join_used(struct core_vcpu *vcpu, const uint64_t *theirs, uint64_t *
 	}
 }
 
-uint64_t *shadow_root(struct core_vcpu *vcpu)
+uint64_t *svm_shadow_root(struct core_vcpu *vcpu)
 {
 	struct svm_nested *nested = &vcpu->svm->nested;
-	bool five = *vmcb64(vcpu->svm->own, VMCB_CR4) & CR4_LA57;
+	bool made = nested->shadow.used;
+	uint64_t *root = shadow_root(&nested->shadow);
 
-	if (nested->shadow.root)
-		return nested->shadow.root;
-	nested->shadow.root = take_page(vcpu);
-	if (!nested->shadow.root)
-		hw_stop("no memory for joined tables", 0);
-	if (!five && tables_reached(vcpu->machine, nested->ncr3 & ENTRY_ADDRESS, CORE_PAGE) &&
-	    *vmcb64(vcpu->svm->own, VMCB_EFER) & EFER_LMA)
-		join_used(vcpu, hw_map(nested->ncr3 & ENTRY_ADDRESS), nested->shadow.root, 3);
-	return nested->shadow.root;
+	if (!made && host_has(vcpu, EFER_LMA, 0) && !host_has(vcpu, 0, CR4_LA57) &&
+	    tables_reached(vcpu->machine, nested->ncr3 & ENTRY_ADDRESS, CORE_PAGE))
+		join_used(vcpu, hw_map(nested->ncr3 & ENTRY_ADDRESS), root, 3);
+	return root;
 }
 
-bool shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error)
+bool svm_shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error)
 {
 	struct mapping mapping;
 
 	if (!walk(vcpu, address, access, &mapping, error))
 		return false;
+	if (address >> 48)
+		hw_stop("nested tables of five levels, used to the full", address);
 	if (!tables_guests(vcpu->machine, mapping.host, CORE_PAGE))
 		hw_stop("the guest's guest reaches for the hypervisor's memory", mapping.host);
-	if (is_apic(vcpu, mapping.host) && access & CORE_WRITE)
+	if (shadow_is_apic(vcpu, mapping.host) && access & CORE_WRITE)
 		hw_stop("the guest's guest writes to the local APIC past its hypervisor", address);
 	if (!join(vcpu, address, &mapping)) {
-		shadow_drop(vcpu);
-		*vmcb64(vcpu->svm->nested.merged, VMCB_NCR3) = hw_physical(shadow_root(vcpu));
+		svm_shadow_drop(vcpu);
+		*vmcb64(vcpu->svm->nested.merged, VMCB_NCR3) = hw_physical(svm_shadow_root(vcpu));
 		join(vcpu, address, &mapping);
 	}
 	return true;

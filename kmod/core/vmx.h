@@ -20,16 +20,11 @@
 #define TRAPLINE_KMOD_CORE_VMX_H
 
 #include "kmod/core/linear.h"
+#include "kmod/core/shadow.h"
 #include "x86/vmx.h"
 
 #define VMX_VPID        1u
 #define VMX_VPID_NESTED 2u
-
-/* The tables of vmx_shadow.c; the first page is the root. */
-struct vmx_shadow {
-	uint64_t *page[128];
-	unsigned pages, used;
-};
 
 /* A guest that is a hypervisor (vmx_nested.c). */
 struct vmx_nested {
@@ -49,7 +44,7 @@ struct vmx_nested {
 	uint8_t *vmcs, *msr_bitmap;   /* what the processor runs for it */
 	uint16_t state[96], tell[32]; /* fields that go over to it, and come from it (vmx_nested.c) */
 	unsigned states, tells;
-	struct vmx_shadow shadow;
+	struct shadow shadow;
 };
 
 /* Controls that an entry is made with. */

@@ -6,7 +6,6 @@
 #define ENTRY_ADDRESS 0x000ffffffffff000ull
 #define ENTRY_RIGHTS  7ull
 #define ENTRIES       512u
-#define PAGES_MAX     (sizeof(((struct vmx_shadow *)0)->page) / sizeof(uint64_t *))
 #define WRITE_BACK    6ull
 
 /* What the guest's EPT says of an address. */
@@ -26,61 +25,18 @@ bool vmx_shadow_eptp_valid(uint64_t eptp)
 
 /* ---- our pages ---- */
 
-static uint64_t *take_page(struct core_vcpu *vcpu)
-{
-	struct vmx_shadow *shadow = &vcpu->vmx->nested.shadow;
-
-	if (shadow->used == PAGES_MAX)
-		return NULL;
-	if (shadow->used == shadow->pages) {
-		shadow->page[shadow->pages] = hw_pages(1);
-		if (!shadow->page[shadow->pages])
-			return NULL;
-		shadow->pages++;
-	} else {
-		hw_clear_page(shadow->page[shadow->used]);
-	}
-	return shadow->page[shadow->used++];
-}
+static struct shadow *shadow_of(struct core_vcpu *vcpu) { return &vcpu->vmx->nested.shadow; }
 
 void vmx_shadow_drop(struct core_vcpu *vcpu)
 {
-	struct vmx_shadow *shadow = &vcpu->vmx->nested.shadow;
+	struct shadow *shadow = shadow_of(vcpu);
 
 	if (shadow->used)
 		hw_vmx_invept(INVEPT_CONTEXT, vmx_eptp(shadow->page[0]));
 	shadow->used = 0;
 }
 
-uint64_t *vmx_shadow_root(struct core_vcpu *vcpu)
-{
-	struct vmx_shadow *shadow = &vcpu->vmx->nested.shadow;
-
-	if (!shadow->used && !take_page(vcpu))
-		hw_stop("no memory for joined tables", 0);
-	return shadow->page[0];
-}
-
-/* The entry for @address at @level, with the tables above it; NULL where there are no pages left. */
-static uint64_t *entry_for(struct core_vcpu *vcpu, uint64_t address, unsigned level)
-{
-	uint64_t *table = vmx_shadow_root(vcpu);
-
-	for (unsigned at = 3;; at--) {
-		uint64_t *entry = &table[address >> (12 + 9 * at) & (ENTRIES - 1)];
-
-		if (at == level)
-			return entry;
-		if (!(*entry & ENTRY_RIGHTS) || *entry & EPT_LARGE) {
-			uint64_t *below = take_page(vcpu);
-
-			if (!below)
-				return NULL;
-			*entry = vmx_table_entry(hw_physical(below));
-		}
-		table = hw_map(*entry & ENTRY_ADDRESS);
-	}
-}
+uint64_t *vmx_shadow_root(struct core_vcpu *vcpu) { return shadow_root(shadow_of(vcpu)); }
 
 /* ---- the guest's EPT ---- */
 
@@ -138,29 +94,16 @@ static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_
 
 /* ---- joined ---- */
 
-static bool is_apic(const struct core_vcpu *vcpu, uint64_t host)
-{
-	return vcpu->apic_page && host == vcpu->apic_page;
-}
-
-static bool whole_block(struct core_vcpu *vcpu, uint64_t host)
-{
-	uint64_t block = host & ~(TABLES_LARGE - 1);
-
-	return tables_guests(vcpu->machine, block, TABLES_LARGE) &&
-	       (!vcpu->apic_page || (vcpu->apic_page & ~(TABLES_LARGE - 1)) != block);
-}
-
 static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping *mapping)
 {
-	bool large = mapping->level > 0 && whole_block(vcpu, mapping->host);
-	uint64_t rights = mapping->rights, *entry = entry_for(vcpu, address, large);
+	bool large = mapping->level > 0 && shadow_whole_block(vcpu, mapping->host);
+	uint64_t rights = mapping->rights, *entry = shadow_entry(vcpu, shadow_of(vcpu), address, large);
 	unsigned access = (rights & EPT_READ ? CORE_READ : 0u) | (rights & EPT_WRITE ? CORE_WRITE : 0u) |
 			  (rights & EPT_EXECUTE ? CORE_EXECUTE : 0u);
 
 	if (!entry)
 		return false;
-	if (is_apic(vcpu, mapping->host))
+	if (shadow_is_apic(vcpu, mapping->host))
 		access &= ~(unsigned)CORE_WRITE;
 	*entry = vmx_page_entry(vcpu, large ? mapping->host & ~(TABLES_LARGE - 1) : mapping->host, access,
 				large);
@@ -177,7 +120,7 @@ enum shadow_result vmx_shadow_fill(struct core_vcpu *vcpu, uint64_t address, uin
 		return result;
 	if (!tables_guests(vcpu->machine, mapping.host, CORE_PAGE))
 		hw_stop("the guest's guest reaches for the hypervisor's memory", mapping.host);
-	if (is_apic(vcpu, mapping.host) && why & EPT_VIOLATION_WRITE)
+	if (shadow_is_apic(vcpu, mapping.host) && why & EPT_VIOLATION_WRITE)
 		hw_stop("the guest's guest writes to the local APIC past its hypervisor", address);
 	if (!join(vcpu, address, &mapping)) {
 		vmx_shadow_drop(vcpu);
