@@ -30,7 +30,11 @@ BENCHES := $(sort $(shell find hypervisor -name '*_bench.c'))
 OBJECTS := $(SOURCES:%.c=$(B)/%.o)
 LIBRARY := $(B)/libvisor.a
 VISOR := $(B)/visor
-TEST_PROGRAMS := $(TESTS:%.c=$(B)/%)
+# The core that the module and guests/l1 share, on made-up hardware.
+CORE_TESTS := $(sort $(wildcard kmod/core/*_test.c))
+CORE_TEST_PROGRAMS := $(CORE_TESTS:%.c=$(B)/%)
+CORE_PARTS := $(patsubst %.c,$(B)/%.o,$(sort $(filter-out %_test.c,$(wildcard kmod/core/*.c)) $(wildcard kmod/test/*.c)))
+TEST_PROGRAMS := $(TESTS:%.c=$(B)/%) $(CORE_TEST_PROGRAMS)
 BENCH_PROGRAMS := $(BENCHES:%.c=$(B)/%)
 
 .PHONY: all visor unit conform check check-linux check-long fuzz lint bench install format clean deps oracle
@@ -68,9 +72,14 @@ include guests/guests.mk
 
 # ---- tests: one program beside each *_test.c; .ci/check runs these and all others ----
 
-$(TEST_PROGRAMS): $(B)/%: $(B)/%.o $(LIBRARY)
+$(filter-out $(CORE_TEST_PROGRAMS),$(TEST_PROGRAMS)): $(B)/%: $(B)/%.o $(LIBRARY)
 	@echo '  LD      $@'
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka -lZydis $(LDLIBS)
+
+$(CORE_TESTS:%.c=$(B)/%.o) $(CORE_PARTS): private CFLAGS_ALL += -I.
+$(CORE_TEST_PROGRAMS): $(B)/%: $(B)/%.o $(CORE_PARTS)
+	@echo '  LD      $@'
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LDFLAGS) -lcmocka
 
 $(B)/hypervisor/vm/hostile_test $(B)/hypervisor/fuzz/files_test: | $(HOSTILE_GUEST)
 $(B)/hypervisor/fuzz/guest_test: | $(FUZZ_GUEST)
@@ -140,4 +149,4 @@ format:
 clean:
 	rm -rf build
 
--include $(OBJECTS:.o=.d) $(TEST_PROGRAMS:=.d) $(BENCH_PROGRAMS:=.d)
+-include $(OBJECTS:.o=.d) $(CORE_PARTS:.o=.d) $(TEST_PROGRAMS:=.d) $(BENCH_PROGRAMS:=.d)
