@@ -34,11 +34,9 @@ int describe_take(struct description *description, struct stream_cursor *payload
 const char *describe_find(const struct description *description, const char *name);
 
 /*
- * Whether a machine @here can take the guest of @there: every entry is there on both sides and equal, but
- * those that may differ: "engine" and "device" (what runs vCPUs, of which only the state counts), and
- * "features", of which @here must have each that @there has. False: @why says which entry, what the guest has
- * and what this machine has, in one line: "memory: the guest has 134217728, this machine 67108864"; "feature
- * avx2: the guest's processor has it, this one does not".
+ * Whether a machine @here can take the guest of @there: every entry is there on both sides and equal, but "engine" and
+ * "device": what runs vCPUs, of which only the state counts. False: @why says which entry, what the guest has and what
+ * this machine has, in one line: "memory: the guest has 134217728, this machine 67108864".
  */
 bool describe_fits(const struct description *here, const struct description *there, char *why, size_t size);
 
