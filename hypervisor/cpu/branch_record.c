@@ -52,8 +52,6 @@ static bool was_taken(const struct cpu *cpu, const struct insn *insn)
 
 static void record(struct cpu *cpu, uint64_t from)
 {
-	if (cpu->profile->vendor != VENDOR_AMD)
-		return;
 	cpu->msr.last_branch_from = from;
 	cpu->msr.last_branch_to = cpu->rip;
 }
@@ -64,7 +62,7 @@ bool branch_end(struct cpu *cpu, const struct branch_step *step)
 				      : step->conditional ? cpu->rip != step->next_rip
 							  : true);
 
-	if (CHECK(BRANCH_RECORD, taken && cpu->msr.debugctl & DEBUGCTL_LBR))
+	if (CHECK(BRANCH_RECORD, taken && branch_recorded(cpu)))
 		record(cpu, step->from);
 	return taken;
 }
@@ -74,7 +72,7 @@ void branch_event(struct cpu *cpu, uint64_t from, uint8_t vector)
 {
 	if (vector == VECTOR_DB || vector == VECTOR_MC)
 		return;
-	if (!CHECK(BRANCH_RECORD_EVENT, cpu->msr.debugctl & DEBUGCTL_LBR))
+	if (!CHECK(BRANCH_RECORD_EVENT, branch_recorded(cpu)))
 		return;
 	cpu->msr.last_int_from = cpu->msr.last_branch_from;
 	cpu->msr.last_int_to = cpu->msr.last_branch_to;

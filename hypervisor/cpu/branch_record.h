@@ -1,7 +1,8 @@
 /*
  * branch_record.h: what DebugCtl.LBR and BTF make of control transfers (APM 2 13.1.1, 13.1.3; SDM 3B 18.4.1
- * to 18.4.3). Instructions run one at a time where either is set. The registers of LBR are AMD's; of Intel's
- * processors BTF alone is modelled.
+ * to 18.4.3). Instructions run one at a time where either is set. The registers of LBR are AMD's: those of
+ * Intel's processors are the model's own, and a profile with neither CPUID.1:ECX.PDCM nor architectural LBRs
+ * tells of none (SDM 3B 18.4.8.1). There the bit of IA32_DEBUGCTL can be set, and nothing shows what it does.
  */
 #ifndef TRAPLINE_CPU_BRANCH_RECORD_H
 #define TRAPLINE_CPU_BRANCH_RECORD_H
@@ -16,9 +17,16 @@ struct branch_step {
 	const struct insn *to_next; /* one that goes on there whether it is taken or not; else NULL */
 };
 
+/* There are records, and they are on. */
+static inline bool branch_recorded(const struct cpu *cpu)
+{
+	return cpu->msr.debugctl & DEBUGCTL_LBR && cpu->profile->vendor == VENDOR_AMD;
+}
+
 static inline bool branch_watched(const struct cpu *cpu)
 {
-	return unlikely(cpu->msr.debugctl & (DEBUGCTL_LBR | (cpu->rflags & RFLAGS_TF ? DEBUGCTL_BTF : 0)));
+	return unlikely(cpu->msr.debugctl) &&
+	       (branch_recorded(cpu) || (cpu->rflags & RFLAGS_TF && cpu->msr.debugctl & DEBUGCTL_BTF));
 }
 
 struct branch_step branch_begin(struct cpu *cpu, const struct insn *insn);

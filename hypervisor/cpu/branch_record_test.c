@@ -70,6 +70,21 @@ static void branches_to_the_next(void **state)
 	machine_close(&m);
 }
 
+/* Intel's processors have the bit; no profile tells of registers behind it. */
+static void intel_shows_no_records(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	machine_open(&m, "intel");
+	assert_true(msr_write(m.cpu, MSR_DEBUGCTL, DEBUGCTL_LBR | DEBUGCTL_BTF));
+	assert_int_equal(DEBUGCTL_AT(&m), DEBUGCTL_LBR | DEBUGCTL_BTF);
+	machine_run(&m, code, sizeof(code), 1);
+	assert_int_equal(m.cpu->msr.last_branch_from, 0);
+	assert_false(msr_read(m.cpu, MSR_LASTBRANCHFROMIP, &(uint64_t){0}));
+	machine_close(&m);
+}
+
 /* A branch to what follows is one; the tables of an event have the branch in front of it. */
 static void events_are_recorded(void **state)
 {
@@ -183,6 +198,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(branches_are_recorded),
+		cmocka_unit_test(intel_shows_no_records),
 		cmocka_unit_test(branches_to_the_next),
 		cmocka_unit_test(events_are_recorded),
 		cmocka_unit_test(stepping_goes_from_branch_to_branch),

@@ -1,6 +1,7 @@
 /* cpu.c: life of a CPU, and what is derived from its mode. */
 #include <stdlib.h>
 
+#include "cpu/branch_record.h"
 #include "cpu/control.h"
 #include "cpu/decode.h"
 #include "cpu/mem/mem.h"
@@ -50,7 +51,7 @@ void cpu_step_changed(struct cpu *cpu)
 {
 	bool breakpoints = cpu->dr7 & 0xff;
 	bool step = breakpoints || cpu->tracing || cpu->rflags & RFLAGS_TF || guest_must_step(cpu) ||
-		    cpu->msr.debugctl & DEBUGCTL_LBR;
+		    branch_recorded(cpu);
 
 	/* A locked instruction costs as much as several guest instructions; mostly nothing changes. */
 	if (likely(step == !!(cpu->pending & PENDING_STEP)))

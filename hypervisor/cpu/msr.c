@@ -386,8 +386,6 @@ static bool write_misc_enable(struct cpu *cpu, const struct msr_rule *rule, uint
 
 static bool write_debugctl(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
 {
-	if (value & DEBUGCTL_LBR && cpu->profile->vendor != VENDOR_AMD)
-		cpu_unmodelled(cpu, "IA32_DEBUGCTL.LBR: last-branch records are the model's own");
 	store(cpu, rule, index, value);
 	cpu_step_changed(cpu);
 	return true;
