@@ -246,7 +246,11 @@ enter_legacy_32:
 	jne enter_real
 	mov EX_IN + STATE_cr0, %eax
 	mov %eax, %cr0
-	lgdt EX_IN_GDTR
+	cmpl $0, EX_VMXON               /* VMX operation cannot do without paging */
+	je 1f
+	vmxon EX_VMXON
+	vmptrld EX_VMCS
+1:	lgdt EX_IN_GDTR
 	mov EX_IN + STATE_ldtr, %eax
 	lldt %ax
 	mov EX_IN + STATE_tr, %eax
@@ -351,6 +355,10 @@ back_to_legacy:
 	mov %eax, %ss
 back_to_paging_off:
 	mov $boot_legacy_stack, %esp
+	cmpl $0, EX_VMXON
+	je 1f
+	vmxoff
+1:
 	mov %cr0, %eax
 	and $0x7fffffff, %eax
 	mov %eax, %cr0

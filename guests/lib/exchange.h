@@ -32,6 +32,8 @@
 #define EX_FAR32 (EXCHANGE + 0x4c8) /* 16:32 pointer to enter_legacy's 32-bit part */
 #define EX_SEGMENTS (EXCHANGE + 0x4d0) /* selectors to load: ES, DS, FS, GS, 4 bytes each */
 #define EX_FRAME (EXCHANGE + 0x4e0) /* the frame for IRETQ, 5 quadwords */
+#define EX_VMXON (EXCHANGE + 0x508) /* not 0: enter_legacy executes VMXON of it, the way back VMXOFF */
+#define EX_VMCS (EXCHANGE + 0x510)  /* and VMPTRLD of it */
 /*
  * The frame for IRETD to an outer ring, 9 doublewords: below 64 KiB, because a return to a 16-bit stack
  * leaves bits 31:16 of ESP as they were.
@@ -84,12 +86,14 @@ struct exchange {
 	uint32_t far32_offset, far32_selector;
 	uint32_t segments[4];
 	uint64_t frame64[5];
+	uint64_t vmxon, vmcs;
 };
 
 _Static_assert(__builtin_offsetof(struct exchange, in_gdtr) == EX_IN_GDTR - EXCHANGE, "in_gdtr");
 _Static_assert(__builtin_offsetof(struct exchange, vector) == EX_VECTOR - EXCHANGE, "vector");
 _Static_assert(__builtin_offsetof(struct exchange, real) == EX_REAL - EXCHANGE, "real");
 _Static_assert(__builtin_offsetof(struct exchange, frame64) == EX_FRAME - EXCHANGE, "frame");
+_Static_assert(__builtin_offsetof(struct exchange, vmxon) == EX_VMXON - EXCHANGE, "vmxon");
 
 extern struct exchange exchange;    /* placed at EXCHANGE by the linker script */
 extern uint32_t legacy_frame[9]; /* at LEGACY_FRAME */

@@ -12,6 +12,7 @@ FAMILY(entry)
 {
 #include "entry.def"
 #include "legacy.def"
+#include "root.def"
 }
 
 FAMILY(exits)
