@@ -31,6 +31,7 @@ FAMILY(events)
 #include "events.def"
 #include "ept.def"
 #include "apic.def"
+#include "shared.def"
 }
 
 void suite_rows(struct suite *suite)
