@@ -488,15 +488,26 @@ STORY(eptp_switching)
 }
 
 /* ---- what must be dropped: @index 0: by INVEPT of the context, 1: of all; 2: an EPT violation drops its
- * address's own ---- */
+ * address's own; 3, 4: as 0, 1, of a guest with a VPID, whose translations entries and exits keep ---- */
+
+static bool use_vpid(void)
+{
+	if (!vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VPID))
+		return false;
+	vmx_set(VMCS_SECONDARY_CONTROLS, VMX2_VPID);
+	vmx_write(VMCS_VPID, 5);
+	return true;
+}
 
 STORY(ept_invalidation)
 {
 	unsigned which = (unsigned)GIVEN(index);
 	uint64_t descriptor[2] = {0, 0};
 
-	if (!begin(0))
+	if (!begin(0) || (which > 2 && !use_vpid()))
 		return;
+	if (which > 2)
+		which -= 3;
 	if (which < 2 && !vmx_needs_bit(VMX_MSR_EPT_VPID, which ? 26 : 25))
 		return;
 	descriptor[0] = vmx_eptp();
@@ -519,6 +530,52 @@ STORY(ept_invalidation)
 	story_check("entry", 0, vmx_run());
 	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_VMCALL);
 	story_check("new", 0x3c, vmx_registers[RAX] & 0xff);
+}
+
+/*
+ * What a guest invalidates under one EPTP goes for its VPID under each (29.4.3.1): it changes its own tables.
+ * @index 0: INVLPG; 1: MOV to CR3; 2: INVPCID of the address; 3: INVPCID of all.
+ */
+STORY(ept_own_invalidation)
+{
+	unsigned which = (unsigned)GIVEN(index);
+	uint64_t entry = CASE_PTE(CASE_FRAME, 0), *root = vmx_at(VMX_PAGE_SPARE, 0), pcid[2] = {0, TARGET};
+
+	if (!begin(0) || !use_vpid() || (which > 1 && !vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_INVPCID)))
+		return;
+	if (!vmx_needs_clear(VMCS_PRIMARY_CONTROLS, VMX_CR3_LOAD))
+		return;
+	vmx_clear(VMCS_PRIMARY_CONTROLS, VMX_CR3_LOAD);
+	machine_copy(root, vmx_at(VMX_PAGE_EPT, 0), 4096);
+	*(volatile uint8_t *)(uintptr_t)TARGET = 0x77;
+	*(volatile uint8_t *)(uintptr_t)(CASE_FRAME + 0x400) = 0x3c;
+	world_poke(CASE_OPERAND, pcid, 16);
+	world_accept(TARGET, 1);
+	access_code(READ);
+	story_check("entry", 0, vmx_run());
+	story_check("old", 0x77, vmx_registers[RAX] & 0xff);
+	/* Under another EPTP, with the same translations. */
+	vmx_write(VMCS_EPTP, vmx_page(VMX_PAGE_SPARE) | (vmx_eptp() & 0xfff));
+	world_poke(CASE_PTE_LONG(TARGET), &entry, 8);
+	switch (which) {
+	case 0: VMX_CODE(0x0f, 0x01, 0x3b); break;			 /* INVLPG [RBX] */
+	case 1: VMX_CODE(0x0f, 0x20, 0xd9, 0x0f, 0x22, 0xd9); break; /* MOV RCX, CR3; MOV CR3, RCX */
+	default:
+		vmx_set(VMCS_SECONDARY_CONTROLS, VMX2_INVPCID);
+		vmx_registers[RCX] = which == 2 ? 0 : 2;
+		vmx_registers[RDX] = CASE_OPERAND;
+		VMX_CODE(0x66, 0x0f, 0x38, 0x82, 0x0a); /* INVPCID RCX, [RDX] */
+		break;
+	}
+	vmx_write(VMCS_GUEST_RIP, CASE_STUB);
+	story_check("entry", 0, vmx_run());
+	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_VMCALL);
+	vmx_write(VMCS_EPTP, vmx_eptp());
+	access_code(READ);
+	vmx_write(VMCS_GUEST_RIP, CASE_STUB);
+	story_check("entry", 0, vmx_run());
+	story_check("new", 0x3c, vmx_registers[RAX] & 0xff);
+	*(volatile uint16_t *)(uintptr_t)(CASE_FRAME + 0x400) = CASE_END;
 }
 
 /*
