@@ -32,6 +32,7 @@ FAMILY(events)
 #include "ept.def"
 #include "apic.def"
 #include "shared.def"
+#include "structures.def"
 }
 
 void suite_rows(struct suite *suite)
