@@ -220,7 +220,9 @@ STORY(ept_misconfiguration)
 	case 8: vmx_ept_entry(3, TARGET)[0] |= 1ull << 6; break;
 	case 9: vmx_ept_entry(4, TARGET)[0] |= 1ull << 7; break;
 	case 10: *entry |= 1ull << 52 | 1ull << 11; break; /* ignored */
-	case 11: *entry = 2ull << EPT_TYPE_SHIFT | 1ull << 51 | EPT_LARGE; break; /* not present: nothing else counts */
+	case 11:
+		*entry = 2ull << EPT_TYPE_SHIFT | 1ull << 51 | EPT_LARGE;
+		break; /* not present: nothing else counts */
 	default: break;
 	}
 	story_check("entry", 0, vmx_run());
@@ -235,7 +237,8 @@ STORY(ept_misconfiguration)
 	if (which == 10 || ((which == 5 || which == 6) && !GIVEN(mode))) {
 		vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_VMCALL);
 	} else {
-		vmx_check_field(VMCS_EXIT_REASON, which == 11 ? VMX_EXIT_EPT_VIOLATION : VMX_EXIT_EPT_MISCONFIGURATION);
+		vmx_check_field(VMCS_EXIT_REASON,
+				which == 11 ? VMX_EXIT_EPT_VIOLATION : VMX_EXIT_EPT_MISCONFIGURATION);
 		vmx_check_field(VMCS_GUEST_PHYSICAL_ADDRESS, GIVEN(mode) ? BIG : TARGET);
 		vmx_check_field(VMCS_GUEST_RIP, CASE_STUB);
 	}
@@ -305,8 +308,8 @@ STORY(ept_order)
 }
 
 /*
- * IRET that has ended blocking by NMI before its stack's EPT violation says so (28.2.1): @mode 0: of NMIs; 1: of
- * virtual NMIs; @index: the access is POP's, which ends nothing.
+ * IRET that has ended blocking by NMI before its stack's EPT violation says so (28.2.1): @mode 0: of NMIs; 1:
+ * of virtual NMIs; @index: the access is POP's, which ends nothing.
  */
 STORY(ept_iret)
 {
@@ -558,7 +561,7 @@ STORY(ept_own_invalidation)
 	vmx_write(VMCS_EPTP, vmx_page(VMX_PAGE_SPARE) | (vmx_eptp() & 0xfff));
 	world_poke(CASE_PTE_LONG(TARGET), &entry, 8);
 	switch (which) {
-	case 0: VMX_CODE(0x0f, 0x01, 0x3b); break;			 /* INVLPG [RBX] */
+	case 0: VMX_CODE(0x0f, 0x01, 0x3b); break;                   /* INVLPG [RBX] */
 	case 1: VMX_CODE(0x0f, 0x20, 0xd9, 0x0f, 0x22, 0xd9); break; /* MOV RCX, CR3; MOV CR3, RCX */
 	default:
 		vmx_set(VMCS_SECONDARY_CONTROLS, VMX2_INVPCID);

@@ -1,9 +1,9 @@
 /*
- * root.c: one instruction in VMX root operation, with a current VMCS that is clear, in the mode and at the level
- * of its row: what comes is told as the library tells its own cases.
+ * root.c: one instruction in VMX root operation, with a current VMCS that is clear, in the mode and at the
+ * level of its row: what comes is told as the library tells its own cases.
  *
- * Modes that are reached by way of no paging enter VMX operation on their way (EX_VMXON). Real-address mode has
- * no VMX operation.
+ * Modes that are reached by way of no paging enter VMX operation on their way (EX_VMXON). Real-address mode
+ * has no VMX operation.
  */
 #include "lib/baseline.h"
 #include "lib/effects.h"

@@ -1,8 +1,8 @@
 /*
- * shared.c: two processors in VMX operation, and structures that one changes while the other runs a guest with
- * them: what the manual promises of EPT entries (29.4.3), the virtual-APIC page (30.1), the posted-interrupt
- * descriptor (30.6) and the #VE area (26.5.7.2); and, where it promises nothing while a guest runs (25.11.4), of
- * a change between an exit and the next entry.
+ * shared.c: two processors in VMX operation, and structures that one changes while the other runs a guest
+ * with them: what the manual promises of EPT entries (29.4.3), the virtual-APIC page (30.1), the
+ * posted-interrupt descriptor (30.6) and the #VE area (26.5.7.2); and, where it promises nothing while a
+ * guest runs (25.11.4), of a change between an exit and the next entry.
  *
  * Processor 0 is the story's, processor 1 does what cpus_tell() says. Both share the switch's registers
  * (vmx_world.h), so that stories in which both run guests do not look at those.
@@ -83,10 +83,10 @@ static void change_entry(void *argument)
 }
 
 /*
- * @mode 0: an entry that was not present becomes so, which nothing needs to be told (29.4.3.3); 1: one that was
- * used to read also lets write: the guest may see it at once, or exit by an EPT violation, behind which it
- * does; 2: one that is used is taken away, 3: leads elsewhere, 4: loses its flags: the guest sees it behind
- * INVEPT.
+ * @mode 0: an entry that was not present becomes so, which nothing needs to be told (29.4.3.3); 1: one that
+ * was used to read also lets write: the guest may see it at once, or exit by an EPT violation, behind which
+ * it does; 2: one that is used is taken away, 3: leads elsewhere, 4: loses its flags: the guest sees it
+ * behind INVEPT.
  */
 STORY(shared_ept)
 {
@@ -247,9 +247,10 @@ static bool requested(unsigned vector)
 }
 
 /*
- * @mode 0: one, which comes without an exit; 1: three, the highest comes; 2: one without a notification, which
- * does not come; 3: one, and another one behind it; 4: one for a guest with IF = 0, which is requested and
- * waits; 5: while the host runs: the notification is an interrupt of the host's, and the request stays posted.
+ * @mode 0: one, which comes without an exit; 1: three, the highest comes; 2: one without a notification,
+ * which does not come; 3: one, and another one behind it; 4: one for a guest with IF = 0, which is requested
+ * and waits; 5: while the host runs: the notification is an interrupt of the host's, and the request stays
+ * posted.
  */
 STORY(shared_posted_interrupt)
 {
@@ -334,7 +335,9 @@ static void change_structure(void *argument)
 	switch ((enum structure)(uintptr_t)argument) {
 	case IO_BITMAP: *(uint8_t *)vmx_at(VMX_PAGE_IO_A, 0x80 / 8) = 1; break;
 	case MSR_BITMAP: *(uint8_t *)vmx_at(VMX_PAGE_MSR_BITMAP, 0x174 / 8) = 1 << (0x174 % 8); break;
-	case SHADOW_BITMAP: *(uint8_t *)vmx_at(VMX_PAGE_VMREAD, VMCS_GUEST_RIP / 8) = 1 << (VMCS_GUEST_RIP % 8); break;
+	case SHADOW_BITMAP:
+		*(uint8_t *)vmx_at(VMX_PAGE_VMREAD, VMCS_GUEST_RIP / 8) = 1 << (VMCS_GUEST_RIP % 8);
+		break;
 	case MSR_LIST: list[1] = 0x2222; break;
 	default: ((uint64_t *)vmx_at(VMX_PAGE_EPTP_LIST, 0))[1] = vmx_eptp(); break;
 	}
@@ -386,7 +389,8 @@ STORY(shared_structure)
 		vmx_write(VMCS_ENTRY_MSR_LOAD_COUNT, 1);
 		break;
 	default:
-		if (!vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VM_FUNCTIONS) || !vmx_needs_bit(VMX_MSR_VMFUNC, 0))
+		if (!vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VM_FUNCTIONS) ||
+		    !vmx_needs_bit(VMX_MSR_VMFUNC, 0))
 			return;
 		vmx_set(VMCS_SECONDARY_CONTROLS, VMX2_VM_FUNCTIONS);
 		vmx_write(VMCS_VM_FUNCTIONS, 1);
@@ -577,7 +581,8 @@ static void count_in_operation(void *argument)
 		COUNT++;
 }
 
-/* INIT is blocked while the other processor is in VMX root operation, and comes at its VMXOFF (24.8, 26.2). */
+/* INIT is blocked while the other processor is in VMX root operation, and comes at its VMXOFF (24.8, 26.2).
+ */
 STORY(init_waits)
 {
 	if (!story_has_apic() || !begin(VMX_BARE))
@@ -616,11 +621,13 @@ static void spin_in_guest(void *argument)
 		COUNT++;
 }
 
-/* What another processor sends to one in a guest exits there: @mode 0: INIT; 1: NMI; 2: an interrupt; 3: SIPI, which is ignored. */
+/* What another processor sends to one in a guest exits there: @mode 0: INIT; 1: NMI; 2: an interrupt; 3:
+ * SIPI, which is ignored. */
 STORY(sent_to_guest)
 {
 	static const uint32_t commands[] = {ICR_INIT, ICR_NMI, VECTOR, ICR_STARTUP | 0x9a};
-	static const uint32_t reasons[] = {VMX_EXIT_INIT, VMX_EXIT_EXCEPTION_NMI, VMX_EXIT_EXTERNAL_INTERRUPT, VMX_EXIT_VMCALL};
+	static const uint32_t reasons[] = {VMX_EXIT_INIT, VMX_EXIT_EXCEPTION_NMI, VMX_EXIT_EXTERNAL_INTERRUPT,
+					   VMX_EXIT_VMCALL};
 	unsigned mode = (unsigned)GIVEN(mode);
 
 	if (!story_has_apic() || !begin(VMX_BARE))

@@ -1,7 +1,7 @@
 /*
- * structures.c: structures that lie in one another, or are as large as can be: what each is used for is defined
- * by itself, and so is what comes of both. Regions over a VMCS are left out: what is in one is the processor's
- * (25.11.1, 25.11.4).
+ * structures.c: structures that lie in one another, or are as large as can be: what each is used for is
+ * defined by itself, and so is what comes of both. Regions over a VMCS are left out: what is in one is the
+ * processor's (25.11.1, 25.11.4).
  */
 #include "lib/apic.h"
 #include "lib/exchange.h"
@@ -88,8 +88,8 @@ static void put(enum vmx_page page, unsigned slot, uint32_t index, uint64_t valu
 enum overlap { STORED_IS_LOADED, STORED_FOR_HOST, SHIFTED, ALL_ONE };
 
 /*
- * @mode 0: the exit's store list is the next entry's load list; 1: and the exit's own load list, which is read
- * behind it; 2: the load list begins at the store list's second entry; 3: all three are one.
+ * @mode 0: the exit's store list is the next entry's load list; 1: and the exit's own load list, which is
+ * read behind it; 2: the load list begins at the store list's second entry; 3: all three are one.
  */
 STORY(one_list)
 {
@@ -136,7 +136,8 @@ STORY(one_list)
 	machine_write_msr(MSR_KERNEL_GS_BASE, CASE_KERNEL_GS_BASE);
 }
 
-/* Lists as long as is recommended at least (A.6): 512. @mode 0: loaded by the entry; 1: stored; 2: loaded by the exit. */
+/* Lists as long as is recommended at least (A.6): 512. @mode 0: loaded by the entry; 1: stored; 2: loaded by
+ * the exit. */
 STORY(longest_list)
 {
 	static const uint32_t counts[] = {VMCS_ENTRY_MSR_LOAD_COUNT, VMCS_EXIT_MSR_STORE_COUNT,
@@ -239,9 +240,9 @@ STORY(descriptor_in_apic_page)
 /* ---- EPT tables that lead to themselves, and a guest that has its own ---- */
 
 /*
- * The second entry of the PML4 is the PML4: with all indices 1 an address of it is the table itself. @mode 0: the
- * guest reads it there; 1: it maps a page by it, which needs no INVEPT; 2: execute access of all entries off: a fetch
- * violates.
+ * The second entry of the PML4 is the PML4: with all indices 1 an address of it is the table itself. @mode 0:
+ * the guest reads it there; 1: it maps a page by it, which needs no INVEPT; 2: execute access of all entries
+ * off: a fetch violates.
  */
 STORY(ept_in_itself)
 {
@@ -292,7 +293,8 @@ STORY(ept_in_guest)
 
 	if (!vmx_baseline(MODE_LONG, 0, VMX_EPT))
 		return;
-	/* The guest finds the entry of TARGET in its own memory, which is mapped as it is, and makes it present. */
+	/* The guest finds the entry of TARGET in its own memory, which is mapped as it is, and makes it
+	 * present. */
 	entry = vmx_ept_entry(1, TARGET);
 	*entry &= ~RIGHTS;
 	*(volatile uint8_t *)(uintptr_t)TARGET = 0x77;
@@ -336,7 +338,8 @@ STORY(log_in_guest)
 
 /* ---- regions ---- */
 
-/* A region may be used as something else once VMCLEAR has made it inactive, and be a VMCS again. @mode 0: as data; 1: as the VMXON region. */
+/* A region may be used as something else once VMCLEAR has made it inactive, and be a VMCS again. @mode 0: as
+ * data; 1: as the VMXON region. */
 STORY(region_again)
 {
 	uint32_t revision;
@@ -356,7 +359,8 @@ STORY(region_again)
 		story_check("on_again", 0, vmx_do_address(VMX_DO_VMXON, vmx_page(VMX_PAGE_VMXON)));
 	} else {
 		machine_fill(vmx_at(VMX_PAGE_VMCS, 0), 0xff, 4096);
-		story_check("not_a_vmcs", VMX_FAIL_INVALID, vmx_do_address(VMX_DO_VMPTRLD, vmx_page(VMX_PAGE_VMCS)));
+		story_check("not_a_vmcs", VMX_FAIL_INVALID,
+			    vmx_do_address(VMX_DO_VMPTRLD, vmx_page(VMX_PAGE_VMCS)));
 	}
 	machine_fill(vmx_at(VMX_PAGE_VMCS, 0), 0, 4096);
 	*(uint32_t *)vmx_at(VMX_PAGE_VMCS, 0) = revision;

@@ -26,7 +26,8 @@ struct branch_step branch_begin(struct cpu *cpu, const struct insn *insn)
 	return step;
 }
 
-/* Whether @insn, a conditional branch that is done, was taken: it has changed no flags, and rCX has been counted down. */
+/* Whether @insn, a conditional branch that is done, was taken: it has changed no flags, and rCX has been
+ * counted down. */
 static bool was_taken(const struct cpu *cpu, const struct insn *insn)
 {
 	static const struct {
@@ -58,7 +59,7 @@ static void record(struct cpu *cpu, uint64_t from)
 
 bool branch_end(struct cpu *cpu, const struct branch_step *step)
 {
-	bool taken = step->branch && (step->to_next	 ? was_taken(cpu, step->to_next)
+	bool taken = step->branch && (step->to_next       ? was_taken(cpu, step->to_next)
 				      : step->conditional ? cpu->rip != step->next_rip
 							  : true);
 

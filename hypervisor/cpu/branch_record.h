@@ -13,7 +13,7 @@
 /* An instruction about to be stepped. */
 struct branch_step {
 	bool branch, conditional;
-	uint64_t from, next_rip; /* offsets of it, and of what follows */
+	uint64_t from, next_rip;    /* offsets of it, and of what follows */
 	const struct insn *to_next; /* one that goes on there whether it is taken or not; else NULL */
 };
 

@@ -48,11 +48,13 @@ static void branches_to_the_next(void **state)
 		uint64_t flags, rcx;
 		bool taken;
 	} branches[] = {
-		{{0x74, 0}, RFLAGS_ZF, 0, true}, {{0x74, 0}, 0, 0, false},	   {{0x75, 0}, 0, 0, true},
-		{{0x72, 0}, RFLAGS_CF, 0, true}, {{0x77, 0}, RFLAGS_CF, 0, false}, {{0xe2, 0}, 0, 2, true},
-		{{0xe2, 0}, 0, 1, false},	 {{0xe1, 0}, RFLAGS_ZF, 2, true},  {{0xe1, 0}, 0, 2, false},
-		{{0xe1, 0}, RFLAGS_ZF, 1, false}, {{0xe0, 0}, 0, 2, true},	   {{0xe0, 0}, RFLAGS_ZF, 2, false},
-		{{0xe3, 0}, 0, 0, true},	 {{0xe3, 0}, 0, 1, false},
+		{{0x74, 0}, RFLAGS_ZF, 0, true},  {{0x74, 0}, 0, 0, false},
+		{{0x75, 0}, 0, 0, true},          {{0x72, 0}, RFLAGS_CF, 0, true},
+		{{0x77, 0}, RFLAGS_CF, 0, false}, {{0xe2, 0}, 0, 2, true},
+		{{0xe2, 0}, 0, 1, false},         {{0xe1, 0}, RFLAGS_ZF, 2, true},
+		{{0xe1, 0}, 0, 2, false},         {{0xe1, 0}, RFLAGS_ZF, 1, false},
+		{{0xe0, 0}, 0, 2, true},          {{0xe0, 0}, RFLAGS_ZF, 2, false},
+		{{0xe3, 0}, 0, 0, true},          {{0xe3, 0}, 0, 1, false},
 	};
 	struct machine m;
 

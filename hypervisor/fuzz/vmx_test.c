@@ -1,9 +1,9 @@
 /*
  * A random hypervisor of VT-x and a random guest of it: VMX instructions with operands that point at regions,
  * at each other and out of memory, any combination of the controls that the processor allows, structures that
- * overlap with one another, with VMCSs and with code, guests in every mode with random code. Whatever comes of
- * it, a round ends by a stop with a name, which is not that something is not modelled; and a vCPU saved and
- * loaded in its midst is the same.
+ * overlap with one another, with VMCSs and with code, guests in every mode with random code. Whatever comes
+ * of it, a round ends by a stop with a name, which is not that something is not modelled; and a vCPU saved
+ * and loaded in its midst is the same.
  */
 #include "cpu/vmx/vmx_test.h"
 
@@ -168,15 +168,18 @@ static void make_consistent(struct machine *m)
 
 static void any_pointers(struct machine *m, struct fuzz *fuzz)
 {
-	static const enum vmcs_field pages[] = {
-		VMCS_IO_BITMAP_A,    VMCS_IO_BITMAP_B,	  VMCS_MSR_BITMAP,	 VMCS_VIRTUAL_APIC,
-		VMCS_APIC_ACCESS,    VMCS_VMREAD_BITMAP,  VMCS_VMWRITE_BITMAP,	 VMCS_PML_ADDRESS,
-		VMCS_VE_INFORMATION, VMCS_EPTP_LIST,	  VMCS_EXIT_MSR_STORE,	 VMCS_EXIT_MSR_LOAD,
-		VMCS_ENTRY_MSR_LOAD, VMCS_POSTED_INTERRUPT_DESCRIPTOR};
+	static const enum vmcs_field pages[] = {VMCS_IO_BITMAP_A,    VMCS_IO_BITMAP_B,
+						VMCS_MSR_BITMAP,     VMCS_VIRTUAL_APIC,
+						VMCS_APIC_ACCESS,    VMCS_VMREAD_BITMAP,
+						VMCS_VMWRITE_BITMAP, VMCS_PML_ADDRESS,
+						VMCS_VE_INFORMATION, VMCS_EPTP_LIST,
+						VMCS_EXIT_MSR_STORE, VMCS_EXIT_MSR_LOAD,
+						VMCS_ENTRY_MSR_LOAD, VMCS_POSTED_INTERRUPT_DESCRIPTOR};
 
 	for (unsigned i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
 		vmcs_put(m, pages[i], any_page(fuzz) & (fuzz_one_in(fuzz, 32) ? ~0ull : 0x3ffffffff000ull));
-	vmcs_put(m, VMCS_EPTP, (fuzz_one_in(fuzz, 16) ? any_page(fuzz) : EPT_AT) | 0x1e | (fuzz_next(fuzz) & 0x40));
+	vmcs_put(m, VMCS_EPTP,
+		 (fuzz_one_in(fuzz, 16) ? any_page(fuzz) : EPT_AT) | 0x1e | (fuzz_next(fuzz) & 0x40));
 	if (fuzz_one_in(fuzz, 4)) {
 		vmcs_put(m, VMCS_EXIT_MSR_STORE_COUNT, fuzz_below(fuzz, 4));
 		vmcs_put(m, VMCS_EXIT_MSR_LOAD_COUNT, fuzz_below(fuzz, 4));
@@ -193,7 +196,8 @@ static void any_pointers(struct machine *m, struct fuzz *fuzz)
 	vmcs_put(m, VMCS_CR4_MASK, fuzz_next(fuzz) & fuzz_next(fuzz));
 }
 
-/* The guest's mode: 64-bit as it is, compatibility, 32-bit and 16-bit with PAE, real-address, virtual-8086. */
+/* The guest's mode: 64-bit as it is, compatibility, 32-bit and 16-bit with PAE, real-address, virtual-8086.
+ */
 static void any_mode(struct machine *m, struct fuzz *fuzz)
 {
 	unsigned mode = fuzz_below(fuzz, 6);
@@ -261,7 +265,8 @@ static void any_tables(struct machine *m, struct fuzz *fuzz)
 	for (unsigned i = 0; i < 512; i++)
 		guest_put(m, EPT_AT + 0x3000 + 8 * i, i * 0x1000ull | leaf, 8);
 	for (unsigned n = fuzz_below(fuzz, 4); n; n--)
-		guest_put(m, EPT_AT + 8 * fuzz_below(fuzz, 2048), any_page(fuzz) | (fuzz_next(fuzz) & 0xfff), 8);
+		guest_put(m, EPT_AT + 8 * fuzz_below(fuzz, 2048), any_page(fuzz) | (fuzz_next(fuzz) & 0xfff),
+			  8);
 }
 
 static void any_vmcs(struct machine *m, struct fuzz *fuzz)
@@ -348,7 +353,8 @@ static void make_host(struct machine *m, struct fuzz *fuzz)
 static void make_data(struct machine *m, struct fuzz *fuzz)
 {
 	for (unsigned i = 0; i < 64; i++)
-		guest_put(m, DATA_AT + 8 * i, fuzz_one_in(fuzz, 3) ? any_number(fuzz) : regions[fuzz_below(fuzz, 3)], 8);
+		guest_put(m, DATA_AT + 8 * i,
+			  fuzz_one_in(fuzz, 3) ? any_number(fuzz) : regions[fuzz_below(fuzz, 3)], 8);
 	for (unsigned i = 0; i < 16; i++) {
 		m->cpu->reg[i] = fuzz_one_in(fuzz, 2) ? any_number(fuzz) : fields[fuzz_below(fuzz, FIELDS)];
 		if (fuzz_one_in(fuzz, 3))
@@ -399,7 +405,8 @@ static void check_saved(struct machine *m, uint64_t round)
 		fail_msg("FUZZ_ROUND=%llu: a state loaded is not what was saved", (unsigned long long)round);
 }
 
-/* An engine goes on behind the events that it is asked to look at; the clock here stands still while a CPU waits. */
+/* An engine goes on behind the events that it is asked to look at; the clock here stands still while a CPU
+ * waits. */
 static enum cpu_stop run(struct machine *m, uint64_t round, uint64_t count)
 {
 	enum cpu_stop stop = CPU_STOP_REQUESTED;
