@@ -257,27 +257,30 @@ static void write_not_encodable(FILE *out, const struct suite *suite)
 static const struct promise {
 	const char *insn;
 	short svm[PROMISE_CODES], svm_may[PROMISE_CODES], vmx[PROMISE_CODES], vmx_may[PROMISE_CODES]; /* + 1 */
+	uint32_t vmx_if; /* a secondary control, or 0 */
 } promises[] = {
 #define PROMISE(insn_, ...) {.insn = #insn_, __VA_ARGS__},
 #include "promises.def"
 #undef PROMISE
 };
 
-static void write_codes(FILE *out, const short codes[PROMISE_CODES])
+static void write_codes(FILE *out, const short codes[PROMISE_CODES], uint32_t control)
 {
 	fprintf(out, " %s", codes[0] ? "" : "-");
 	for (unsigned i = 0; i < PROMISE_CODES && codes[i]; i++)
 		fprintf(out, "%s%x", i ? "," : "", codes[i] - 1);
+	if (control)
+		fprintf(out, "@%x", control);
 }
 
 static void write_promises(FILE *out)
 {
 	for (size_t i = 0; i < sizeof(promises) / sizeof(promises[0]); i++) {
 		fprintf(out, "promise %s", promises[i].insn);
-		write_codes(out, promises[i].svm);
-		write_codes(out, promises[i].svm_may);
-		write_codes(out, promises[i].vmx);
-		write_codes(out, promises[i].vmx_may);
+		write_codes(out, promises[i].svm, 0);
+		write_codes(out, promises[i].svm_may, 0);
+		write_codes(out, promises[i].vmx, promises[i].vmx_if);
+		write_codes(out, promises[i].vmx_may, 0);
 		fprintf(out, "\n");
 	}
 }

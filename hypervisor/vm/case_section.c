@@ -203,8 +203,9 @@ static int parse_or(struct parser *p, struct span rest)
 /* `MANUAL VOLUME SECTION TITLE`: whether it is that. */
 static bool read_cite(struct case_cite *cite, struct span rest)
 {
-	static const char *const manuals[] = {"SDM", "APM", "8259A", "82093AA", "8254", "MC146818A", "HPET", "8237A",
-						"82371AB", "16550", "PS2", "PCI", "VIRTIO", "QEMU", "KVM", NULL};
+	static const char *const manuals[] = {"SDM",    "APM",   "8259A",   "82093AA", "8254", "MC146818A",
+					      "HPET",   "8237A", "82371AB", "16550",   "PS2",  "PCI",
+					      "VIRTIO", "QEMU",  "KVM",     NULL};
 
 	cite->manual = span_word(&rest);
 	cite->volume = span_word(&rest);
@@ -286,11 +287,15 @@ static int parse_promise(struct parser *p, struct span rest)
 {
 	struct case_list *list = p->list;
 	struct case_promise promise = {.insn = span_word(&rest)};
+	struct span control;
 
 	promise.must[0] = span_word(&rest);
 	promise.may[0] = span_word(&rest);
-	promise.must[1] = span_word(&rest);
+	control = span_word(&rest);
+	promise.must[1] = span_take(&control, '@');
 	promise.may[1] = rest;
+	if (control.size && !span_hex(control, &promise.control))
+		return bad(p, "no control behind @");
 	for (unsigned i = 0; i < 2; i++)
 		if (!is_codes(promise.must[i]) || !is_codes(promise.may[i]))
 			return bad(p, "not `promise INSN SVM SVM_MAY VMX VMX_MAY`");

@@ -38,9 +38,13 @@ struct case_clause {
 	struct case_cite names;
 };
 
-/* What exits where it is intercepted: under AMD-V [0] and VT-x [1], codes as the section has them. */
+/*
+ * What exits where it is intercepted: under AMD-V [0] and VT-x [1], codes as the section has them; @control: the
+ * secondary control of VT-x that must[1] hangs on, or 0.
+ */
 struct case_promise {
 	struct span insn, must[2], may[2];
+	uint64_t control;
 };
 
 struct case_list {

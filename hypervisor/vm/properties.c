@@ -14,10 +14,18 @@ static bool is_vendor(struct span word, unsigned *vendor)
 
 bool properties_armed(struct properties *properties, struct span words)
 {
-	if (!is_vendor(words, &properties->vendor))
+	struct span rest = words, word = span_word(&rest), name;
+
+	if (!is_vendor(word, &properties->vendor))
 		return false;
 	properties->armed = true;
-	return true;
+	if (!rest.size)
+		return true;
+	name = span_take(&rest, '=');
+	properties->told = true;
+	return properties->vendor && span_equals(name, "controls") && rest.size > 2 &&
+	       memcmp(rest.at, "0x", 2) == 0 &&
+	       span_hex((struct span){rest.at + 2, rest.size - 2}, &properties->controls);
 }
 
 /* The name of the next NAME=VALUE. */
@@ -87,7 +95,8 @@ static bool completed(struct span got)
 	return true;
 }
 
-/* An exit that says nothing of the instruction: it is of bytes behind it, or of a gate that an exception leads to. */
+/* An exit that says nothing of the instruction: it is of bytes behind it, or of a gate that an exception
+ * leads to. */
 static bool is_elsewhere(const struct properties *properties, unsigned exit)
 {
 	static const uint32_t task_switch[2] = {0x7d, 9};
@@ -111,6 +120,17 @@ static bool switched_tasks(const struct properties *properties, unsigned count)
 	return false;
 }
 
+/* Whether what hangs on a control is asked for: it is on; where nobody has told, it may be. */
+enum asked { ASKED, NOT_ASKED, PERHAPS };
+static enum asked is_asked(const struct properties *properties, const struct case_promise *promise)
+{
+	if (!promise || !properties->vendor || !promise->control)
+		return ASKED;
+	if (!properties->told)
+		return PERHAPS;
+	return (properties->controls & promise->control) == promise->control ? ASKED : NOT_ASKED;
+}
+
 /* What was promised has come, and nothing else has. */
 void properties_judge(struct properties *properties, const struct case_list *list,
 		      const struct case_entry *entry, struct span got, char *why, size_t size)
@@ -119,24 +139,30 @@ void properties_judge(struct properties *properties, const struct case_list *lis
 	static const struct span nothing = {"-", 1};
 	struct span must = promise ? promise->must[properties->vendor] : nothing;
 	struct span may = promise ? promise->may[properties->vendor] : nothing;
+	enum asked asked = is_asked(properties, promise);
 	unsigned count = properties->count < PROPERTIES_EXITS_MAX ? properties->count : PROPERTIES_EXITS_MAX;
 
 	if (!properties->armed)
 		return;
 	properties->efficiency = PROPERTY_HELD;
-	if (completed(got) && !switched_tasks(properties, count) && must.size && !span_equals(must, "-")) {
+	if (asked == NOT_ASKED)
+		must = nothing;
+	if (completed(got) && asked == ASKED && !switched_tasks(properties, count) && must.size &&
+	    !span_equals(must, "-")) {
 		properties->control = PROPERTY_HELD;
 		if (!has_come(properties, count, must)) {
 			properties->control = PROPERTY_BROKEN;
-			snprintf(why, size, "resource control: wanted an exit with 0x%.*s, got %s", SPAN_ARGS(must),
-				 count ? properties->text[0] : "none");
+			snprintf(why, size, "resource control: wanted an exit with 0x%.*s, got %s",
+				 SPAN_ARGS(must), count ? properties->text[0] : "none");
 		}
 	}
 	for (unsigned i = 0; i < count; i++)
-		if (!is_elsewhere(properties, i) && !is_among(properties->code[i], must) && !is_among(properties->code[i], may)) {
+		if (!is_elsewhere(properties, i) && !is_among(properties->code[i], must) &&
+		    !is_among(properties->code[i], may)) {
 			properties->efficiency = PROPERTY_BROKEN;
 			if (properties->control != PROPERTY_BROKEN)
-				snprintf(why, size, "efficiency: nothing asks %.*s to exit, and it did with %s",
+				snprintf(why, size,
+					 "efficiency: nothing asks %.*s to exit, and it did with %s",
 					 SPAN_ARGS(entry->insn), properties->text[i]);
 			return;
 		}

@@ -16,6 +16,8 @@ extern const char *const property_names[]; /* "not judged", "held", "broken" */
 struct properties {
 	bool armed;
 	unsigned vendor; /* 0 svm, 1 vmx; of armed */
+	bool told;       /* @controls, secondary ones of VT-x that are on, were */
+	uint64_t controls;
 	unsigned count;  /* of exits; those behind the last that fits are counted alone */
 	uint32_t code[PROPERTIES_EXITS_MAX];
 	bool behind[PROPERTIES_EXITS_MAX]; /* by an instruction behind the first */
@@ -23,7 +25,7 @@ struct properties {
 	enum property control, efficiency;
 };
 
-/* "svm" of an `armed` line; "svm=0x7b info1=0x…" of an `exit` line. False: neither. */
+/* "svm", or "vmx controls=0x…", of an `armed` line; "svm=0x7b info1=0x…" of an `exit` line. False: neither. */
 bool properties_armed(struct properties *properties, struct span words);
 bool properties_exit(struct properties *properties, struct span words);
 

@@ -10,7 +10,7 @@
 	"case s.sgdt.long.cpl0 sgdt long 0 behaviour\nwant always RUNS\ncite SDM 3A 1 t\n"                   \
 	"case s.jmp_far.long.cpl0 jmp_far long 0 innocuous\nwant always RUNS\ncite SDM 3A 1 t\n"             \
 	"case s.nop.long.cpl0 nop long 0 innocuous\nwant always RUNS\nor RUNS event=0x40\ncite SDM 3A 1 t\n" \
-	"promise sgdt 67 - - 2e\npromise jmp_far - 7d - 9\n"
+	"promise sgdt 67 - 2e@4 -\npromise jmp_far - 7d - 9\n"
 
 struct seen {
 	enum verdict verdict;
@@ -75,6 +75,18 @@ static void promised_exits_must_come(void **state)
 	assert_int_equal(seen.control, PROPERTY_BROKEN);
 	assert_string_equal(seen.why, "resource control: wanted an exit with 0x67, got none");
 	/* Under VT-x the control is one that not every processor has. */
+	/* A control that not every processor has. */
+	seen = judged(0, "armed vmx controls=0x86\n" SGDT_ENDS);
+	assert_int_equal(seen.control, PROPERTY_BROKEN);
+	seen = judged(0, "armed vmx controls=0x86\nexit vmx=0x2e\n" SGDT_ENDS);
+	assert_int_equal(seen.control, PROPERTY_HELD);
+	assert_int_equal(seen.efficiency, PROPERTY_HELD);
+	seen = judged(0, "armed vmx controls=0x82\nexit vmx=0x2e\n" SGDT_ENDS);
+	assert_int_equal(seen.efficiency, PROPERTY_BROKEN);
+	seen = judged(0, "armed vmx controls=0x82\n" SGDT_ENDS);
+	assert_int_equal(seen.verdict, VERDICT_PASS);
+	assert_int_equal(judged(0, "armed vmx control=0x82\n" SGDT_ENDS).verdict, VERDICT_ERROR);
+	assert_int_equal(judged(0, "armed svm controls=0x82\n" SGDT_ENDS).verdict, VERDICT_ERROR);
 	seen = judged(0, "armed vmx\n" SGDT_ENDS);
 	assert_int_equal(seen.verdict, VERDICT_PASS);
 	assert_int_equal(seen.control, PROPERTY_NOT_JUDGED);

@@ -12,7 +12,7 @@
  * For each exit out of these bytes it prints a line, switches that intercept off and lets the instruction run by
  * itself; the first exit from elsewhere, or L1_CALL_END, switches all of them off again:
  *
- *   armed VENDOR                              svm or vmx: the intercepts are on
+ *   armed VENDOR [controls=0x…]               svm or vmx: the intercepts are on; of vmx the secondary controls
  *   exit VENDOR=CODE [at=0x… info1=0x… info2=0x…]    CODE: exit code or reason, 0x…; the others where they are not 0;
  *                                                    at: how far behind the first byte
  *

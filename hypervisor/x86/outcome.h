@@ -8,7 +8,7 @@
  *   msr INDEX VALUE               what the judge's predicates may ask for
  *   ready
  *   start ID
- *   armed VENDOR                  a hypervisor of ours intercepts all that it can from here (x86/l1.h)
+ *   armed VENDOR WORDS            a hypervisor of ours intercepts all that it can from here (x86/l1.h)
  *   exit VENDOR=CODE WORDS        and this came of it
  *   end ID OUTCOME
  *   dirty ID FIELD=VALUE          without the control device: the machine's own

@@ -196,6 +196,8 @@ enum core_msr { MSR_DONE, MSR_FAULT, MSR_NOT_MINE };
 	void vendor##_watch_msr(struct core_vcpu *vcpu, uint32_t index);                                     \
 	/* Every intercept that an instruction can have; or only the hypervisor's own. */                    \
 	void vendor##_arm(struct core_vcpu *vcpu, bool on);                                                  \
+	/* What the record tells of the controls that are on while it is armed (x86/l1.h); 0: nothing. */    \
+	uint64_t vendor##_told_controls(const struct core_vcpu *vcpu);                                       \
 	/* The intercept behind exit @code off, where it is there for the record alone. */                   \
 	void vendor##_release(struct core_vcpu *vcpu, uint32_t code, uint64_t info1);                        \
 	/* One instruction, nothing in between; then core_exit_stepped(). */                                 \

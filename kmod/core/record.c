@@ -59,20 +59,7 @@ void record_call(struct core_vcpu *vcpu, uint32_t call, uint32_t out[4])
 	}
 }
 
-bool record_reached(struct core_vcpu *vcpu, uint64_t guest)
-{
-	struct core_record *record = &vcpu->record;
-
-	if (!record->fenced || page_of(guest) != page_of(record->physical))
-		return false;
-	fence(vcpu, false);
-	record->linear = CORE_CALL(vcpu, linear_rip, vcpu);
-	hw_print(vcpu->machine->vendor == CORE_SVM ? "armed svm" : "armed vmx");
-	arm(vcpu, true);
-	return true;
-}
-
-/* ---- the line ---- */
+/* ---- the lines ---- */
 
 static char *put_text(char *to, const char *text)
 {
@@ -93,6 +80,18 @@ static char *put_value(char *to, const char *name, uint64_t value)
 	return to;
 }
 
+static void tell_armed(const struct core_vcpu *vcpu)
+{
+	char line[LINE_SIZE];
+	char *to = put_text(line, vcpu->machine->vendor == CORE_SVM ? "armed svm" : "armed vmx");
+	uint64_t controls = CORE_CALL(vcpu, told_controls, vcpu);
+
+	if (controls)
+		to = put_value(to, " controls", controls);
+	*to = 0;
+	hw_print(line);
+}
+
 static void tell(const struct core_vcpu *vcpu, uint64_t at, uint32_t code, uint64_t info1, uint64_t info2)
 {
 	char line[LINE_SIZE];
@@ -106,6 +105,19 @@ static void tell(const struct core_vcpu *vcpu, uint64_t at, uint32_t code, uint6
 		to = put_value(to, " info2", info2);
 	*to = 0;
 	hw_print(line);
+}
+
+bool record_reached(struct core_vcpu *vcpu, uint64_t guest)
+{
+	struct core_record *record = &vcpu->record;
+
+	if (!record->fenced || page_of(guest) != page_of(record->physical))
+		return false;
+	fence(vcpu, false);
+	record->linear = CORE_CALL(vcpu, linear_rip, vcpu);
+	tell_armed(vcpu);
+	arm(vcpu, true);
+	return true;
 }
 
 bool record_exit(struct core_vcpu *vcpu, uint32_t code, uint64_t info1, uint64_t info2, bool needed)

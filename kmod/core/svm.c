@@ -122,6 +122,12 @@ void svm_arm(struct core_vcpu *vcpu, bool on)
 	*vmcb64(svm->own, VMCB_MSRPM_BASE) = hw_physical(vcpu->machine->ones) + ONES_MSRPM;
 }
 
+uint64_t svm_told_controls(const struct core_vcpu *vcpu)
+{
+	(void)vcpu;
+	return 0;
+}
+
 void svm_release(struct core_vcpu *vcpu, uint32_t code, uint64_t info1)
 {
 	(void)info1;

@@ -111,6 +111,8 @@ void vmx_arm(struct core_vcpu *vcpu, bool on)
 		vmx_set(VMCS_XSS_EXITING_BITMAP, on ? ~0ull : 0);
 }
 
+uint64_t vmx_told_controls(const struct core_vcpu *vcpu) { return vcpu->vmx->all.secondary; }
+
 static void without(enum vmcs_field field, uint32_t control)
 {
 	vmx_set(field, vmx_get(field) & ~(uint64_t)control);

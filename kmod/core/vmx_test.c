@@ -354,14 +354,15 @@ static void record(void **state)
 	assert_true(fake_get(VMCS_PRIMARY_CONTROLS) & VMX_HLT);
 	vcpu.rip = 0x10001;
 	exits(VMX_EXIT_HLT, 0);
-	assert_string_equal(fake.log, "armed vmx\nexit vmx=0xc at=0x1\n");
+	assert_non_null(strstr(fake.log, "armed vmx controls=0x"));
+	assert_non_null(strstr(fake.log, "\nexit vmx=0xc at=0x1\n"));
 	assert_int_equal(vcpu.rip, 0x10001);
 	assert_false(fake_get(VMCS_PRIMARY_CONTROLS) & VMX_HLT);
 	assert_true(fake_get(VMCS_PRIMARY_CONTROLS) & VMX_RDTSC);
 	vcpu.rip = 0x10008;
 	exits(VMX_EXIT_RDTSC, 0);
 	assert_false(fake_get(VMCS_PRIMARY_CONTROLS) & VMX_RDTSC);
-	assert_null(strstr(fake.log, "0x10"));
+	assert_null(strstr(fake.log, "vmx=0x10"));
 }
 
 /* ---- the local APIC ---- */
