@@ -155,11 +155,15 @@ static void check_vmx(struct cpu *cpu, const struct insn *insn)
 	check_gates(cpu, insn, gates & GATES_OF_CR0);
 }
 
-/* APM 2 15.9, table 15-7: before or after the exceptions that are checked here. */
+/*
+ * APM 2 15.9, table 15-7: before or after the exceptions that are checked here. An instruction that CR4 has not switched
+ * on is an invalid opcode like any other, so nothing is there to be intercepted.
+ */
 static void check_svm(struct cpu *cpu, const struct insn *insn)
 {
 	enum svm_order order = (enum svm_order)opcode_table[insn->opcode].svm_order;
 
+	check_gates(cpu, insn, pattern_of(insn->opcode)->gates & GATE_OSXSAVE);
 	if (CHECK(SVM_BEFORE_EXCEPTIONS, order == SVM_BEFORE_EXCEPTIONS))
 		svm_check_insn(cpu, insn);
 	gate_check(cpu, insn);
