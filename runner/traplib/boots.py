@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-from . import machines, paths
+from . import linux_kvm, machines, paths
 from .errors import UsageError
 from .results import DUMP
 
@@ -254,6 +254,8 @@ def read_list(path):
 
 def command_boot(options):
     """trapline boot"""
+    if linux_kvm.matches(options.target):
+        return linux_kvm.boot(options)
     machine = machines.parse(options.target)
     if not machine:
         raise UsageError(f"--target {options.target}: not a foreign machine")

@@ -29,16 +29,16 @@ def _run(command, **more):
     return done.stdout
 
 
-def _kernel_package():
+def _kernel_package(package):
     """The package that the one without a version stands for."""
-    for line in _run(["apt-cache", "depends", PACKAGES[0]]).splitlines():
+    for line in _run(["apt-cache", "depends", package]).splitlines():
         words = line.split()
         if len(words) == 2 and words[0] == "Depends:" and words[1].startswith("linux-image-"):
             return words[1]
-    raise Missing(f"apt-cache depends {PACKAGES[0]}: names no kernel")
+    raise Missing(f"apt-cache depends {package}: names no kernel")
 
 
-def fetch(folder):
+def fetch(folder, package=PACKAGES[0]):
     """Unpacks kernel and busybox below @folder, unless they are there. Raises Missing."""
     tree = os.path.join(folder, "tree")
     if glob.glob(os.path.join(tree, "boot", "vmlinuz-*")) and os.path.exists(os.path.join(tree, "bin", "busybox")):
@@ -50,7 +50,7 @@ def fetch(folder):
     shutil.rmtree(debs, ignore_errors=True)
     shutil.rmtree(tree, ignore_errors=True)
     os.makedirs(debs)
-    _run(["apt-get", "download", _kernel_package(), PACKAGES[1]], cwd=debs)
+    _run(["apt-get", "download", _kernel_package(package), PACKAGES[1]], cwd=debs)
     for deb in sorted(glob.glob(os.path.join(debs, "*.deb"))):
         _run(["dpkg-deb", "-x", deb, tree])
     return tree
@@ -103,27 +103,40 @@ for module in {modules}; do insmod /lib/$module.ko; done
 SHELL = "exec setsid cttyhack sh"
 
 
-def _modules(tree):
-    """The modules that there are, as (name, content); others are built in."""
+def _modules(tree, wanted):
+    """Those of the modules that there are, as (name, content); others are built in."""
     found = {}
     for path in glob.glob(os.path.join(tree, "lib", "modules", "*", "kernel", "**", "*.ko*"), recursive=True):
         found[os.path.basename(path).split(".")[0]] = path
-    for name in MODULES:
+    for name in wanted:
         if name in found:
             with open(found[name], "rb") as file:
                 yield name, file.read()
 
 
-def initramfs(tree, path, commands=SHELL):
-    """Writes an initramfs to @path whose init loads the modules for virtio and then runs @commands."""
+def _folders(names):
+    """The folders that @names lie in, the outer ones first."""
+    return sorted({"/".join(parts[:count]) for parts in (name.split("/") for name in names)
+                   for count in range(1, len(parts))})
+
+
+def initramfs(tree, path, commands=SHELL, modules=MODULES, files=None):
+    """Writes an initramfs to @path whose init loads @modules, in that order, and then runs @commands.
+
+    @files: {name in the guest: path here} of programs and what they need.
+    """
     archive = Archive()
-    for folder in ("bin", "dev", "lib", "proc", "sys"):
+    files = files or {}
+    for folder in _folders([*files, "bin/-", "dev/-", "lib/-", "proc/-", "sys/-"]):
         archive.folder(folder)
+    for name, source in files.items():
+        with open(source, "rb") as file:
+            archive.file(name, file.read(), executable=True)
     archive.add("dev/console", 0o20600, device=(5, 1))
     with open(os.path.join(tree, "bin", "busybox"), "rb") as file:
         archive.file("bin/busybox", file.read(), executable=True)
     names = []
-    for name, content in _modules(tree):
+    for name, content in _modules(tree, modules):
         archive.file(f"lib/{name}.ko", content)
         names.append(name)
     archive.file("init", INIT.format(modules=" ".join(names), commands=commands).encode(), executable=True)

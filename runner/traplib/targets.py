@@ -9,12 +9,13 @@ import shlex
 import subprocess
 import sys
 
-from . import machines, paths
+from . import linux_kvm, machines, paths
 from .errors import HarnessError, UsageError
 
 DEFAULT = ("soft",)
 SOFT_PROFILES = ("amd", "intel")
-SPELLINGS = ("soft[:PROFILE[,+feature,-feature]], kvm[:DEVICE], qemu-tcg[:CPU], qemu-kvm[:CPU], bochs[:MODEL], "
+SPELLINGS = ("soft[:PROFILE[,+feature,-feature]], kvm[:DEVICE], linux-kvm[:PROFILE][=FOLDER], qemu-tcg[:CPU], "
+             "qemu-kvm[:CPU], bochs[:MODEL], "
              "exec:[NAME[/CPU]=]COMMAND with {image} and {append} or {cases}, and {cpu} where there is a CPU")
 GRACE = 5.0  # seconds beyond the target's own limit for a case before its process counts as hung
 
@@ -112,11 +113,36 @@ class Foreign:
         return f"{command} | {shlex.join([paths.shown(paths.visor()), 'judge', paths.shown(image)])}"
 
 
+class LinuxKvm(Visor):
+    """KVM of a Linux that runs on our own machine: visor in it, with the engine kvm."""
+
+    gentle = True  # its process has a machine to end before it dies
+
+    def __init__(self, spelling, cpu):
+        super().__init__("kvm", cpu)
+        self.spelling, self.name = spelling, spelling.partition("=")[0]
+
+    def process(self, image, policy, listed):
+        return [sys.executable, str(paths.program()), "boot", "--target", self.spelling, "--smp", str(policy.smp),
+                "--depth", str(self.depth), "--cases", listed, str(image)]
+
+    @staticmethod
+    def silence(policy):
+        """As above: a start of the machine included, and that its time is slower than ours."""
+        return linux_kvm.BOOT + linux_kvm.TIMEOUT * linux_kvm.SLOWER + GRACE
+
+    def reproduction(self, image, policy, case_id):
+        depth = ["--depth", str(self.depth)] if self.depth else []
+        return shlex.join([paths.shown(paths.program()), "run", case_id, "--target", self.spelling, *depth])
+
+
 def parse_one(word):
     """The targets of one --target."""
     match = re.fullmatch(r"soft(?::(.+))?", word)
     if match:
         return [Visor("soft", cpu) for cpu in ([match[1]] if match[1] else SOFT_PROFILES)]
+    if linux_kvm.matches(word):
+        return [LinuxKvm(*one) for one in linux_kvm.spellings(word)]
     machine = machines.parse(word)
     if isinstance(machine, machines.Engine) and not machine.missing():
         return [Visor(word, None)]
@@ -150,5 +176,6 @@ def describe():
         missing = machine.missing()
         lines.append(f"{machine.kind}  " + (f"missing: {missing}" if missing else
                                             f"available: {machine.version()}; default CPU: {machine.cpu}"))
+    lines.append("linux-kvm  " + linux_kvm.describe())
     lines.append("exec:COMMAND  any other machine, by the command that boots a guest on it")
     return told + "\n".join(lines) + "\n"
