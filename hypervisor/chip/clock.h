@@ -51,7 +51,8 @@ bool clock_add(struct clock *clock, struct clock_timer *timer, void (*fired)(voi
  */
 void clock_arm(struct clock_timer *timer, uint64_t at);
 uint64_t clock_now(const struct clock *clock);
-/* Fires all timers that are due, the earliest first, of equal ones in the order they were added. */
+/* Fires all timers that are due, the earliest first, of equal ones in the order they were added; of more than some thousand
+ * the next call fires the rest. */
 void clock_run(struct clock *clock);
 
 #endif

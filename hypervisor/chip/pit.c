@@ -201,17 +201,20 @@ static uint16_t element(const struct pit_counter *c)
 
 /* ---- all of it ---- */
 
+/* More than ever are due at once: a state that came from elsewhere may say anything. */
+#define STEPS_MAX 4096u
+
 /* Brings counter 0 to @pulse, step by step, so that no edge of its output is left out. */
 static void advance_first(struct pit *pit, uint64_t pulse)
 {
 	struct pit_counter *c = &pit->counter[0];
 	bool last = false;
 
-	while (!last) {
+	for (unsigned steps = 0; !last; steps++) {
 		uint64_t next = next_change(c);
 		uint8_t was = c->output;
 
-		last = next > pulse;
+		last = next > pulse || steps == STEPS_MAX;
 		advance(c, last ? pulse : next);
 		if (c->output != was && pit->output)
 			pit->output(pit->owner, c->output);
@@ -228,9 +231,12 @@ static void arm(struct pit *pit)
 static void fired(void *owner, uint64_t due)
 {
 	struct pit *pit = owner;
+	uint64_t pulse = pulses_by(due);
 
-	advance_first(pit, pulses_by(due));
-	arm(pit);
+	advance_first(pit, pulse);
+	/* What is still due is in no state that a counter comes to. */
+	if (next_change(&pit->counter[0]) > pulse)
+		arm(pit);
 }
 
 /* Brings all to now, whose pulse it returns. */
