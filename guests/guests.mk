@@ -71,7 +71,7 @@ build/guests/%.bin: build/guests/%.elf
 
 # What `make bench` runs: not a suite, so it stands apart; and the ROM that starts a guest without a loader.
 BENCH_GUEST := build/bench/bench.elf build/bench/bench.bin build/guests/rom/reset.bin
-BENCH_PARTS := bench/main.c bench/kernels.S lib/boot.S lib/machine.c lib/report.c lib/select.c
+BENCH_PARTS := bench/main.c bench/dirty.c bench/kernels.S lib/boot.S lib/machine.c lib/report.c lib/select.c
 build/bench/bench.elf: $(BENCH_PARTS:%=build/guests/%.o) guests/lib/guest.ld
 	@mkdir -p $(@D)
 	$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(BENCH_PARTS:%=build/guests/%.o)

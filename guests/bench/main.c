@@ -1,7 +1,9 @@
 /*
  * main.c: runs the kernel that the command line names (`kernel=NAME count=N`) and says how many
  * instructions that were, between a line `begin` and a line `end`, whose distance in time the host measures.
+ * `kernel=dirty count=MIB pages=N` says `begin` and has no end.
  */
+#include "bench/dirty.h"
 #include "lib/machine.h"
 #include "lib/report.h"
 #include "lib/select.h"
@@ -147,6 +149,12 @@ _Noreturn void guest_main(uint32_t protocol, const void *information)
 	machine_probe();
 	machine.control_device = false; /* no cases here; console and serial port are both wanted */
 	machine_write_cr4(machine_read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
+	if (same_word(name, "dirty")) {
+		dirty_fill(count);
+		report_text("begin");
+		report_end_line();
+		dirty_for_ever(count, number(value_of(line, "pages")));
+	}
 	for (unsigned i = 0; i < sizeof(kernels) / sizeof(*kernels); i++)
 		if (same_word(name, kernels[i].name) && count)
 			run(&kernels[i], count);

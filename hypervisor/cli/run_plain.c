@@ -95,7 +95,7 @@ static void on_idle(void *owner)
 #define WAIT_MAX_NS 50000000u
 
 /* Input that may come at any time comes in real time, so the guest waits in that as well, and this processor
- * rests. So does one whose halt only a client of the control socket can end. */
+ * rests. So does one to which a client of the control socket may come. */
 static uint64_t on_wait(void *owner, uint64_t ns)
 {
 	struct plain *plain = owner;
@@ -105,7 +105,7 @@ static uint64_t on_wait(void *owner, uint64_t ns)
 	uint64_t most = ns < WAIT_MAX_NS ? ns : WAIT_MAX_NS, began = machine_now(), passed;
 	const struct timespec limit = {.tv_nsec = (long)most};
 
-	if (!listens && (ns != UINT64_MAX || !plain->live.open))
+	if (!listens && !plain->live.open)
 		return ns;
 	flush(&plain->serial);
 	flush(&plain->console);

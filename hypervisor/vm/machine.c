@@ -242,15 +242,15 @@ static void mmio_write(void *owner, uint64_t address, const void *from, unsigned
 	bus_mmio_write(&((struct machine *)owner)->bus, address, from, size);
 }
 
-/* A guest that does not listen is not waited for. */
+/* A guest that does not listen, and to which nobody can come, is not waited for. */
 static uint64_t waits(void *owner, uint64_t ns)
 {
 	struct machine *machine = owner;
 	const struct peripherals *peripherals = &machine->peripherals;
-	bool listens = serial_listens(&machine->serial) ||
-		       (peripherals->has_console && virtio_console_live(&peripherals->console));
+	bool real = machine->config.attended || serial_listens(&machine->serial) ||
+		    (peripherals->has_console && virtio_console_live(&peripherals->console));
 
-	return listens && machine->config.wait ? machine->config.wait(machine->config.owner, ns) : ns;
+	return real && machine->config.wait ? machine->config.wait(machine->config.owner, ns) : ns;
 }
 
 /* Whether a halt without end may have one yet: by input, or by somebody who attends to the machine. */

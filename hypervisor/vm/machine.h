@@ -79,7 +79,8 @@ struct machine_config {
 	 * pass before idle() is called. @ns: all, at once where time is virtual. May be NULL. */
 	uint64_t (*wait)(void *owner, uint64_t ns);
 	const volatile sig_atomic_t *signal; /* set by a handler: the run ends soon */
-	bool attended; /* a halt that the guest cannot end is not the end: wait(), which must be there, is called */
+	bool attended; /* by somebody who may come at any time: wait(), which must be there, is called for each wait of the
+			* guest, and a halt that the guest cannot end is not the end */
 };
 
 struct machine {

@@ -16,6 +16,7 @@ SCHEMA = 1
 TITLES = {"cases": "cases a second", "restore": "restoring a snapshot", "kernels": "instructions a second",
           "cold": "code that runs once", "linux": "Debian's kernel",
           "nested": "an exit of a guest to the hypervisor above it, and back",
+          "migration": "a running guest to another machine of its kind, over a unix socket",
           "costs": "single events, by round of their loop; strings"}
 COLUMNS = ("soft", "QEMU", "Bochs", "host")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from . import catalog, paths
 from .bench_linux import linux
 from .bench_machines import PATIENCE, kill
+from .bench_migration import migration
 from .bench_nested import nested
 from .bench_row import RATE, TIME, Row, say
 from .errors import HarnessError
@@ -214,4 +215,4 @@ def restore(_machines, repeats):
 
 
 GROUPS = {"cases": cases, "restore": restore, "kernels": kernels, "cold": cold, "costs": costs,
-          "nested": nested, "linux": linux}
+          "nested": nested, "linux": linux, "migration": migration}
