@@ -80,6 +80,14 @@ build/bench/bench.elf: $(BENCH_PARTS:%=build/guests/%.o) guests/lib/guest.ld
 build/bench/bench.bin: build/bench/bench.elf
 	objcopy -O binary $< $@
 
+# A guest that is worth moving, for runner/tests/test_migration.py and measurements.
+LIVE_GUEST := build/live/live.elf
+LIVE_PARTS := live/main.c lib/boot.S lib/machine.c lib/report.c lib/select.c
+guests: $(LIVE_GUEST)
+$(LIVE_GUEST): $(LIVE_PARTS:%=build/guests/%.o) guests/lib/guest.ld
+	@mkdir -p $(@D)
+	$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(LIVE_PARTS:%=build/guests/%.o)
+
 # A PC's test suite as people write them for QEMU's machine: multiboot ELF32 and ELF64 files that know nothing of
 # visor. runner/tests/test_pc.py runs them under visor and QEMU.
 PC_SOURCES := $(sort $(wildcard guests/pc/*.c)) guests/pc/trampoline.S

@@ -180,8 +180,9 @@ int run_live_open(struct run_live *live, const struct run_options *options)
 	if (error)
 		return cli_fail(EXIT_HARNESS, "--control: %s", strerror(-error));
 	migration_init(&live->migration, &migration, &live->gate);
-	live->migration.awaits = options->incoming != NULL;
 	live->open = true;
+	if (options->incoming && migration_listen(&live->migration, options->incoming, why, sizeof(why)))
+		return cli_fail(EXIT_USAGE, "--incoming %s: %s", options->incoming, why);
 	if (options->control && monitor_open(&live->monitor, &monitor, why, sizeof(why)))
 		return cli_fail(EXIT_USAGE, "--control %s: %s", options->control, why);
 	return 0;
@@ -216,7 +217,7 @@ int run_live_receive(struct run_live *live, const struct machine_config *config,
 	int error;
 
 	live->config = *config;
-	error = migration_receive(&live->migration, uri, why, sizeof(why));
+	error = migration_receive(&live->migration, why, sizeof(why));
 	if (error && live->machine) {
 		run_free(live->machine);
 		live->machine = NULL;

@@ -9,15 +9,16 @@
 
 #include "migrate/pages.h"
 #include "migrate/placing.h"
+#include "migrate/postcopy.h"
 #include "migrate/state.h"
 #include "x86/paging.h"
 
 struct incoming {
 	struct migration *migration;
 	struct transport_listener *listener;
-	struct transport *transport; /* migration->lock, where another thread looks at it */
-	struct stream_reader reader;
-	struct stream_writer back;
+	struct postcopy_link link; /* its transport: migration->lock, where another thread looks at it */
+	struct postcopy *postcopy; /* which has the link, from the switch on */
+	struct bitmap owed;
 	struct description *there;
 	struct stream_terms terms;
 	struct machine *machine;
@@ -48,21 +49,23 @@ __attribute__((format(printf, 3, 4))) static int fail(struct incoming *incoming,
 
 static int say(struct incoming *incoming)
 {
-	int error = incoming->back.error;
+	int error = incoming->link.back.error;
 
 	if (!error)
-		error = transport_flush(incoming->transport);
+		error = transport_flush(incoming->link.transport);
 	return error ? fail(incoming, error, "the return path: %s", strerror(-error)) : 0;
 }
 
 /* The reason goes back, if anything still can. */
 static void say_failure(struct incoming *incoming)
 {
-	if (!incoming->back.room || incoming->back.error)
+	if (incoming->postcopy)
+		postcopy_say_failure(incoming->postcopy, incoming->why);
+	if (!incoming->link.back.room || incoming->link.back.error)
 		return;
-	transport_limit(incoming->transport, 1000);
-	stream_send_text(&incoming->back, STREAM_FAILURE, incoming->why);
-	transport_flush(incoming->transport);
+	transport_limit(incoming->link.transport, 1000);
+	stream_send_text(&incoming->link.back, STREAM_FAILURE, incoming->why);
+	transport_flush(incoming->link.transport);
 }
 
 /* ---- the machine ---- */
@@ -115,13 +118,14 @@ static int make_machine(struct incoming *incoming)
 
 static int accept_terms(struct incoming *incoming)
 {
-	uint32_t agreed = incoming->terms.features & STREAM_ZSTD;
+	uint32_t agreed =
+		incoming->terms.features & (STREAM_ZSTD | (postcopy_possible() ? STREAM_POSTCOPY : 0u));
 
-	if (!incoming->transport->two_way)
+	if (!incoming->link.transport->two_way)
 		return 0;
-	stream_begin(&incoming->back, STREAM_ACCEPTED);
-	stream_put_u32(&incoming->back, agreed);
-	stream_end(&incoming->back);
+	stream_begin(&incoming->link.back, STREAM_ACCEPTED);
+	stream_put_u32(&incoming->link.back, agreed);
+	stream_end(&incoming->link.back);
 	return say(incoming);
 }
 
@@ -189,15 +193,12 @@ static int take_round(struct incoming *incoming, struct stream_cursor *payload)
 	return 0;
 }
 
-static int load(struct incoming *incoming, struct stream_cursor *payload)
+static int load(struct incoming *incoming)
 {
 	const struct migration_config *config = &incoming->migration->config;
-	struct stream_totals totals;
 	char why[256] = "";
 	int error;
 
-	if (!stream_take_totals(payload, &totals) || memcmp(&totals, &incoming->come, sizeof(totals)) != 0)
-		return fail(incoming, -EPROTO, "parts of the machine are missing at the end of its state");
 	error = parts_check(&incoming->parts);
 	if (error)
 		return fail(incoming, error, "%s", incoming->parts.why);
@@ -211,13 +212,70 @@ static int load(struct incoming *incoming, struct stream_cursor *payload)
 	return error ? fail(incoming, error, "%s", why) : 0;
 }
 
+/* Of a post-copy: pages that come later, if they lie where there is RAM. */
+static int take_owed(struct incoming *incoming, struct stream_cursor *payload)
+{
+	uint64_t address = stream_take_u64(payload);
+	size_t at = page_number(incoming->machine, address), left = payload->left;
+	const uint8_t *bits = stream_take(payload, left);
+
+	if (!incoming->owed.word &&
+	    bitmap_init(&incoming->owed, incoming->machine->config.memory / PAGE_SIZE))
+		return fail(incoming, -ENOMEM, "no memory for a list of pages");
+	if (!bits || address % PAGE_SIZE || at == SIZE_MAX || at % 64 || left % 8)
+		return fail(incoming, -EPROTO, "a list of pages that is none");
+	for (size_t i = 0; i < left * 8; i++) {
+		if (!(bits[i / 8] >> i % 8 & 1))
+			continue;
+		if (at + i >= incoming->owed.bits || !bitmap_set(&incoming->owed, at + i))
+			return fail(incoming, -EPROTO, "a list of pages that this machine does not have");
+		incoming->come.owed++;
+	}
+	return 0;
+}
+
+/* From here on threads read what comes, and this one only loads, which may touch pages that are owed. */
+static int switch_to_postcopy(struct incoming *incoming)
+{
+	struct migration *migration = incoming->migration;
+	char why[256] = "";
+	int error = postcopy_start(&incoming->postcopy, migration, incoming->machine, &incoming->owed,
+				   &incoming->link, why, sizeof(why));
+
+	return error ? fail(incoming, error, "%s", why) : 0;
+}
+
 static int take_state_end(struct incoming *incoming, struct stream_cursor *payload)
 {
-	int error = load(incoming, payload);
+	struct stream_totals totals;
+	bool stays = false;
+	char why[400];
+	int error = 0;
 
-	if (error || !incoming->transport->two_way)
+	if (!stream_take_totals(payload, &totals) || memcmp(&totals, &incoming->come, sizeof(totals)) != 0)
+		return fail(incoming, -EPROTO, "parts of the machine are missing at the end of its state");
+	if (incoming->owed.word)
+		error = switch_to_postcopy(incoming);
+	if (!error)
+		error = load(incoming);
+	if (error)
 		return error;
-	stream_send(&incoming->back, STREAM_READY);
+	if (incoming->postcopy) {
+		error = postcopy_say(incoming->postcopy, STREAM_READY);
+		if (!error)
+			error = postcopy_await(incoming->postcopy, &stays, why, sizeof(why));
+		else
+			snprintf(why, sizeof(why), "the return path: %s", strerror(-error));
+		if (error)
+			return fail(incoming, error, "%s", why);
+		incoming->owns = true;
+		if (stays)
+			gate_hold(incoming->migration->gate, HOLD_USER);
+		return 0;
+	}
+	if (!incoming->link.transport->two_way)
+		return 0;
+	stream_send(&incoming->link.back, STREAM_READY);
 	return say(incoming);
 }
 
@@ -254,6 +312,7 @@ static bool may_come(const struct incoming *incoming, uint32_t type, enum stage 
 	case STREAM_PAGES:
 	case STREAM_ROUND_END:
 	case STREAM_PART:
+	case STREAM_OWED:
 	case STREAM_STATE_END: return stage == STAGE_RAM;
 	case STREAM_HAND_OVER: return stage == STAGE_READY;
 	case STREAM_CANCEL: return true;
@@ -282,6 +341,7 @@ static int take_section(struct incoming *incoming, struct stream_section *sectio
 	case STREAM_PAGES: return take_pages(incoming, payload);
 	case STREAM_ROUND_END: return take_round(incoming, payload);
 	case STREAM_PART: return take_part(incoming, payload);
+	case STREAM_OWED: return take_owed(incoming, payload);
 	case STREAM_STATE_END:
 		error = take_state_end(incoming, payload);
 		*stage = STAGE_READY;
@@ -299,12 +359,12 @@ static int read_all(struct incoming *incoming)
 	while (!error && !incoming->owns) {
 		struct stream_section section;
 
-		error = stream_read(&incoming->reader, &section);
+		error = stream_read(&incoming->link.reader, &section);
 		if (error == 1)
 			error = fail(incoming, -EPIPE, "the stream ends before the guest was handed over");
 		else if (error)
 			fail(incoming, error, "%s",
-			     incoming->reader.why[0] ? incoming->reader.why : strerror(-error));
+			     incoming->link.reader.why[0] ? incoming->link.reader.why : strerror(-error));
 		else
 			error = take_section(incoming, &section, &stage);
 	}
@@ -315,14 +375,15 @@ static int read_all(struct incoming *incoming)
 
 static int begin(struct incoming *incoming)
 {
-	struct stream_input from = {.owner = incoming->transport, .read = transport_read};
-	struct stream_sink to = {.owner = incoming->transport, .write = transport_write};
-	int error = stream_reader_init(&incoming->reader, &from, NULL, 0, STREAM_FORWARD);
+	struct stream_input from = {.owner = incoming->link.transport, .read = transport_read};
+	struct stream_sink to = {.owner = incoming->link.transport, .write = transport_write};
+	int error = stream_reader_init(&incoming->link.reader, &from, NULL, 0, STREAM_FORWARD);
 
 	if (error)
-		return fail(incoming, error, "%s", incoming->reader.why);
-	if (incoming->transport->two_way)
-		error = stream_writer_init(&incoming->back, &to, &incoming->reader.session, 0, STREAM_RETURN);
+		return fail(incoming, error, "%s", incoming->link.reader.why);
+	if (incoming->link.transport->two_way)
+		error = stream_writer_init(&incoming->link.back, &to, &incoming->link.reader.session, 0,
+					   STREAM_RETURN);
 	if (!error)
 		incoming->there = calloc(1, sizeof(*incoming->there));
 	return error || !incoming->there ? fail(incoming, error ? error : -ENOMEM, "no memory for a stream")
@@ -332,9 +393,13 @@ static int begin(struct incoming *incoming)
 /* Behind this the guest is ours, whatever becomes of the connection. */
 static int take_over(struct incoming *incoming)
 {
-	if (incoming->transport->two_way) {
-		stream_send(&incoming->back, STREAM_RUNNING);
-		transport_flush(incoming->transport);
+	if (incoming->postcopy) {
+		postcopy_say(incoming->postcopy, STREAM_RUNNING);
+		return 0;
+	}
+	if (incoming->link.transport->two_way) {
+		stream_send(&incoming->link.back, STREAM_RUNNING);
+		transport_flush(incoming->link.transport);
 	}
 	return 0;
 }
@@ -363,7 +428,7 @@ static int receive(struct incoming *incoming)
 		return fail(incoming, error, "%s", strerror(-error));
 	transport->signal = migration->config.signal;
 	pthread_mutex_lock(&migration->lock);
-	incoming->transport = transport;
+	incoming->link.transport = transport;
 	pthread_mutex_unlock(&migration->lock);
 	atomic_store(&migration->counts.began, machine_now());
 	migration_set_status(migration, MIGRATION_SETUP);
@@ -397,26 +462,37 @@ static int await_uri(struct migration *migration, char *uri, size_t size)
 	return error;
 }
 
-int migration_receive(struct migration *migration, const char *uri, char *why, size_t size)
+int migration_listen(struct migration *migration, const char *uri, char *why, size_t size)
 {
 	struct incoming *incoming = calloc(1, sizeof(*incoming));
-	char deferred[sizeof(migration->deferred)];
 	int error = 0;
 
-	why[0] = 0;
-	if (!incoming)
+	if (!incoming) {
+		snprintf(why, size, "no memory");
 		return -ENOMEM;
+	}
 	incoming->migration = migration;
 	pthread_mutex_lock(&migration->lock);
 	migration->incoming = incoming;
 	migration->receives = migration->awaits = true;
 	pthread_mutex_unlock(&migration->lock);
-	if (strcmp(uri, "defer") == 0) {
-		error = await_uri(migration, deferred, sizeof(deferred));
-		uri = deferred;
-	}
-	if (!error)
+	if (strcmp(uri, "defer"))
 		error = listen_at(incoming, uri, why, size);
+	return error;
+}
+
+int migration_receive(struct migration *migration, char *why, size_t size)
+{
+	struct incoming *incoming = migration->incoming;
+	char deferred[sizeof(migration->deferred)];
+	int error = 0;
+
+	why[0] = 0;
+	if (!incoming->listener) {
+		error = await_uri(migration, deferred, sizeof(deferred));
+		if (!error)
+			error = listen_at(incoming, deferred, why, size);
+	}
 	if (!error)
 		error = receive(incoming);
 	if (error) {
@@ -432,7 +508,8 @@ int migration_receive(struct migration *migration, const char *uri, char *why, s
 	pthread_mutex_unlock(&migration->lock);
 	transport_listener_free(incoming->listener);
 	incoming->listener = NULL;
-	migration_set_status(migration, MIGRATION_COMPLETED);
+	if (!incoming->postcopy)
+		migration_set_status(migration, MIGRATION_COMPLETED);
 	return 0;
 }
 
@@ -440,12 +517,14 @@ void incoming_free(struct incoming *incoming)
 {
 	if (!incoming)
 		return;
+	postcopy_free(incoming->postcopy);
+	bitmap_free(&incoming->owed);
 	transport_listener_free(incoming->listener);
-	transport_free(incoming->transport);
-	if (incoming->reader.room)
-		stream_reader_free(&incoming->reader);
-	if (incoming->back.room)
-		stream_writer_free(&incoming->back);
+	transport_free(incoming->link.transport);
+	if (incoming->link.reader.room)
+		stream_reader_free(&incoming->link.reader);
+	if (incoming->link.back.room)
+		stream_writer_free(&incoming->link.back);
 	if (incoming->has_parts)
 		parts_free(&incoming->parts);
 	blobs_free(&incoming->blobs);
@@ -456,14 +535,17 @@ void incoming_free(struct incoming *incoming)
 
 void incoming_break(struct incoming *incoming)
 {
-	if (incoming->transport)
-		transport_cancel(incoming->transport);
+	if (incoming->postcopy)
+		postcopy_break(incoming->postcopy);
 }
 
 int incoming_recover(struct incoming *incoming, const char *uri, char *why, size_t size)
 {
-	(void)incoming;
-	(void)uri;
-	snprintf(why, size, "not yet");
-	return -ENOTSUP;
+	struct transport_listener *listener;
+	int error = transport_listen(&listener, uri, why, size);
+
+	if (error)
+		return error;
+	postcopy_recover(incoming->postcopy, listener);
+	return 0;
 }

@@ -108,6 +108,8 @@ void migration_set_status(struct migration *migration, enum migration_status sta
 	pthread_mutex_lock(&migration->lock);
 	is_new = migration->status != status;
 	migration->status = status;
+	if (status == MIGRATION_POSTCOPY_ACTIVE || status == MIGRATION_COMPLETED)
+		migration->error[0] = 0;
 	if (is_over(status))
 		atomic_store(&migration->counts.ended, machine_now());
 	pthread_cond_broadcast(&migration->changed);

@@ -158,10 +158,12 @@ int migration_reclaim(struct migration *migration, char *why, size_t size);
 
 /* ---- the destination's ---- */
 
-/* Waits for a guest at @uri ("defer": at what migration_receive_at() says) and takes it: the machine's
- * thread. 0: it is in migration->machine, and runs as soon as gate and machine_run() let it. A negative errno
- * with @why: none has come; -EINTR a signal; -EINVAL the URI or the machine. */
-int migration_receive(struct migration *migration, const char *uri, char *why, size_t size);
+/* Listens at @uri; "defer": where migration_receive_at() will say. 0, or a negative errno with @why. */
+int migration_listen(struct migration *migration, const char *uri, char *why, size_t size);
+/* Waits for a guest there and takes it: the machine's thread. 0: it is in migration->machine, and runs
+ * as soon as gate and machine_run() let it. A negative errno with @why: none has come; -EINTR a signal;
+ * -EINVAL the URI or the machine. */
+int migration_receive(struct migration *migration, char *why, size_t size);
 /* Where to, for a receiver that was told to defer it. */
 int migration_receive_at(struct migration *migration, const char *uri, char *why, size_t size);
 /* Where to listen for a source that resumes a post-copy. */

@@ -9,6 +9,7 @@
 
 #include "migrate/converge.h"
 #include "migrate/pages.h"
+#include "migrate/postcopy.h"
 #include "migrate/state.h"
 #include "x86/paging.h"
 
@@ -39,8 +40,13 @@ struct source {
 	struct rate rate;
 	struct stream_totals totals;
 	bool logs, has_state, disks_closed;
-	uint64_t rested; /* ns, in this round, for the sake of a limit */
-	uint64_t synced; /* when the dirty log was taken last */
+	size_t next;         /* of a post-copy: the page to go on with */
+	struct bitmap owed;  /* of a post-copy: what was to come behind the switch */
+	uint64_t before;     /* bytes that were sent over connections before this one */
+	uint16_t links;      /* connections of it so far */
+	atomic_bool resumes; /* there is another one to be made */
+	uint64_t rested;     /* ns, in this round, for the sake of a limit */
+	uint64_t synced;     /* when the dirty log was taken last */
 	atomic_bool cancelled, broken, handed_over, wants_postcopy, continued;
 	pthread_mutex_t lock; /* of waiting for what is asked */
 	pthread_cond_t asked;
@@ -111,10 +117,40 @@ static int flush(struct source *source)
 	return error ? sending_failed(source, error) : 0;
 }
 
+/* Pages that the guest waits for where it is now: they go first. */
+static int serve(struct source *source, struct stream_cursor *payload)
+{
+	uint32_t count = stream_take_u32(payload);
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t address = stream_take_u64(payload);
+		size_t number = page_number(source->machine, address);
+
+		if (payload->over || address % PAGE_SIZE || number == SIZE_MAX)
+			return fail(source, -EPROTO, "the destination wants a page that is none");
+		atomic_fetch_add(&source->migration->counts.requests, 1);
+		if (!bitmap_get(&source->pages.todo, number))
+			continue; /* it is under way */
+		source->next = number;
+		source->totals.pages +=
+			pages_write(&source->pages, &source->writer, &source->next, number + 1, 1, NULL);
+	}
+	if (!stream_taken(payload))
+		return fail(source, -EPROTO, "the destination wants pages that are none");
+	return flush(source);
+}
+
 /* Waits for a section of type @wanted. */
 static int await(struct source *source, struct stream_section *section, enum stream_type wanted)
 {
-	int error = read_back(source, section);
+	int error;
+
+	/* Loading may touch what is not there yet. */
+	while (!(error = read_back(source, section)) && section->type == STREAM_WANTED && source->owed.word) {
+		error = serve(source, &section->payload);
+		if (error)
+			return error;
+	}
 
 	if (error == -ETIMEDOUT)
 		return fail(source, error, "the destination does not say %s", stream_type_name(wanted));
@@ -269,7 +305,7 @@ static void count(struct source *source)
 {
 	struct migration_counts *counts = &source->migration->counts;
 
-	atomic_store(&counts->bytes, atomic_load(&source->transport->sent));
+	atomic_store(&counts->bytes, source->before + atomic_load(&source->transport->sent));
 	atomic_store(&counts->zero_pages, atomic_load(&source->pages.zero));
 	atomic_store(&counts->sent_pages, atomic_load(&source->pages.normal));
 }
@@ -423,6 +459,13 @@ static int write_owed(struct source *source)
 		word += part;
 	}
 	source->totals.owed = bitmap_count(todo);
+	/* The destination has none of these any more, so that zeros must be said. */
+	if (bitmap_init(&source->owed, todo->bits))
+		return fail(source, -ENOMEM, "no memory for a list of pages");
+	for (size_t word = 0; word < words; word++) {
+		source->owed.word[word] = todo->word[word];
+		source->pages.sent.word[word] |= todo->word[word];
+	}
 	return flush(source);
 }
 
@@ -633,6 +676,168 @@ static int switch_over(struct source *source)
 	return source->failed ? -EIO : 0;
 }
 
+/* ---- behind the switch ---- */
+
+/* Reads what has come on the return path; 1: the destination has everything. */
+static int hear(struct source *source, bool waits)
+{
+	struct stream_section section;
+	int ready = waits ? 1 : transport_poll(source->transport, 0), error;
+
+	if (ready <= 0)
+		return ready;
+	error = read_back(source, &section);
+	if (error)
+		return error;
+	if (section.type == STREAM_COMPLETE)
+		return 1;
+	return section.type == STREAM_WANTED
+		       ? serve(source, &section.payload)
+		       : fail(source, -EPROTO, "the destination says something out of place");
+}
+
+static int keep_to_postcopy_rate(struct source *source, uint64_t bytes)
+{
+	uint64_t ns = rate_wait(&source->rate, parameter(source, PARAMETER_MAX_POSTCOPY_BANDWIDTH),
+				machine_now(), bytes);
+
+	/* Not so long that who waits for a page would notice. */
+	return ns ? transport_rest(source->transport, ns < 2000000 ? ns : 2000000) : 0;
+}
+
+/* Everything that is owed, what is asked for first, and behind that what lies next to it. 1: all has come. */
+static int push(struct source *source)
+{
+	size_t end = source->pages.todo.bits;
+	int error = 0;
+
+	while (!error) {
+		uint64_t left = pages_left(&source->pages), before = source->writer.bytes;
+
+		atomic_store(&source->migration->counts.remaining, left * PAGE_SIZE);
+		error = hear(source, left == 0);
+		if (error || left == 0)
+			continue;
+		if (bitmap_next(&source->pages.todo, source->next) >= end)
+			source->next = 0;
+		source->totals.pages += pages_write(&source->pages, &source->writer, &source->next, end,
+						    BATCH_POSTCOPY, NULL);
+		error = flush(source);
+		count(source);
+		if (!error)
+			error = keep_to_postcopy_rate(source, source->writer.bytes - before);
+	}
+	return error;
+}
+
+/* Takes out of what is to be sent what has come over the old connection. */
+static int hear_held(struct source *source)
+{
+	struct bitmap *todo = &source->pages.todo;
+	size_t words = bitmap_words(todo), known = 0;
+
+	memcpy(todo->word, source->owed.word, words * 8);
+	while (known < words) {
+		struct stream_section section;
+		size_t at;
+		int error = await(source, &section, STREAM_HELD);
+
+		if (error)
+			return error;
+		at = page_number(source->machine, stream_take_u64(&section.payload));
+		if (at != known * 64 || section.payload.left % 8 || section.payload.left / 8 > words - known)
+			return fail(source, -EPROTO, "the destination does not say what it has");
+		while (section.payload.left)
+			todo->word[known++] &= ~stream_take_u64(&section.payload);
+	}
+	return 0;
+}
+
+/* Another connection, to where somebody has named. */
+static int link_up(struct source *source)
+{
+	struct migration *migration = source->migration;
+	struct transport *transport;
+	struct stream_input from = {.read = transport_read};
+	struct stream_sink to = {.write = transport_write};
+	uint16_t channel = (uint16_t)(POSTCOPY_CHANNEL + source->links++);
+	char why[256];
+	int error = transport_connect(&transport, source->uri, why, sizeof(why));
+
+	if (error)
+		return fail(source, error, "%s: %s", source->uri, why);
+	pthread_mutex_lock(&migration->lock);
+	source->transport = transport;
+	pthread_mutex_unlock(&migration->lock);
+	if (!transport->two_way)
+		return fail(source, -EINVAL, "%s has no return path", source->uri);
+	transport_limit(transport, limit_of(source, PARAMETER_STALL_TIMEOUT));
+	from.owner = to.owner = transport;
+	error = stream_writer_init(&source->writer, &to, &source->session, channel, STREAM_FORWARD);
+	if (!error)
+		error = transport_flush(transport);
+	if (error)
+		return sending_failed(source, error);
+	if (stream_reader_init(&source->back, &from, &source->session, channel, STREAM_RETURN))
+		return fail(source, -EPROTO, "the destination: %s", source->back.why);
+	return hear_held(source);
+}
+
+static void drop_link(struct source *source)
+{
+	struct migration *migration = source->migration;
+
+	pthread_mutex_lock(&migration->lock);
+	if (source->transport)
+		source->before += atomic_load(&source->transport->sent);
+	transport_free(source->transport);
+	source->transport = NULL;
+	pthread_mutex_unlock(&migration->lock);
+	stream_writer_free(&source->writer);
+	stream_reader_free(&source->back);
+	atomic_store(&source->broken, false);
+}
+
+/* What is still here is lost with this visor, so a connection that breaks is only a pause. 0, or -ECANCELED:
+ * this visor ends. */
+static int postcopy(struct source *source)
+{
+	struct migration *migration = source->migration;
+	int error;
+
+	transport_limit(source->transport, -1);
+	migration_set_status(migration, MIGRATION_POSTCOPY_ACTIVE);
+	for (error = push(source); error != 1; error = error ? error : push(source)) {
+		if (atomic_load(&source->cancelled))
+			return -ECANCELED;
+		if (atomic_load(&source->broken))
+			source->why[0] = 0;
+		fail(source, error, "%s",
+		     atomic_load(&source->broken) ? "somebody has paused it" : strerror(-error));
+		drop_link(source);
+		atomic_store(&source->resumes, false);
+		migration_set_error(migration, MIGRATION_POSTCOPY_PAUSED,
+				    "%s; pages of the guest are still here: migrate-recover at the "
+				    "destination and migrate with "
+				    "resume here go on, and the guest is lost where the destination is gone",
+				    source->why);
+		if (wait_asked(source, &source->resumes))
+			return -ECANCELED;
+		source->why[0] = 0;
+		migration_set_status(migration, MIGRATION_POSTCOPY_RECOVER);
+		error = link_up(source);
+		if (!error) {
+			transport_limit(source->transport, -1);
+			migration_set_status(migration, MIGRATION_POSTCOPY_ACTIVE);
+		}
+	}
+	count(source);
+	atomic_store(&migration->counts.postcopy_bytes,
+		     atomic_load(&migration->counts.bytes) - atomic_load(&migration->counts.precopy_bytes) -
+			     atomic_load(&migration->counts.downtime_bytes));
+	return 0;
+}
+
 /* ---- life ---- */
 
 static void stop_logging(void *owner)
@@ -679,6 +884,8 @@ static void *source_thread(void *owner)
 	}
 	if (!error)
 		error = switch_over(source);
+	if (!error && source->owed.word)
+		error = postcopy(source);
 	end_source(source, error);
 	return NULL;
 }
@@ -729,6 +936,7 @@ void source_free(struct source *source)
 	if (source->has_state)
 		parts_free(&source->parts);
 	pages_free(&source->pages);
+	bitmap_free(&source->owed);
 	pthread_cond_destroy(&source->asked);
 	pthread_mutex_destroy(&source->lock);
 	free(source->uri);
@@ -771,8 +979,19 @@ int source_postcopy(struct source *source, char *why, size_t size)
 
 int source_resume(struct source *source, const char *uri, char *why, size_t size)
 {
-	(void)source;
-	(void)uri;
-	snprintf(why, size, "not yet");
-	return -ENOTSUP;
+	struct transport_uri parsed;
+	char *copy = NULL;
+	int error = transport_parse(&parsed, uri, why, size);
+
+	if (!error && !(copy = strdup(uri))) {
+		snprintf(why, size, "no memory");
+		error = -ENOMEM;
+	}
+	if (error)
+		return error;
+	/* Its thread waits, and looks at nothing. */
+	free(source->uri);
+	source->uri = copy;
+	tell_asked(source, &source->resumes);
+	return 0;
 }
