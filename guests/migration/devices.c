@@ -820,6 +820,32 @@ STORY(hpet_edges_kept)
 	board_ioapic_write(0x10 + 2 * 22, LVT_MASKED);
 }
 
+/* The line of an edge stays high until the next one, whatever is done to other timers: an 8259A would forget it. */
+STORY(hpet_line_kept)
+{
+	if (!board_pic() || !board_has_hpet())
+		return;
+	story_handle(nothing);
+	*mmio64(HPET + HPET_CONFIG) = 0;
+	*mmio64(HPET + HPET_COUNTER) = 0;
+	*mmio64(HPET + HPET_TIMER(0)) = 4;
+	*mmio64(HPET + HPET_TIMER(0) + 8) = 3;
+	*mmio64(HPET + HPET_CONFIG) = 3;
+	for (unsigned i = 0; i < 20; i++)
+		hold();
+	story_check("requested", 1, board_pic_read(MASTER, 0x0a) & 1);
+	for (unsigned i = 0; i < 3; i++) {
+		hold();
+		*mmio64(HPET + HPET_TIMER(2)) = 22u << 9;
+		hold();
+		*mmio64(HPET + HPET_TIMER(2)) = 23u << 9;
+		story_check_at("still", i, 1, board_pic_read(MASTER, 0x0a) & 1);
+	}
+	*mmio64(HPET + HPET_CONFIG) = 0;
+	*mmio64(HPET + HPET_TIMER(0)) = 0;
+	*mmio64(HPET + HPET_TIMER(2)) = 0;
+}
+
 /* Legacy replacement cuts the PIT from line 0 and the RTC from line 8. */
 STORY(hpet_legacy_kept)
 {

@@ -36,6 +36,8 @@ static int on_started(void *owner, unsigned index)
 {
 	struct session *session = owner;
 
+	if (session->coverage && session->move.mover)
+		mover_take_reached(session->move.mover, NULL, NULL);
 	if (session->tracer->file)
 		fprintf(session->tracer->file, "case %.*s\n",
 			SPAN_ARGS(session->records.facts.list->entry[index].id));

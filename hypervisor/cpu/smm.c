@@ -139,7 +139,7 @@ static void area_store(struct cpu *cpu, const struct area *area)
 	unsigned step = area_step(cpu);
 
 	for (unsigned at = area_skip(cpu); at < AREA_SIZE; at += step)
-		physical_write(cpu, base + at, get(area, AREA + at, step), step);
+		physical_write_as(CHECK_LOG_SMM, cpu, base + at, get(area, AREA + at, step), step);
 }
 
 /* ---- segments ---- */

@@ -50,7 +50,7 @@ void soft_kvmclock_update(struct soft_vcpu *vcpu)
 	info.system_time = clock_now(soft->clock);
 	scale(&info);
 	/* A place that is no memory is the guest's own mistake, which KVM does not tell it either. */
-	phys_write(soft->memory, vcpu->kvmclock.system_time & ~(uint64_t)SYSTEM_TIME_ENABLE, &info,
+	phys_write_as(CHECK_LOG_KVMCLOCK, soft->memory, vcpu->kvmclock.system_time & ~(uint64_t)SYSTEM_TIME_ENABLE, &info,
 		   sizeof(info));
 }
 
@@ -58,7 +58,7 @@ static void tell_wall_clock(struct soft_vcpu *vcpu)
 {
 	const struct wall_clock wall = {.version = 2, .seconds = (uint32_t)vcpu->soft->wall_clock};
 
-	phys_write(vcpu->soft->memory, vcpu->kvmclock.wall_clock, &wall, sizeof(wall));
+	phys_write_as(CHECK_LOG_KVMCLOCK, vcpu->soft->memory, vcpu->kvmclock.wall_clock, &wall, sizeof(wall));
 }
 
 bool soft_kvmclock_msr(uint32_t index)

@@ -60,9 +60,9 @@ uint64_t physical_read(struct cpu *cpu, uint64_t address, unsigned width)
 	return value;
 }
 
-void physical_write(struct cpu *cpu, uint64_t address, uint64_t value, unsigned width)
+void physical_write_as(enum check log, struct cpu *cpu, uint64_t address, uint64_t value, unsigned width)
 {
-	uint8_t *host = phys_write_begin(cpu->memory, address, width);
+	uint8_t *host = phys_write_begin_as(log, cpu->memory, address, width);
 
 	if (likely(host))
 		copy_operand(host, &value, width);
@@ -115,7 +115,7 @@ static void write_page(struct cpu *cpu, const struct tlb_slow *page, uint64_t li
 			bus_write(cpu, physical, from, size);
 		return;
 	}
-	phys_page_written(cpu->memory, page->flags, physical, size);
+	phys_page_written(access & ACCESS_IMPLICIT ? CHECK_LOG_SYSTEM : CHECK_LOG_STORE, cpu->memory, page->flags, physical, size);
 	copy_operand(page->host + (linear & PAGE_MASK), from, size);
 	tlb_arm_write(cpu, access, linear);
 }
@@ -279,8 +279,8 @@ uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uns
 		page = tlb_translate(cpu, linear, access);
 		if (likely(page->flags && !page->watched)) {
 			modify->host = page->host + (linear & PAGE_MASK);
-			phys_page_written(cpu->memory, page->flags, page->physical | (linear & PAGE_MASK),
-					  width);
+			phys_page_written(CHECK_LOG_MODIFY, cpu->memory, page->flags,
+					  page->physical | (linear & PAGE_MASK), width);
 			tlb_arm_write(cpu, access, linear);
 			return host_load(modify->host, width);
 		}
@@ -408,7 +408,7 @@ uint8_t *mem_run_write(struct cpu *cpu, unsigned segment, uint64_t offset, size_
 	if (!run_clip(linear, offset, end, size))
 		return NULL;
 	if (unlikely(page)) {
-		phys_page_written(cpu->memory, page->flags, page->physical | (linear & PAGE_MASK), *size);
+		phys_page_written(CHECK_LOG_STRING, cpu->memory, page->flags, page->physical | (linear & PAGE_MASK), *size);
 		tlb_arm_write(cpu, current_access(cpu) | ACCESS_WRITE, linear);
 	}
 	return host;

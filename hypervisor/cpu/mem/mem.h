@@ -11,6 +11,7 @@
 #ifndef TRAPLINE_CPU_MEM_MEM_H
 #define TRAPLINE_CPU_MEM_MEM_H
 
+#include "cpu/checks.h"
 #include "cpu/cpu.h"
 
 /* Kinds of access, for walks. */
@@ -130,7 +131,12 @@ void tlb_select(struct cpu *cpu);
 /* ---- physical ---- */
 
 uint64_t physical_read(struct cpu *cpu, uint64_t address, unsigned width);
-void physical_write(struct cpu *cpu, uint64_t address, uint64_t value, unsigned width);
+/* @log: who writes (phys.h). */
+void physical_write_as(enum check log, struct cpu *cpu, uint64_t address, uint64_t value, unsigned width);
+static inline void physical_write(struct cpu *cpu, uint64_t address, uint64_t value, unsigned width)
+{
+	physical_write_as(CHECK_LOG_STORE, cpu, address, value, width);
+}
 
 /* PAE: loads the four PDPTE registers from CR3. False where a reserved bit is set: #GP(0) (SDM 3A 4.4.1). */
 bool pdptes_load(struct cpu *cpu, uint64_t cr3);

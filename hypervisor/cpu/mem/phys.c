@@ -171,9 +171,9 @@ void phys_clear_code(struct phys_memory *memory, uint64_t address)
 
 /* ---- writes ---- */
 
-void phys_page_written(struct phys_memory *memory, uint8_t *flags, uint64_t address, size_t size)
+void phys_page_written(enum check log, struct phys_memory *memory, uint8_t *flags, uint64_t address, size_t size)
 {
-	if (!(*flags & PAGE_DIRTY)) {
+	if (!(*flags & PAGE_DIRTY) && check_holds(log)) {
 		*flags |= PAGE_DIRTY;
 		memory->dirty[memory->dirty_count++] = address & ~PAGE_MASK;
 	}
@@ -183,7 +183,7 @@ void phys_page_written(struct phys_memory *memory, uint8_t *flags, uint64_t addr
 		tell_monitors(memory, flags, address, size);
 }
 
-uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t size)
+uint8_t *phys_write_begin_as(enum check log, struct phys_memory *memory, uint64_t address, size_t size)
 {
 	struct memory_slot *slot = phys_slot(memory, address);
 	uint64_t offset;
@@ -191,7 +191,7 @@ uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t s
 	if (!slot || slot->read_only)
 		return NULL;
 	offset = address - slot->base;
-	phys_page_written(memory, &slot->flags[offset / PAGE_SIZE], address, size);
+	phys_page_written(log, memory, &slot->flags[offset / PAGE_SIZE], address, size);
 	return slot->host + offset;
 }
 
@@ -220,13 +220,13 @@ bool phys_read(const struct phys_memory *memory, uint64_t address, void *to, siz
 	return true;
 }
 
-bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, size_t size)
+bool phys_write_as(enum check log, struct phys_memory *memory, uint64_t address, const void *from, size_t size)
 {
 	const uint8_t *bytes = from;
 
 	while (size) {
 		size_t part = page_part(address, size);
-		uint8_t *host = phys_write_begin(memory, address, part);
+		uint8_t *host = phys_write_begin_as(log, memory, address, part);
 
 		if (!host)
 			return false;

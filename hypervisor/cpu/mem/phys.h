@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu/checks.h"
+
 struct cpu;
 struct trace_cache;
 
@@ -73,13 +75,21 @@ const uint8_t *phys_host(const struct phys_memory *memory, uint64_t address, str
 /*
  * Says that @size bytes at @address, within one page, are about to be written: logs the
  * page as dirty and drops decoded code that they touch. Returns where to write, or NULL
- * where no writable slot holds it.
+ * where no writable slot holds it. @log: who writes: broken, such a check does not log the page.
  */
-uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t size);
+uint8_t *phys_write_begin_as(enum check log, struct phys_memory *memory, uint64_t address, size_t size);
+static inline uint8_t *phys_write_begin(struct phys_memory *memory, uint64_t address, size_t size)
+{
+	return phys_write_begin_as(CHECK_LOG_DEVICE, memory, address, size);
+}
 
 /* Copies in and out of guest memory (loaders, devices, snapshots). False: not all of it is RAM. */
 bool phys_read(const struct phys_memory *memory, uint64_t address, void *to, size_t size);
-bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, size_t size);
+bool phys_write_as(enum check log, struct phys_memory *memory, uint64_t address, const void *from, size_t size);
+static inline bool phys_write(struct phys_memory *memory, uint64_t address, const void *from, size_t size)
+{
+	return phys_write_as(CHECK_LOG_DEVICE, memory, address, from, size);
+}
 
 /*
  * Replaces the page at @address by @page, which holds what the guest has there already, as seen by it: the page is no dirtier

@@ -21,7 +21,7 @@ static inline struct memory_slot *phys_slot(const struct phys_memory *memory, ui
  * phys_write_begin() for a page whose flags the caller has at hand: @size bytes at @address
  * are about to be written.
  */
-void phys_page_written(struct phys_memory *memory, uint8_t *flags, uint64_t address, size_t size);
+void phys_page_written(enum check log, struct phys_memory *memory, uint8_t *flags, uint64_t address, size_t size);
 
 /* Drops the writable entries of @cpu: some page became clean or holds code (tlb.c). */
 void tlb_forget_writable(struct cpu *cpu);

@@ -136,7 +136,7 @@ static bool set_entry_bits(struct trail *trail, unsigned i, uint64_t bits)
 	if (!may_update(trail, i))
 		return false;
 	trail->entry[i] |= bits;
-	physical_write(trail->cpu, trail->address[i], trail->entry[i], trail->entry_size);
+	physical_write_as(CHECK_LOG_WALK, trail->cpu, trail->address[i], trail->entry[i], trail->entry_size);
 	return true;
 }
 

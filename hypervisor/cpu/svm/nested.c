@@ -45,7 +45,7 @@ static bool take_entry(struct nested *n, uint64_t at, unsigned size, uint64_t *e
 static void set_bits(struct nested *n, uint64_t at, unsigned size, uint64_t entry, uint64_t bits)
 {
 	if (!(n->access & ACCESS_PROBE) && (entry & bits) != bits)
-		physical_write(n->cpu, at, entry | bits, size);
+		physical_write_as(CHECK_LOG_NESTED_WALK, n->cpu, at, entry | bits, size);
 }
 
 static bool allowed(const struct nested *n)

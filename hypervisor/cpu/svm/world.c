@@ -28,7 +28,7 @@ static struct vmcb vmcb_at(struct cpu *cpu, uint64_t address, bool written)
 	if (likely(slot))
 		vmcb.host = slot->host + (address - slot->base);
 	if (written)
-		vmcb.stores = phys_write_begin(cpu->memory, address, VMCB_SIZE);
+		vmcb.stores = phys_write_begin_as(CHECK_LOG_VMCB, cpu->memory, address, VMCB_SIZE);
 	return vmcb;
 }
 
@@ -46,7 +46,7 @@ static inline void field_set(struct cpu *cpu, const struct vmcb *vmcb, unsigned 
 			     unsigned width)
 {
 	if (unlikely(!vmcb->stores))
-		physical_write(cpu, vmcb->address + offset, value, width);
+		physical_write_as(CHECK_LOG_VMCB, cpu, vmcb->address + offset, value, width);
 	else
 		memcpy(vmcb->stores + offset, &value, width);
 }

@@ -58,7 +58,7 @@ static uint32_t vapic_read(struct cpu *cpu, unsigned offset)
 
 static void vapic_write(struct cpu *cpu, unsigned offset, uint32_t value)
 {
-	physical_write(cpu, cpu->msr.vmx_virtual_apic + offset, value, 4);
+	physical_write_as(CHECK_LOG_VIRTUAL_APIC, cpu, cpu->msr.vmx_virtual_apic + offset, value, 4);
 }
 
 /* VISR and VIRR: bit V is bit V % 32 of the V / 32nd of eight registers 16 bytes apart. */
@@ -314,7 +314,7 @@ bool vmx_write_x2apic(struct cpu *cpu, uint32_t index, uint64_t value)
 		return false;
 	if (CHECK(VMX_X2APIC_RESERVED, value & (offset == VAPIC_EOI ? ~0ull : ~0xffull)))
 		cpu_raise(cpu, VECTOR_GP, 0);
-	physical_write(cpu, cpu->msr.vmx_virtual_apic + offset, value, 8);
+	physical_write_as(CHECK_LOG_VIRTUAL_APIC, cpu, cpu->msr.vmx_virtual_apic + offset, value, 8);
 	write_behind(cpu, offset);
 	return true;
 }
@@ -418,7 +418,7 @@ void vmx_apic_write(struct cpu *cpu, uint64_t physical, const void *from, size_t
 
 	vmx_apic_check_write(cpu, physical, size);
 	__builtin_memcpy(&value, from, size);
-	physical_write(cpu, cpu->msr.vmx_virtual_apic + (physical & 0xfff), value, (unsigned)size);
+	physical_write_as(CHECK_LOG_VIRTUAL_APIC, cpu, cpu->msr.vmx_virtual_apic + (physical & 0xfff), value, (unsigned)size);
 	write_behind(cpu, physical & 0xff0);
 }
 
@@ -441,7 +441,7 @@ bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector)
 	if (!CHECK(VMX_POSTED_VECTOR,
 		   vmx_pin(cpu, VMX_PIN_POSTED_INTERRUPTS) && vector == cpu->msr.vmx_posted_vector))
 		return false;
-	physical_write(cpu, descriptor + POSTED_NOTIFICATION,
+	physical_write_as(CHECK_LOG_POSTED, cpu, descriptor + POSTED_NOTIFICATION,
 		       physical_read(cpu, descriptor + POSTED_NOTIFICATION, 1) & ~1ull, 1);
 	if (cpu->bus.interrupt_end)
 		cpu->bus.interrupt_end(cpu->bus.owner);
@@ -451,7 +451,7 @@ bool vmx_posted_interrupt(struct cpu *cpu, uint8_t vector)
 		if (!requests)
 			continue;
 		vapic_write(cpu, VAPIC_IRR + 16 * n, vapic_read(cpu, VAPIC_IRR + 16 * n) | requests);
-		physical_write(cpu, descriptor + 4 * n, 0, 4);
+		physical_write_as(CHECK_LOG_POSTED, cpu, descriptor + 4 * n, 0, 4);
 		highest = (uint8_t)(32 * n + 31 - (unsigned)__builtin_clz(requests));
 	}
 	if (highest > rvi(cpu))

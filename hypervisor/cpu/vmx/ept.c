@@ -169,14 +169,14 @@ static void log_page(struct ept_walk *w)
 
 	if (!vmx_secondary(w->cpu, VMX2_PML))
 		return;
-	physical_write(w->cpu, m->vmx_pml_address + m->vmx_pml_index * 8ull, w->address & ~PAGE_MASK, 8);
+	physical_write_as(CHECK_LOG_PML, w->cpu, m->vmx_pml_address + m->vmx_pml_index * 8ull, w->address & ~PAGE_MASK, 8);
 	m->vmx_pml_index--;
 }
 
 static void set_flags(const struct ept_walk *w, unsigned i, uint64_t bits)
 {
 	if ((w->entry[i] & bits) != bits)
-		physical_write(w->cpu, w->at[i], w->entry[i] | bits, 8);
+		physical_write_as(CHECK_LOG_EPT, w->cpu, w->at[i], w->entry[i] | bits, 8);
 }
 
 static bool use_flags(struct ept_walk *w)
@@ -284,12 +284,12 @@ static _Noreturn void raise_virtualization_exception(struct cpu *cpu, uint64_t q
 {
 	uint64_t area = cpu->msr.vmx_ve_information;
 
-	physical_write(cpu, area + VE_REASON, VMX_EXIT_EPT_VIOLATION, 4);
-	physical_write(cpu, area + VE_BUSY, VE_BUSY_VALUE, 4);
-	physical_write(cpu, area + VE_QUALIFICATION, qualification, 8);
-	physical_write(cpu, area + VE_LINEAR, linear, 8);
-	physical_write(cpu, area + VE_PHYSICAL, physical, 8);
-	physical_write(cpu, area + VE_EPTP_INDEX, cpu->msr.vmx_eptp_index, 2);
+	physical_write_as(CHECK_LOG_VE, cpu, area + VE_REASON, VMX_EXIT_EPT_VIOLATION, 4);
+	physical_write_as(CHECK_LOG_VE, cpu, area + VE_BUSY, VE_BUSY_VALUE, 4);
+	physical_write_as(CHECK_LOG_VE, cpu, area + VE_QUALIFICATION, qualification, 8);
+	physical_write_as(CHECK_LOG_VE, cpu, area + VE_LINEAR, linear, 8);
+	physical_write_as(CHECK_LOG_VE, cpu, area + VE_PHYSICAL, physical, 8);
+	physical_write_as(CHECK_LOG_VE, cpu, area + VE_EPTP_INDEX, cpu->msr.vmx_eptp_index, 2);
 	cpu_raise(cpu, VECTOR_VE, 0);
 }
 

@@ -143,7 +143,7 @@ void vmcs_open(struct cpu *cpu, bool written)
 	uint64_t vmcs = cpu->msr.vmx_vmcs;
 
 	cpu->vmcs_reads = phys_host(cpu->memory, vmcs, &(struct memory_slot *){NULL});
-	cpu->vmcs_stores = written ? phys_write_begin(cpu->memory, vmcs, VMCS_REGION_SIZE) : NULL;
+	cpu->vmcs_stores = written ? phys_write_begin_as(CHECK_LOG_VMCS, cpu->memory, vmcs, VMCS_REGION_SIZE) : NULL;
 }
 
 uint64_t vmcs_read_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding)
@@ -153,14 +153,14 @@ uint64_t vmcs_read_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding)
 
 void vmcs_write_at(struct cpu *cpu, uint64_t vmcs, uint32_t encoding, uint64_t value)
 {
-	physical_write(cpu, vmcs + vmcs_offset(encoding), value, vmcs_size(encoding));
+	physical_write_as(CHECK_LOG_VMCS, cpu, vmcs + vmcs_offset(encoding), value, vmcs_size(encoding));
 }
 
 bool vmcs_launched(struct cpu *cpu, uint64_t vmcs) { return physical_read(cpu, vmcs + LAUNCH_STATE, 4); }
 
 void vmcs_set_launched(struct cpu *cpu, uint64_t vmcs, bool launched)
 {
-	physical_write(cpu, vmcs + LAUNCH_STATE, launched, 4);
+	physical_write_as(CHECK_LOG_VMCS, cpu, vmcs + LAUNCH_STATE, launched, 4);
 }
 
 /* Of the region that the address is in, were it not checked to be one's own. */
@@ -171,7 +171,7 @@ uint32_t vmcs_revision(struct cpu *cpu, uint64_t vmcs)
 
 void vmcs_set_abort(struct cpu *cpu, uint64_t vmcs, enum vmx_abort abort)
 {
-	physical_write(cpu, vmcs + VMCS_ABORT_INDICATOR, abort, 4);
+	physical_write_as(CHECK_LOG_VMCS, cpu, vmcs + VMCS_ABORT_INDICATOR, abort, 4);
 }
 
 /* The bitmaps have a bit for each value of an encoding's bits 14:0 (25.6.15). */

@@ -109,7 +109,7 @@ static bool store_msr(struct cpu *cpu, uint64_t list, uint32_t i)
 	bool there = msr_read(cpu, entry.index, &value);
 	if (CHECK(VMX_STORE_RDMSR, !there))
 		return false;
-	physical_write(cpu, list + (uint64_t)i * MSR_ENTRY_SIZE + 8, value, 8);
+	physical_write_as(CHECK_LOG_MSR_LIST, cpu, list + (uint64_t)i * MSR_ENTRY_SIZE + 8, value, 8);
 	return true;
 }
 
