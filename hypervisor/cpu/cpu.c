@@ -35,6 +35,16 @@ struct cpu *cpu_new(const struct profile *profile, const struct cpu_bus *bus, st
 	return cpu;
 }
 
+void cpu_profile_changed(struct cpu *cpu)
+{
+	cpu->physical_mask = (1ull << cpu->profile->physical_bits) - 1;
+	vmx_prepare(cpu);
+	for (unsigned i = 0; i < CPUID_ANSWERS; i++)
+		cpu->cpuid[i].known = false;
+	trace_drop_all(cpu->traces);
+	tlb_flush_spaces(cpu, 0, 0);
+}
+
 void cpu_free(struct cpu *cpu)
 {
 	if (!cpu)
@@ -270,7 +280,7 @@ void cpu_load(struct cpu *cpu, const struct vcpu_state *from)
 	COPY_ARRAY(cpu->vector, from->vector);
 	cpu->tsc_offset += from->tsc - control_tsc(cpu);
 	msr_counters_move(&cpu->msr, from->tsc - cpu->retired);
-	cpu->init_pending = cpu->smi_pending = false;
+	cpu->init_pending = cpu->smi_pending = cpu->injecting = false;
 	cpu->wait = (struct cpu_wait){0};
 	cpu->activity = (enum activity)from->activity;
 	cpu->shadow = (enum shadow)from->shadow;

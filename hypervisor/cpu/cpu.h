@@ -282,6 +282,8 @@ struct cpu {
  */
 struct cpu *cpu_new(const struct profile *profile, const struct cpu_bus *bus, struct phys_memory *memory);
 void cpu_free(struct cpu *cpu);
+/* The profile is another one: drops what was made of it. State that it could not be in is the caller's to load. */
+void cpu_profile_changed(struct cpu *cpu);
 /* RESET or INIT (INIT keeps the x87, SSE state, MSRs and TSC: SDM 3A table 9-1). */
 void cpu_reset(struct cpu *cpu, bool init);
 /* Architectural state out and in. Loading drops what was cached of the old one. */
@@ -320,6 +322,8 @@ void cpu_raise_nmi(struct cpu *cpu);
 void cpu_raise_smi(struct cpu *cpu);
 /* Call after setting init_pending, smi_pending or what cpu->wait watches. */
 void cpu_latches_changed(struct cpu *cpu);
+/* The next thing is the delivery of an external interrupt that was acknowledged elsewhere. */
+void cpu_inject_interrupt(struct cpu *cpu, uint8_t vector);
 /* Latches INIT; a CPU that is not in cpu_run() takes it at once (but in SMM), else before its next instruction. */
 void cpu_raise_init(struct cpu *cpu, bool running);
 /* A start-up IPI: without effect where the CPU does not wait for one (SDM 3A 9.4.4.1). Not in cpu_run(). */

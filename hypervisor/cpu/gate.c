@@ -14,7 +14,7 @@ static bool starts_up(const struct cpu *cpu, const struct insn *insn)
 /* What the gate raises, or -1: the conditions of OPCODE_GATES, in its order. */
 static int gate_vector(const struct cpu *cpu, const struct insn *insn, enum gate_index gate)
 {
-	bool amd = cpu->profile->vendor == VENDOR_AMD;
+	bool amd = cpu->profile->told == VENDOR_AMD; /* whose SYSCALL and SYSENTER the guest knows */
 	bool user = cpu->cpl > 0;
 	bool refused = false;
 	enum vector vector = VECTOR_UD;

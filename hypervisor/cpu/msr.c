@@ -475,17 +475,30 @@ static size_t rule_from(uint32_t index)
 	return low;
 }
 
-static const struct msr_rule *rule_find(const struct cpu *cpu, uint32_t index)
+static const struct msr_rule *rule_of_vendor(const struct cpu *cpu, uint32_t index, enum vendor vendor)
 {
 	for (size_t i = rule_from(index); i < RULES && rules[i].first <= index; i++) {
 		const struct msr_rule *rule = &rules[i];
-		if (rule->vendor && !(rule->vendor >> cpu->profile->vendor & 1))
+		if (rule->vendor && !(rule->vendor >> vendor & 1))
 			continue;
 		if (!rule->feature || cpu_has(cpu, rule->feature) ||
 		    (rule->feature2 && cpu_has(cpu, rule->feature2)))
 			return rule;
 	}
 	return NULL;
+}
+
+/*
+ * A guest from the other vendor's processor has the MSRs that both have, and these as it knows them: what it could
+ * write to any other could not go back with it.
+ */
+static const struct msr_rule *rule_find(const struct cpu *cpu, uint32_t index)
+{
+	const struct msr_rule *rule = rule_of_vendor(cpu, index, cpu->profile->told);
+
+	if (cpu->profile->told != cpu->profile->vendor && !rule_of_vendor(cpu, index, cpu->profile->vendor))
+		return NULL;
+	return rule;
 }
 
 static const struct msr_rule *rule_modelled(struct cpu *cpu, uint32_t index)

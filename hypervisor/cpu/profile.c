@@ -97,6 +97,7 @@ static int profile_start(struct profile *profile, const char *name, size_t lengt
 		if (strlen(base->name) != length || memcmp(base->name, name, length))
 			continue;
 		*profile = (struct profile){.vendor = base->vendor,
+					    .told = base->vendor,
 					    .signature = base->signature,
 					    .physical_bits = base->physical_bits};
 		snprintf(profile->name, sizeof(profile->name), "%s", base->name);
@@ -162,8 +163,60 @@ static void drop_capabilities(struct profile *profile)
 	} while (dropped);
 }
 
+/* Whether the standard form of the XSAVE area has PKRU at one place for all. */
+static bool pku_is_common(void)
+{
+	uint32_t first = 0;
+
+	for (const struct base *base = bases; base < bases + BASE_COUNT; base++) {
+		const struct profile profile = {.vendor = base->vendor};
+		uint32_t offset = profile_xsave_component(&profile, 9).offset;
+
+		if (base != bases && offset != first)
+			return false;
+		first = offset;
+	}
+	return true;
+}
+
+/* What all profiles have as this one does, so that its guest can go to any of them. */
+static void switch_to_common(struct profile *profile)
+{
+	for (unsigned feature = 1; feature < FEATURE_COUNT; feature++)
+		if (profiles_of(feature) != BOTH)
+			feature_switch(profile, feature, false);
+	if (!pku_is_common())
+		feature_switch(profile, FEATURE_pku, false);
+	for (const struct base *base = bases; base < bases + BASE_COUNT; base++)
+		if (base->physical_bits < profile->physical_bits)
+			profile->physical_bits = base->physical_bits;
+}
+
+#define PHYSICAL_BITS_MIN 36u
+
+static int switch_physical_bits(struct profile *profile, const char *word, size_t length, char *why, size_t size)
+{
+	unsigned bits = 0;
+
+	for (size_t i = 0; i < length && word[i] >= '0' && word[i] <= '9' && bits < 100; i++)
+		bits = bits * 10 + (unsigned)(word[i] - '0');
+	if (bits < PHYSICAL_BITS_MIN || bits > profile->physical_bits) {
+		snprintf(why, size, "phys-bits is from %u to %u here, not '%.*s'", PHYSICAL_BITS_MIN,
+			 profile->physical_bits, (int)length, word);
+		return -EINVAL;
+	}
+	profile->physical_bits = (uint8_t)bits;
+	return 0;
+}
+
 static int switch_word(struct profile *profile, const char *word, size_t length, char *why, size_t size)
 {
+	if (length == 6 && !memcmp(word, "common", 6)) {
+		switch_to_common(profile);
+		return 0;
+	}
+	if (length > 10 && !memcmp(word, "phys-bits=", 10))
+		return switch_physical_bits(profile, word + 10, length - 10, why, size);
 	if (length < 2 || (word[0] != '+' && word[0] != '-')) {
 		snprintf(why, size, "'%.*s' after the profile is neither +FEATURE nor -FEATURE", (int)length,
 			 word);
@@ -206,6 +259,13 @@ static int check_needs(const struct profile *profile, char *why, size_t size)
 	return 0;
 }
 
+static void set_linear_bits(struct profile *profile)
+{
+	profile->linear_bits = !profile_has(profile, FEATURE_lm)    ? 32
+			       : profile_has(profile, FEATURE_la57) ? 57
+								    : 48;
+}
+
 int profile_parse(struct profile *profile, const char *text, char *why, size_t size)
 {
 	size_t length = strcspn(text, ",");
@@ -216,9 +276,7 @@ int profile_parse(struct profile *profile, const char *text, char *why, size_t s
 		length = strcspn(text, ",");
 		error = switch_word(profile, text, length, why, size);
 	}
-	profile->linear_bits = !profile_has(profile, FEATURE_lm)    ? 32
-			       : profile_has(profile, FEATURE_la57) ? 57
-								    : 48;
+	set_linear_bits(profile);
 	return error ? error : check_needs(profile, why, size);
 }
 
@@ -576,9 +634,19 @@ static struct cpuid_registers kvm_leaf(const struct profile *profile, uint32_t l
 	return r;
 }
 
+static struct cpuid_registers guest_leaf(const struct guest_cpu *guest, uint32_t leaf, uint32_t subleaf)
+{
+	struct cpuid_row row = guest_cpu_answer(guest, leaf, subleaf);
+
+	return (struct cpuid_registers){row.value[0], row.value[1], row.value[2], row.value[3]};
+}
+
 struct cpuid_registers profile_cpuid(const struct profile *profile, uint32_t leaf, uint32_t subleaf)
 {
 	bool amd = profile->vendor == VENDOR_AMD;
+
+	if (profile->guest)
+		return guest_leaf(profile->guest, leaf, subleaf);
 
 	if (leaf <= (amd ? AMD_MAX_LEAF : INTEL_MAX_LEAF))
 		return basic(profile, leaf, subleaf);
@@ -587,4 +655,89 @@ struct cpuid_registers profile_cpuid(const struct profile *profile, uint32_t lea
 	if (leaf - 0x40000000 < 2 && profile_has(profile, FEATURE_kvmclock))
 		return kvm_leaf(profile, leaf);
 	return amd ? (struct cpuid_registers){0} : basic(profile, INTEL_MAX_LEAF, subleaf);
+}
+
+/* ---- as a table ---- */
+
+static void tell_row(const struct profile *profile, struct guest_cpu *to, uint32_t leaf, uint32_t subleaf,
+		     bool by_subleaf)
+{
+	struct cpuid_registers r = profile_cpuid(profile, leaf, subleaf);
+
+	if (to->count < GUEST_CPU_ROWS)
+		to->row[to->count++] = (struct cpuid_row){.leaf = leaf,
+							  .subleaf = subleaf,
+							  .by_subleaf = by_subleaf,
+							  .value = {r.eax, r.ebx, r.ecx, r.edx}};
+}
+
+static bool has_subleaves(uint32_t leaf)
+{
+	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
+}
+
+/* Most subleaves are empty, which an absent row says as well; the first is there in any case. */
+static void tell_leaf(const struct profile *profile, struct guest_cpu *to, uint32_t leaf)
+{
+	unsigned subleaves = leaf == 0xd ? 63 : 4;
+
+	tell_row(profile, to, leaf, 0, has_subleaves(leaf));
+	for (unsigned i = 1; has_subleaves(leaf) && i < subleaves; i++) {
+		struct cpuid_registers r = profile_cpuid(profile, leaf, i);
+
+		if (leaf == 0xb ? i < 2 : r.eax | r.ebx | r.ecx | r.edx)
+			tell_row(profile, to, leaf, i, true);
+	}
+}
+
+static void tell_range(const struct profile *profile, struct guest_cpu *to, uint32_t first)
+{
+	uint32_t last = profile_cpuid(profile, first, 0).eax;
+
+	for (uint32_t leaf = first; leaf <= last; leaf++)
+		tell_leaf(profile, to, leaf);
+}
+
+/* Of a capability MSR, what is a feature. */
+static void tell_vmx(const struct profile *profile, struct guest_cpu *to)
+{
+	for (uint32_t msr = GUEST_CPU_VMX_FIRST; msr <= GUEST_CPU_VMX_LAST; msr++) {
+		struct cpuid_registers r = leaf_features(profile, msr, 0);
+
+		if (r.eax | r.edx && to->count < GUEST_CPU_ROWS)
+			to->row[to->count++] = (struct cpuid_row){.leaf = msr, .value = {r.eax, 0, 0, r.edx}};
+	}
+}
+
+void profile_tell(const struct profile *profile, struct guest_cpu *to)
+{
+	if (profile->guest) {
+		*to = *profile->guest;
+		return;
+	}
+	*to = (struct guest_cpu){.tsc_khz = PROFILE_TSC_MHZ * 1000, .apic_timer_ns = PROFILE_CRYSTAL_NS};
+	tell_range(profile, to, 0);
+	if (profile_has(profile, FEATURE_kvmclock))
+		tell_range(profile, to, 0x40000000);
+	tell_range(profile, to, 0x80000000);
+	if (profile_has(profile, FEATURE_vmx))
+		tell_vmx(profile, to);
+}
+
+int profile_take(struct profile *profile, const struct guest_cpu *from, char *why, size_t size)
+{
+	uint32_t widths = guest_cpu_value(from, 0x80000008, 0, OUTPUT_eax);
+
+	for (unsigned feature = 1; feature < FEATURE_COUNT; feature++) {
+		const struct feature_place *place = &places[feature];
+
+		feature_switch(profile, (enum feature)feature,
+			       guest_cpu_value(from, place->leaf, place->subleaf, place->output) >> place->bit & 1);
+	}
+	profile->guest = from;
+	profile->told = guest_cpu_is_amd(from) ? VENDOR_AMD : VENDOR_INTEL;
+	profile->signature = guest_cpu_value(from, 1, 0, OUTPUT_eax);
+	profile->physical_bits = widths & 0xff ? (uint8_t)widths : PHYSICAL_BITS_MIN;
+	set_linear_bits(profile);
+	return check_needs(profile, why, size);
 }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "x86/guest_cpu.h"
+
 enum feature {
 	FEATURE_NONE,
 #define FEATURE(name, leaf, subleaf, reg, bit) FEATURE_##name,
@@ -28,11 +30,13 @@ struct cpuid_registers {
 
 struct profile {
 	char name[32];
-	enum vendor vendor;
+	enum vendor vendor; /* whose manual it behaves by */
+	enum vendor told;   /* whose the guest was told it is: another one only of a guest that has come from there */
 	uint8_t physical_bits, linear_bits; /* CPUID.80000008H */
 	uint32_t signature;                 /* CPUID.1:EAX: family, model, stepping */
 	unsigned processors;                /* of the machine: cores of one package, one thread each; 0 is 1 */
 	uint64_t features[(FEATURE_COUNT + 63) / 64];
+	const struct guest_cpu *guest; /* CPUID as the guest knows it from elsewhere, borrowed; NULL: the profile's own */
 };
 
 /*
@@ -52,10 +56,21 @@ static inline bool profile_has(const struct profile *profile, enum feature featu
 }
 
 /*
- * Fills @profile from "NAME[,+feature,-feature…]"; -svm takes the features of CPUID leaf 8000_000AH with it. Returns 0, or -EINVAL with @why (of
- * @size bytes) saying which word is unknown and what the choices are.
+ * Fills @profile from "NAME[,+feature,-feature…]"; -svm takes the features of CPUID leaf 8000_000AH with it. The word
+ * "common" takes away all that not every profile has (or has in another way, as XSAVE's component of PKU), and
+ * "phys-bits=N" makes physical addresses shorter. Returns 0, or -EINVAL with @why (of @size bytes) saying which word
+ * is unknown and what the choices are.
  */
 int profile_parse(struct profile *profile, const char *text, char *why, size_t size);
+
+/* What the guest is told, but for the name. */
+void profile_tell(const struct profile *profile, struct guest_cpu *to);
+/*
+ * From now on the profile is for a guest that was told @from, which it borrows: it answers CPUID by it, and has the
+ * features in it and no others. engine/guest_cpu.h says before whether it has all of them. 0, or -EINVAL with @why
+ * where a feature needs one that is not there.
+ */
+int profile_take(struct profile *profile, const struct guest_cpu *from, char *why, size_t size);
 
 /* Name of a feature as the command line takes it, or NULL past the last. */
 const char *profile_feature_name(enum feature feature);

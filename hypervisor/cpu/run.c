@@ -677,9 +677,22 @@ static enum cpu_stop run(struct cpu *cpu)
 		if (!guest_boundary(cpu))
 			deliver_traps(cpu);
 		break;
-	default: break;
+	default:
+		if (unlikely(cpu->injecting)) { /* cpu_inject_interrupt() */
+			struct event event = cpu->injected;
+
+			cpu->injecting = false;
+			deliver(cpu, &event);
+		}
+		break;
 	}
 	return run_loop(cpu);
+}
+
+void cpu_inject_interrupt(struct cpu *cpu, uint8_t vector)
+{
+	cpu->injecting = true;
+	cpu->injected = (struct event){.kind = EVENT_EXTERNAL_INTERRUPT, .vector = vector, .return_rip = cpu->rip};
 }
 
 enum cpu_stop cpu_run(struct cpu *cpu)

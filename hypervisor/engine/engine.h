@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "x86/guest_cpu.h"
 #include "x86/state_table.h"
 #include "x86/vcpu_state.h"
 
@@ -104,11 +105,22 @@ struct engine_ops {
 	 * order they were added, and forgets that they were. */
 	void (*dirty_restore)(struct engine *engine, const uint8_t *image, uint64_t size);
 
+	/* The processor that the guest is told it has: the profile's, or what cpu_take() was given. */
+	void (*cpu_tell)(struct engine *engine, struct guest_cpu *to);
+	/*
+	 * The guest that comes knows another processor, and goes on with that: its CPUID, no features beyond, and the
+	 * profile's behaviour. Once all vCPUs are made, and before anything runs or is loaded. 0, or -EINVAL with
+	 * @why in one line that names each feature which the guest was told of and this processor lacks, and whatever
+	 * else of it this processor cannot be; the engine is as it was then.
+	 */
+	int (*cpu_take)(struct engine *engine, const struct guest_cpu *from, char *why, size_t size);
+
 	/* The next vCPU, in its reset state: the first is the bootstrap processor, all others wait for a
 	 * SIPI. 0, -ENOMEM, -ENOSPC where the engine has no more, or config.vcpus are made. */
 	int (*vcpu_new)(struct engine *engine, struct engine_vcpu **vcpu);
-	void (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *to);
-	/* 0, or -EINVAL where this engine cannot take the state. */
+	/* 0, or a negative errno where a device refuses to tell it: failure() says what then. */
+	int (*vcpu_save)(struct engine_vcpu *vcpu, struct vcpu_state *to);
+	/* 0, or -EINVAL where this engine cannot take the state: failure() names what of it, and why. */
 	int (*vcpu_load)(struct engine_vcpu *vcpu, const struct vcpu_state *from);
 	/* RESET of all vCPUs and chips; memory and time stay as they are. */
 	void (*reset)(struct engine *engine);

@@ -146,30 +146,21 @@ static uint64_t kvm_rip(const struct engine_vcpu *vcpu)
 
 /* ---- life ---- */
 
-/* Each vCPU's own APIC id, where CPUID tells it. */
-static int set_cpuid(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
+/* How fast the TSC is, and how it is set. */
+static void find_tsc(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 {
-	uint32_t id = vcpu->vcpu.number;
+	struct kvm_device_attr attribute = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET};
+	int khz = kvm_ioctl(vcpu->fd, KVM_GET_TSC_KHZ, NULL);
 
-	for (unsigned i = 0; i < kvm->cpuid->nent; i++) {
-		struct kvm_cpuid_entry2 *entry = &kvm->cpuid->entries[i];
-
-		if (entry->function == 1) {
-			entry->ebx = (entry->ebx & 0xff00ffff & 0x00ffffff) | kvm->room << 16 | id << 24;
-		} else if (entry->function == 0xb || entry->function == 0x1f) {
-			entry->edx = id;
-		} else if (entry->function == 0x8000001e) { /* a core with one thread each */
-			entry->eax = id;
-			entry->ebx = id & 0xff;
-		}
-	}
-	return ioctl(vcpu->fd, KVM_SET_CPUID2, kvm->cpuid) ? -errno : 0;
+	kvm->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	kvm->can.tsc_offset = ioctl(vcpu->fd, KVM_HAS_DEVICE_ATTR, &attribute) == 0;
 }
 
 static int map_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 {
 	struct kvm_enable_cap pv = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = {1}};
 	void *run;
+	int error;
 
 	vcpu->fd = ioctl(kvm->vm, KVM_CREATE_VCPU, (unsigned long)vcpu->vcpu.number);
 	if (vcpu->fd < 0)
@@ -178,10 +169,12 @@ static int map_vcpu(struct kvm_engine *kvm, struct kvm_vcpu *vcpu)
 	if (run == MAP_FAILED)
 		return -errno;
 	vcpu->run = run;
-	if (set_cpuid(kvm, vcpu))
-		return -errno;
+	error = kvm_cpuid_set(vcpu);
+	if (error)
+		return error;
 	/* Where it is missing, a guest that writes to a paravirtual MSR gets what it asked for. */
 	ioctl(vcpu->fd, KVM_ENABLE_CAP, &pv);
+	find_tsc(kvm, vcpu);
 	return kvm_run_open(vcpu);
 }
 
@@ -201,19 +194,20 @@ static int kvm_vcpu_new(struct engine *engine, struct engine_vcpu **made)
 		error = kvm_state_open(vcpu);
 	if (!error && !kvm_chips_add(vcpu))
 		error = -ENOSPC;
+	/* What load() keeps is the reset state's until another is saved. */
+	if (!error)
+		error = kvm_vcpu_save(&vcpu->vcpu, &vcpu->reset);
 	if (error)
 		return error;
-	/* What load() keeps is the reset state's until another is saved. */
-	kvm_vcpu_save(&vcpu->vcpu, &vcpu->reset);
 	*made = &vcpu->vcpu;
 	return 0;
 }
 
 /* What was sent to the vCPU between two runs belongs to its state, and goes with it. */
-static void kvm_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
+static int kvm_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
 {
 	kvm_chips_settle(kvm_vcpu_of(vcpu));
-	kvm_vcpu_save(vcpu, to);
+	return kvm_vcpu_save(vcpu, to);
 }
 
 static int kvm_load(struct engine_vcpu *vcpu, const struct vcpu_state *from)
@@ -259,8 +253,8 @@ static int kvm_open(struct engine **engine, const struct engine_config *config, 
 	struct kvm_engine *kvm;
 	int error;
 
-	if (strcmp(config->cpu, "host") != 0) {
-		snprintf(why, size, "under kvm the processor is the host's: only host can be asked for");
+	if (strcmp(config->cpu, "host") != 0 && strncmp(config->cpu, "host,", 5) != 0) {
+		snprintf(why, size, "under kvm the processor is the host's: only host can be asked for, less features");
 		return -EINVAL;
 	}
 	kvm = calloc(1, sizeof(*kvm));
@@ -271,6 +265,8 @@ static int kvm_open(struct engine **engine, const struct engine_config *config, 
 	kvm_run_init(kvm);
 	kvm->room = config->vcpus ? config->vcpus : 1;
 	error = kvm->room > ENGINE_VCPUS_MAX ? -EINVAL : kvm_device_open(kvm, config->device, why, size);
+	if (!error)
+		error = kvm_cpuid_profile(kvm, config->cpu, why, size);
 	if (!error)
 		kvm_chips_open(kvm, config->clock);
 	if (error) {
@@ -308,6 +304,8 @@ const struct engine_ops engine_kvm = {
 	.dirty_pages = kvm_dirty_pages,
 	.dirty_reset = kvm_dirty_reset,
 	.dirty_restore = kvm_dirty_restore,
+	.cpu_tell = kvm_cpu_tell,
+	.cpu_take = kvm_cpu_take,
 	.vcpu_new = kvm_vcpu_new,
 	.vcpu_save = kvm_save,
 	.vcpu_load = kvm_load,

@@ -2,8 +2,9 @@
  * kvm.h: the parts of the kvm engine among themselves.
  *
  * kvm.c makes vCPUs and takes their exits, kvm_run.c runs them, kvm_chips.c has their interrupt chips and the
- * time, kvm_device.c opens a device and says why it cannot, kvm_memory.c keeps slots and what was written to
- * them, kvm_state.c translates to and from struct vcpu_state, kvm_trace.c tells of instructions and of exits.
+ * time, kvm_device.c opens a device and says why it cannot, kvm_cpuid.c knows which processor the guest sees,
+ * kvm_memory.c keeps slots and what was written to
+ * them, kvm_state.c, kvm_msrs.c and kvm_events.c translate to and from struct vcpu_state, kvm_trace.c tells of instructions and of exits.
  * No one else sees <linux/kvm.h>.
  *
  * While the engine runs, everything here is behind its lock, but for a vCPU's shared page (struct kvm_run)
@@ -17,6 +18,10 @@
 #include <time.h>
 
 #include "engine/chips.h"
+#include "engine/latches.h"
+
+/* Period of the local APIC's timer of a guest that begins here, before the divider. */
+#define KVM_APIC_TIMER_NS 10u
 
 #define KVM_SLOTS_MAX   16
 #define KVM_CPUID_MAX   256
@@ -33,7 +38,7 @@ struct kvm_slot {
 
 /* What a device was found to be able to do beyond what is required. */
 struct kvm_abilities {
-	bool xcrs, sregs2, guest_debug, statistics;
+	bool xcrs, sregs2, guest_debug, statistics, tsc_offset, payload, smm, nested;
 	size_t xsave_size;
 };
 
@@ -41,6 +46,16 @@ struct kvm_abilities {
 struct kvm_remainder {
 	struct kvm_msrs *msrs;
 	struct kvm_xsave *xsave;
+};
+
+/* The same as it travels, to another kvm engine alone; all of it is zero where there is nothing to tell. */
+#define KVM_XSAVE_MAX  16384u
+#define KVM_NESTED_MAX 16384u
+struct kvm_only {
+	uint32_t msr_count;
+	struct kvm_msr_entry msr[KVM_MSRS_MAX];
+	uint8_t xsave[KVM_XSAVE_MAX] __attribute__((aligned(8)));
+	uint8_t nested[KVM_NESTED_MAX] __attribute__((aligned(8))); /* struct kvm_nested_state */
 };
 
 struct kvm_vcpu {
@@ -52,9 +67,11 @@ struct kvm_vcpu {
 	/* What others have sent, until its own thread takes it: only that may call for its descriptor. */
 	bool init_pending, nmi_pending, smi_pending, sipi_pending;
 	uint8_t sipi_vector;
-	/* An interrupt that the kernel was given and has not delivered: as of kvm_chips_fetch(), for kvm_chips_store(). */
-	bool injected;
-	uint8_t injected_vector;
+	/* As of kvm_chips_fetch(), for kvm_chips_store(). */
+	struct latches latches;
+	struct kvm_only only;
+	struct kvmclock kvmclock; /* carried */
+	struct vcpu_state loaded; /* by kvm_vcpu_load(), last */
 	bool unfinished; /* its last exit was an access that the device has yet to finish */
 
 	pthread_t thread;
@@ -70,6 +87,7 @@ struct kvm_vcpu {
 	unsigned field_count, remainder_count;
 	uint16_t field[KVM_MSRS_MAX]; /* rows of the table of MSRs that this device takes */
 	struct kvm_msrs *msrs;        /* room for all of them */
+	struct kvm_msrs *remainder_reset; /* what RESET makes of the remainder */
 	struct kvm_remainder remainder;
 	struct kvm_xsave *xsave; /* room for one */
 
@@ -80,8 +98,9 @@ struct kvm_vcpu {
 };
 
 struct kvm_time {
-	uint64_t ns;    /* when it was last asked for its state */
+	struct engine_time state; /* first: what the table is of */
 	uint64_t began; /* of the host's clock, when the machine's was 0 */
+	bool passed;    /* vCPUs have run since */
 };
 
 struct kvm_engine {
@@ -91,6 +110,7 @@ struct kvm_engine {
 	bool latched; /* some vCPU had latches set when kvm_chips_fetch() was called */
 	struct clock *clock, own_clock;
 	struct kvm_time time;
+	uint32_t tsc_khz;   /* as the device tells; 0: it does not */
 	pthread_mutex_t lock;
 	pthread_cond_t idle; /* running is 0 */
 	uint64_t round;      /* run() is called for the nth time */
@@ -104,8 +124,9 @@ struct kvm_engine {
 	char failure[KVM_FAILURE_MAX];
 	int device, vm;
 	struct kvm_abilities can;
-	struct kvm_cpuid2 *cpuid; /* what the guest sees */
-	bool amd;
+	struct guest_cpu own;   /* the device's processor, less what the user takes away */
+	struct guest_cpu guest; /* the one that the guest knows */
+	bool amd;               /* that one's vendor */
 	size_t run_size;
 	unsigned slot_count;
 	struct kvm_slot slot[KVM_SLOTS_MAX];
@@ -149,14 +170,28 @@ void kvm_request_stop(struct engine *engine);
 
 /* ---- kvm_device.c ---- */
 
-/* Opens @path (NULL: /dev/kvm) as a new VM: device, vm, can, cpuid, amd and run_size. 0, -ENOMEM, or -ENODEV
+/* Opens @path (NULL: /dev/kvm) as a new VM: device, vm, can, own, guest, amd and run_size. 0, -ENOMEM, or -ENODEV
  * with @why. */
 int kvm_device_open(struct kvm_engine *kvm, const char *path, char *why, size_t size);
 void kvm_device_close(struct kvm_engine *kvm);
 /* engine_ops.describe */
 bool kvm_device_describe(const char *path, char *text, size_t size);
+/* ioctl(), called again where it was interrupted or, some thousand times, where it shall be tried again. */
+int kvm_ioctl(int fd, unsigned long request, void *argument);
+
+/* ---- kvm_cpuid.c ---- */
+
+/* own, guest and amd from the device. 0, -ENOMEM, or its error. */
+int kvm_cpuid_read(struct kvm_engine *kvm);
+/* "host", or "host,-feature…". 0, or -EINVAL with @why. */
+int kvm_cpuid_profile(struct kvm_engine *kvm, const char *profile, char *why, size_t size);
+/* Gives it to a vCPU. 0, -ENOMEM, or the device's error. */
+int kvm_cpuid_set(struct kvm_vcpu *vcpu);
 /* The guest's value of a CPUID register: 0 eax to 3 edx. */
 uint32_t kvm_cpuid(const struct kvm_engine *kvm, uint32_t leaf, uint32_t subleaf, unsigned reg);
+/* As in engine_ops. */
+void kvm_cpu_tell(struct engine *engine, struct guest_cpu *to);
+int kvm_cpu_take(struct engine *engine, const struct guest_cpu *from, char *why, size_t size);
 
 /* ---- kvm_memory.c: as in engine_ops ---- */
 
@@ -172,11 +207,52 @@ const uint8_t *kvm_memory_at(const struct kvm_engine *kvm, uint64_t address, siz
 
 /* ---- kvm_state.c ---- */
 
-/* Finds out which MSRs the device takes. 0, -ENOMEM, -EIO. */
+/* 0, -ENOMEM, or the device's error. */
 int kvm_state_open(struct kvm_vcpu *vcpu);
 void kvm_state_close(struct kvm_vcpu *vcpu);
-void kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to);
+/* CPUID is another one: finds out anew which MSRs there are, and what RESET makes. 0, -ENOMEM, or the device's error. */
+int kvm_vcpu_changed(struct kvm_vcpu *vcpu);
+int kvm_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to);
 int kvm_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from);
+/* "the device refuses @what: " and errno, which it returns, negative. */
+int kvm_refused(struct kvm_vcpu *vcpu, const char *what);
+/* What the 64 bits at this offset of struct vcpu_state are after RESET. */
+uint64_t kvm_neutral(size_t offset);
+/* The whole XSAVE area. 0, or the device's error. */
+int kvm_xsave_get(struct kvm_vcpu *vcpu, uint8_t *area);
+/* Loads the components of @area that struct vcpu_state does not have. 0, or the device's error. */
+int kvm_xsave_join(struct kvm_vcpu *vcpu, uint8_t *area);
+
+/* ---- kvm_msrs.c ---- */
+
+/* Finds out which MSRs the device takes. 0, -ENOMEM, or the device's error. */
+int kvm_msrs_open(struct kvm_vcpu *vcpu);
+void kvm_msrs_close(struct kvm_vcpu *vcpu);
+/* Reads @count MSRs whose indices are in @msrs. 0, or an error with failure() naming the one that is refused. */
+int kvm_msrs_get(struct kvm_vcpu *vcpu, struct kvm_msrs *msrs, unsigned count);
+/* The same for those of struct vcpu_state. */
+int kvm_msrs_save(struct kvm_vcpu *vcpu, struct vcpu_state *to);
+int kvm_msrs_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from);
+/* A field that is not as after RESET, and which the device has no MSR for; NULL: there is none. */
+const char *kvm_msrs_unheld(const struct kvm_vcpu *vcpu, const struct vcpu_state *from);
+/* Whether all others are as after RESET. */
+bool kvm_remainder_idle(const struct kvm_vcpu *vcpu);
+/* Makes them so, but for @count. 0, or an error with failure() naming the MSR. */
+int kvm_remainder_load(struct kvm_vcpu *vcpu, const struct kvm_msr_entry *entries, unsigned count);
+
+/* ---- kvm_events.c; all: 0, or an error with failure() ---- */
+
+int kvm_events_save(struct kvm_vcpu *vcpu, struct vcpu_state *to);
+int kvm_events_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from);
+int kvm_latches_fetch(struct kvm_vcpu *vcpu);
+int kvm_latches_store(struct kvm_vcpu *vcpu);
+/* Whether there is one, as last fetched. */
+bool kvm_latches_set(const struct kvm_vcpu *vcpu);
+int kvm_only_fetch(struct kvm_vcpu *vcpu);
+int kvm_only_store(struct kvm_vcpu *vcpu);
+/* As in struct state_table; of a struct kvm_vcpu. */
+bool kvm_only_idle(const void *device);
+void kvm_only_clear(void *device);
 
 /* ---- kvm_chips.c ---- */
 
@@ -185,6 +261,8 @@ uint64_t kvm_host_ns(void);
 void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock);
 /* The local APIC of a new vCPU. False: there is no room. */
 bool kvm_chips_add(struct kvm_vcpu *vcpu);
+/* What it is, once the guest's CPUID is another one. */
+void kvm_chips_remodel(struct kvm_vcpu *vcpu);
 /* RESET of all chips, and who of the vCPUs waits for a SIPI. */
 void kvm_chips_reset(struct kvm_engine *kvm);
 /* Takes what others have sent to the vCPU. */
@@ -207,6 +285,8 @@ void *kvm_chip(struct engine *engine, unsigned index, const struct state_table *
 int kvm_chips_fetch(struct engine *engine);
 int kvm_chips_store(struct engine *engine);
 bool kvm_chips_changed(const struct engine *engine);
+/* Before state is told: what time it is of. */
+void kvm_time_fetch(struct kvm_engine *kvm);
 
 /* ---- kvm_trace.c ---- */
 

@@ -14,7 +14,6 @@
 #include "x86/msr.h"
 
 #define NS_PER_SECOND 1000000000ull
-#define TIMER_NS      10u /* the period of the local APIC's timer, before the divider */
 
 /* ---- time: the host's, from where the machine's stood when it was loaded ---- */
 
@@ -39,10 +38,19 @@ static void time_loaded(void *device)
 {
 	struct kvm_time *time = device;
 
-	time->began = kvm_host_ns() - time->ns;
+	time->began = kvm_host_ns() - time->state.ns;
+	time->passed = false;
 }
 
-static const struct state_field time_fields[] = {STATE(struct kvm_time, ns)};
+/* Everything that is saved while no vCPU runs is of one moment. */
+void kvm_time_fetch(struct kvm_engine *kvm)
+{
+	if (kvm->time.passed)
+		kvm->time.state.ns = now(kvm);
+	kvm->time.passed = false;
+}
+
+static const struct state_field time_fields[] = {TIME_FIELDS};
 static STATE_TABLE(time_state, "time", 1, time_fields, time_loaded);
 
 void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock)
@@ -53,6 +61,7 @@ void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock)
 	}
 	kvm->clock = clock;
 	kvm->time.began = kvm_host_ns();
+	kvm->time.passed = true;
 	clock->owner = kvm;
 	clock->now = now;
 	clock->changed = timer_changed;
@@ -208,12 +217,27 @@ void kvm_chips_settle(struct kvm_vcpu *vcpu)
 	vcpu->smi_pending = vcpu->nmi_pending = false;
 }
 
+static struct lapic_model lapic_model(const struct kvm_engine *kvm)
+{
+	uint32_t bits = kvm_cpuid(kvm, 0x80000008, 0, 0) & 0xff;
+
+	return (struct lapic_model){.amd = kvm->amd,
+				    .physical_bits = bits ? bits : 36,
+				    .timer_ns = kvm->guest.apic_timer_ns};
+}
+
+void kvm_chips_remodel(struct kvm_vcpu *vcpu)
+{
+	struct kvm_engine *kvm = kvm_engine_of(vcpu);
+
+	lapic_of(vcpu)->model = lapic_model(kvm);
+	kvm->chips.absent = !(kvm_cpuid(kvm, 1, 0, 3) & 1u << 9);
+}
+
 bool kvm_chips_add(struct kvm_vcpu *vcpu)
 {
 	struct kvm_engine *kvm = kvm_engine_of(vcpu);
-	struct lapic_model model = {.amd = kvm->amd,
-				    .physical_bits = kvm_cpuid(kvm, 0x80000008, 0, 0) & 0xff,
-				    .timer_ns = TIMER_NS};
+	struct lapic_model model = lapic_model(kvm);
 	struct lapic_cpu cpu = {.owner = vcpu,
 				.interrupt_line = interrupt_line,
 				.nmi = nmi,
@@ -224,8 +248,6 @@ bool kvm_chips_add(struct kvm_vcpu *vcpu)
 				.tsc = tsc,
 				.tsc_time = tsc_time};
 
-	if (!model.physical_bits)
-		model.physical_bits = 36;
 	if (!chips_add_lapic(&kvm->chips, &model, &cpu, kvm->clock, kvm_cpuid(kvm, 1, 0, 3) & 1u << 9))
 		return false;
 	start(vcpu);
@@ -323,72 +345,59 @@ void kvm_chips_reset(struct kvm_engine *kvm)
 	}
 }
 
-/* What struct vcpu_state has no field for. */
-static const struct state_field latch_fields[] = {
-	STATE(struct kvm_vcpu, init_pending),    STATE(struct kvm_vcpu, nmi_pending),
-	STATE(struct kvm_vcpu, smi_pending),     STATE(struct kvm_vcpu, sipi_pending),
-	STATE(struct kvm_vcpu, sipi_vector),     STATE(struct kvm_vcpu, injected),
-	STATE(struct kvm_vcpu, injected_vector),
+static const struct state_field latch_fields[] = {LATCH_FIELDS};
+static STATE_TABLE(latch_state, "latches", 1, latch_fields, NULL, latches_wrong);
+static const struct state_field kvmclock_fields[] = {KVMCLOCK_FIELDS};
+static STATE_TABLE(kvmclock_state, "kvmclock", 1, kvmclock_fields);
+static const struct state_field only_fields[] = {
+	STATE(struct kvm_vcpu, only.msr_count),
+	STATE(struct kvm_vcpu, only.msr),
+	STATE(struct kvm_vcpu, only.xsave),
+	STATE(struct kvm_vcpu, only.nested),
 };
-static STATE_TABLE(latch_state, "kvm-vcpu", 1, latch_fields);
+static const struct state_table only_state = {.device = "kvm",
+					      .version = 1,
+					      .count = sizeof(only_fields) / sizeof(only_fields[0]),
+					      .field = only_fields,
+					      .idle = kvm_only_idle,
+					      .clear = kvm_only_clear};
 
-/* The time, each vCPU's latches, and the chips. */
+/* The time, each vCPU's latches and clock, as of every engine; what kvm alone has; the chips. */
 void *kvm_chip(struct engine *engine, unsigned index, const struct state_table **table)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
+	unsigned kind, number;
 
 	if (index == 0) {
 		*table = &time_state;
 		return &kvm->time;
 	}
-	if (index <= kvm->count) {
-		*table = &latch_state;
-		return &kvm->vcpu[index - 1];
+	kind = (index - 1) / kvm->count;
+	number = (index - 1) % kvm->count;
+	switch (kind) {
+	case 0: *table = &latch_state; return &kvm->vcpu[number].latches;
+	case 1: *table = &kvmclock_state; return &kvm->vcpu[number].kvmclock;
+	case 2: *table = &only_state; return &kvm->vcpu[number];
+	default: return chips_at(&kvm->chips, index - 1 - 3 * kvm->count, table);
 	}
-	return chips_at(&kvm->chips, index - 1 - kvm->count, table);
-}
-
-static void fetch_injected(struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_events events = {0};
-
-	vcpu->injected = ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 && events.interrupt.injected &&
-			 !events.interrupt.soft;
-	vcpu->injected_vector = vcpu->injected ? events.interrupt.nr : 0;
-}
-
-/* kvm_vcpu_load() has left the kernel without one. */
-static int store_injected(const struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_events events = {0};
-
-	if (!vcpu->injected)
-		return 0;
-	if (ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events))
-		return -EINVAL;
-	events.interrupt.injected = 1;
-	events.interrupt.nr = vcpu->injected_vector;
-	return ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) ? -EINVAL : 0;
-}
-
-static bool has_latches(const struct kvm_vcpu *vcpu)
-{
-	return vcpu->init_pending || vcpu->nmi_pending || vcpu->smi_pending || vcpu->sipi_pending ||
-	       vcpu->injected;
 }
 
 /* Latches that are set now must be set again by every load that brings this state back. */
 int kvm_chips_fetch(struct engine *engine)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
+	int error = 0;
 
-	kvm->time.ns = now(kvm);
+	kvm_time_fetch(kvm);
 	kvm->chips.changed = kvm->latched = false;
-	for (unsigned i = 0; i < kvm->count; i++) {
-		fetch_injected(&kvm->vcpu[i]);
-		kvm->latched |= has_latches(&kvm->vcpu[i]);
+	for (unsigned i = 0; i < kvm->count && !error; i++) {
+		kvm_chips_settle(&kvm->vcpu[i]);
+		error = kvm_latches_fetch(&kvm->vcpu[i]);
+		if (!error)
+			error = kvm_only_fetch(&kvm->vcpu[i]);
+		kvm->latched |= kvm_latches_set(&kvm->vcpu[i]);
 	}
-	return 0;
+	return error;
 }
 
 int kvm_chips_store(struct engine *engine)
@@ -397,8 +406,11 @@ int kvm_chips_store(struct engine *engine)
 	int error = 0;
 
 	kvm->chips.changed = false;
-	for (unsigned i = 0; i < kvm->count && !error; i++)
-		error = store_injected(&kvm->vcpu[i]);
+	for (unsigned i = 0; i < kvm->count && !error; i++) {
+		error = kvm_only_store(&kvm->vcpu[i]);
+		if (!error)
+			error = kvm_latches_store(&kvm->vcpu[i]);
+	}
 	return error;
 }
 

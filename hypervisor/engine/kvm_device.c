@@ -44,6 +44,10 @@ static const struct capability welcome[] = {
 	CAPABILITY(IRQCHIP),
 	CAPABILITY(SPLIT_IRQCHIP),
 	CAPABILITY(NESTED_STATE),
+	CAPABILITY(EXCEPTION_PAYLOAD),
+	CAPABILITY(X86_SMM),
+	CAPABILITY(TSC_CONTROL),
+	CAPABILITY(VCPU_ATTRIBUTES),
 };
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -135,45 +139,20 @@ static int create_vm(const char *path, int device, int *vm, char *why, size_t si
 	return missing(why, size, "%s makes no VM: %s", path, strerror(errno));
 }
 
-/*
- * CPUID as the device supports it, less what this machine has no part for: x2APIC mode and the TSC
- * deadline (there is no local APIC), and the paravirtual leaves, which no hardware has.
- */
-static int read_cpuid(struct kvm_engine *kvm)
+#define TRIES 5000u /* in all some tenths of a second */
+
+int kvm_ioctl(int fd, unsigned long request, void *argument)
 {
-	size_t size = sizeof(*kvm->cpuid) + KVM_CPUID_MAX * sizeof(kvm->cpuid->entries[0]);
-	unsigned kept = 0;
+	int result;
 
-	kvm->cpuid = calloc(1, size);
-	if (!kvm->cpuid)
-		return -ENOMEM;
-	kvm->cpuid->nent = KVM_CPUID_MAX;
-	if (ioctl(kvm->device, KVM_GET_SUPPORTED_CPUID, kvm->cpuid))
-		return -errno;
-	for (unsigned i = 0; i < kvm->cpuid->nent; i++) {
-		struct kvm_cpuid_entry2 *entry = &kvm->cpuid->entries[i];
-
-		if (entry->function >> 28 == 4)
-			continue;
-		if (entry->function == 1)
-			entry->ecx &= ~(1u << 21 | 1u << 24);
-		kvm->cpuid->entries[kept++] = *entry;
+	for (unsigned i = 0; i < TRIES; i++) {
+		result = ioctl(fd, request, argument);
+		if (result >= 0 || (errno != EINTR && errno != EAGAIN))
+			return result;
+		if (errno == EAGAIN)
+			usleep(50);
 	}
-	kvm->cpuid->nent = kept;
-	return 0;
-}
-
-uint32_t kvm_cpuid(const struct kvm_engine *kvm, uint32_t leaf, uint32_t subleaf, unsigned reg)
-{
-	for (unsigned i = 0; i < kvm->cpuid->nent; i++) {
-		const struct kvm_cpuid_entry2 *entry = &kvm->cpuid->entries[i];
-		const uint32_t value[4] = {entry->eax, entry->ebx, entry->ecx, entry->edx};
-
-		if (entry->function == leaf &&
-		    (entry->index == subleaf || !(entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX)))
-			return value[reg];
-	}
-	return 0;
+	return result;
 }
 
 static bool enable(int vm, int capability, uint64_t argument)
@@ -226,6 +205,10 @@ static void find_abilities(struct kvm_engine *kvm)
 		.sregs2 = ioctl(kvm->device, KVM_CHECK_EXTENSION, KVM_CAP_SREGS2) > 0,
 		.guest_debug = ioctl(kvm->device, KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG) > 0,
 		.statistics = ioctl(kvm->device, KVM_CHECK_EXTENSION, KVM_CAP_BINARY_STATS_FD) > 0,
+		.smm = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM) > 0,
+		.nested = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE) > 0,
+		.payload = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_EXCEPTION_PAYLOAD) > 0 &&
+			   enable(kvm->vm, KVM_CAP_EXCEPTION_PAYLOAD, 1),
 		.xsave_size =
 			xsave > (int)sizeof(struct kvm_xsave) ? (size_t)xsave : sizeof(struct kvm_xsave)};
 }
@@ -245,7 +228,7 @@ int kvm_device_open(struct kvm_engine *kvm, const char *path, char *why, size_t 
 		error = create_vm(path, kvm->device, &kvm->vm, why, size);
 	if (error)
 		return error;
-	error = read_cpuid(kvm);
+	error = kvm_cpuid_read(kvm);
 	if (error == -ENOMEM)
 		return error;
 	if (error)
@@ -254,7 +237,6 @@ int kvm_device_open(struct kvm_engine *kvm, const char *path, char *why, size_t 
 	if (run_size < (int)sizeof(struct kvm_run))
 		return missing(why, size, "%s shares too little of a vCPU", path);
 	kvm->run_size = (size_t)run_size;
-	kvm->amd = kvm_cpuid(kvm, 0, 0, 1) != 0x756e6547; /* "Genu" */
 	kvm->shadows = !has_nested_paging();
 	prepare_vm(kvm);
 	find_abilities(kvm);
@@ -267,7 +249,6 @@ void kvm_device_close(struct kvm_engine *kvm)
 		close(kvm->vm);
 	if (kvm->device >= 0)
 		close(kvm->device);
-	free(kvm->cpuid);
 }
 
 /* ---- visor info ---- */

@@ -266,6 +266,7 @@ enum engine_exit kvm_run_vcpus(struct engine *engine, uint64_t budget)
 		return kvm_fail(&kvm->vcpu[0], "no thread for a vCPU: %s", strerror(error));
 	pthread_mutex_lock(&kvm->lock);
 	kvm->end = KVM_GO_ON;
+	kvm->time.passed = true;
 	kvm->over = kvm_host_ns() + SLICE_NS;
 	kvm->vcpu[0].thread = pthread_self();
 	kvm->running = kvm->count - 1;

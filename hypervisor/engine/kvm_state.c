@@ -7,209 +7,21 @@
 #include <sys/ioctl.h>
 
 #include "x86/descriptors.h"
-#include "x86/msr.h"
 
-/* ---- MSRs ---- */
+/* ---- reasons ---- */
 
-struct msr_field {
-	uint32_t index;
-	size_t offset;
-	int vendor; /* 'A', 'I', or 0: both */
-};
-#define MSR(index, field, vendor)                                                                            \
-	{                                                                                                    \
-		index, offsetof(struct vcpu_state, field), vendor                                            \
-	}
-#define MSR_FOUR(index, field, vendor)                                                                       \
-	MSR(index(0), field[0], vendor), MSR(index(1), field[1], vendor), MSR(index(2), field[2], vendor),   \
-		MSR(index(3), field[3], vendor)
-#define MSR_MTRR(n)                                                                                          \
-	MSR(MSR_MTRR_PHYSBASE(n), mtrr_variable[2 * (n)], 0),                                                \
-		MSR(MSR_MTRR_PHYSMASK(n), mtrr_variable[2 * (n) + 1], 0)
-
-/* HWCR stands before what it opens or locks, and the TSC before what counts with it. */
-static const struct msr_field msr_fields[] = {
-	MSR(MSR_TSC, tsc, 0),
-	MSR(MSR_TSC_ADJUST, tsc_adjust, 0),
-	MSR(MSR_HWCR, hwcr, 'A'),
-	MSR(MSR_STAR, star, 0),
-	MSR(MSR_LSTAR, lstar, 0),
-	MSR(MSR_CSTAR, cstar, 0),
-	MSR(MSR_FMASK, fmask, 0),
-	MSR(MSR_KERNEL_GS_BASE, kernel_gs_base, 0),
-	MSR(MSR_SYSENTER_CS, sysenter_cs, 0),
-	MSR(MSR_SYSENTER_ESP, sysenter_esp, 0),
-	MSR(MSR_SYSENTER_EIP, sysenter_eip, 0),
-	MSR(MSR_TSC_DEADLINE, tsc_deadline, 0),
-	MSR(MSR_TSC_AUX, tsc_aux, 0),
-	MSR(MSR_PAT, pat, 0),
-	MSR(MSR_MISC_ENABLE, misc_enable, 'I'),
-	MSR(MSR_DEBUGCTL, debugctl, 0),
-	MSR(MSR_FEATURE_CONTROL, feature_control, 'I'),
-	MSR(MSR_SPEC_CTRL, spec_ctrl, 0),
-	MSR(MSR_XSS, xss, 0),
-	MSR(MSR_MPERF, mperf, 0),
-	MSR(MSR_APERF, aperf, 0),
-	MSR_FOUR(MSR_PERFEVTSEL, perf_select, 'I'),
-	MSR_FOUR(MSR_PMC, perf_counter, 'I'),
-	MSR_FOUR(MSR_AMD_PERFEVTSEL, perf_select, 'A'),
-	MSR_FOUR(MSR_AMD_PERFCTR, perf_counter, 'A'),
-	MSR(MSR_UMWAIT_CONTROL, umwait_control, 'I'),
-	MSR(MSR_MCG_STATUS, mcg_status, 0),
-	MSR(MSR_MCG_CTL, mcg_ctl, 0),
-	MSR_FOUR(MSR_MC_CTL, mc_ctl, 0),
-	MSR(MSR_MC_CTL(4), mc_ctl[4], 0),
-	MSR(MSR_MC_CTL(5), mc_ctl[5], 0),
-	MSR(MSR_MC_CTL(6), mc_ctl[6], 0),
-	MSR(MSR_MC_CTL(7), mc_ctl[7], 0),
-	MSR(MSR_MTRR_DEF_TYPE, mtrr_def_type, 0),
-	MSR(MSR_MTRR_FIX64K_00000, mtrr_fixed[0], 0),
-	MSR(MSR_MTRR_FIX16K_80000, mtrr_fixed[1], 0),
-	MSR(MSR_MTRR_FIX16K_A0000, mtrr_fixed[2], 0),
-	MSR(MSR_MTRR_FIX4K(0), mtrr_fixed[3], 0),
-	MSR(MSR_MTRR_FIX4K(1), mtrr_fixed[4], 0),
-	MSR(MSR_MTRR_FIX4K(2), mtrr_fixed[5], 0),
-	MSR(MSR_MTRR_FIX4K(3), mtrr_fixed[6], 0),
-	MSR(MSR_MTRR_FIX4K(4), mtrr_fixed[7], 0),
-	MSR(MSR_MTRR_FIX4K(5), mtrr_fixed[8], 0),
-	MSR(MSR_MTRR_FIX4K(6), mtrr_fixed[9], 0),
-	MSR(MSR_MTRR_FIX4K(7), mtrr_fixed[10], 0),
-	MSR_MTRR(0),
-	MSR_MTRR(1),
-	MSR_MTRR(2),
-	MSR_MTRR(3),
-	MSR_MTRR(4),
-	MSR_MTRR(5),
-	MSR_MTRR(6),
-	MSR_MTRR(7),
-	MSR(MSR_VM_CR, vm_cr, 'A'),
-	MSR(MSR_VM_HSAVE_PA, vm_hsave_pa, 'A'),
-	MSR(MSR_SYSCFG, syscfg, 'A'),
-	MSR_FOUR(MSR_IORR, iorr, 'A'),
-	MSR(MSR_TOP_MEM, top_mem, 'A'),
-	MSR(MSR_TOP_MEM2, top_mem2, 'A'),
-	MSR(MSR_MISC_FEATURES_ENABLES, misc_features_enables, 0),
-};
-#define MSR_FIELDS (sizeof(msr_fields) / sizeof(msr_fields[0]))
-
-static struct kvm_msrs *msrs_new(size_t room)
+int kvm_refused(struct kvm_vcpu *vcpu, const char *what)
 {
-	return calloc(1, sizeof(struct kvm_msrs) + room * sizeof(struct kvm_msr_entry));
+	int error = errno;
+
+	kvm_fail(vcpu, "vCPU %u: the device refuses %s: %s", vcpu->vcpu.number, what, strerror(error));
+	return error ? -error : -EIO;
 }
 
-/* Whether the device gives the MSR out and takes the same value back. */
-static bool takes_msr(const struct kvm_vcpu *vcpu, uint32_t index)
+static int unheld(struct kvm_vcpu *vcpu, const char *what)
 {
-	struct kvm_msrs *one = vcpu->msrs;
-
-	one->nmsrs = 1;
-	one->entries[0] = (struct kvm_msr_entry){.index = index};
-	return ioctl(vcpu->fd, KVM_GET_MSRS, one) == 1 && ioctl(vcpu->fd, KVM_SET_MSRS, one) == 1;
-}
-
-static bool has_field(uint32_t index)
-{
-	for (size_t i = 0; i < MSR_FIELDS; i++)
-		if (msr_fields[i].index == index)
-			return true;
-	/* The paravirtual clocks, in each of their places, are nothing that hardware has. */
-	return index == 0x11 || index == 0x12 || index >> 8 == 0x4b564d || index >> 8 == 0x400000;
-}
-
-static void find_fields(struct kvm_vcpu *vcpu)
-{
-	int other = kvm_engine_of(vcpu)->amd ? 'I' : 'A';
-
-	for (uint16_t i = 0; i < MSR_FIELDS; i++)
-		if (msr_fields[i].vendor != other && takes_msr(vcpu, msr_fields[i].index))
-			vcpu->field[vcpu->field_count++] = i;
-}
-
-static int find_remainder(struct kvm_vcpu *vcpu)
-{
-	struct kvm_msr_list *list = calloc(1, sizeof(*list) + KVM_MSRS_MAX * sizeof(list->indices[0]));
-	struct kvm_msrs *remainder = vcpu->remainder.msrs;
-
-	if (!list)
-		return -ENOMEM;
-	list->nmsrs = KVM_MSRS_MAX;
-	if (ioctl(kvm_engine_of(vcpu)->device, KVM_GET_MSR_INDEX_LIST, list))
-		list->nmsrs = 0;
-	for (unsigned i = 0; i < list->nmsrs; i++)
-		if (!has_field(list->indices[i]) && takes_msr(vcpu, list->indices[i]))
-			remainder->entries[remainder->nmsrs++].index = list->indices[i];
-	vcpu->remainder_count = remainder->nmsrs;
-	free(list);
-	return 0;
-}
-
-/* Reads @count MSRs whose indices are in @msrs. */
-static void get_msrs(const struct kvm_vcpu *vcpu, struct kvm_msrs *msrs, unsigned count)
-{
-	msrs->nmsrs = count;
-	ioctl(vcpu->fd, KVM_GET_MSRS, msrs);
-}
-
-static void save_msrs(struct kvm_vcpu *vcpu, struct vcpu_state *to)
-{
-	for (unsigned i = 0; i < vcpu->field_count; i++)
-		vcpu->msrs->entries[i] = (struct kvm_msr_entry){.index = msr_fields[vcpu->field[i]].index};
-	get_msrs(vcpu, vcpu->msrs, vcpu->field_count);
-	for (unsigned i = 0; i < vcpu->field_count; i++)
-		memcpy((char *)to + msr_fields[vcpu->field[i]].offset, &vcpu->msrs->entries[i].data,
-		       sizeof(uint64_t));
-	if (vcpu->remainder_count)
-		get_msrs(vcpu, vcpu->remainder.msrs, vcpu->remainder_count);
-}
-
-static uint64_t wanted_msr(const struct kvm_vcpu *vcpu, const struct vcpu_state *from, unsigned i)
-{
-	uint64_t value;
-
-	if (i >= vcpu->field_count)
-		return vcpu->remainder.msrs->entries[i - vcpu->field_count].data;
-	memcpy(&value, (const char *)from + msr_fields[vcpu->field[i]].offset, sizeof(value));
-	return value;
-}
-
-/* Writes those that differ, so that a case pays for what it touched. */
-static int load_msrs(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
-{
-	unsigned all = vcpu->field_count + vcpu->remainder_count, changed = 0;
-	struct kvm_msr_entry *entry = vcpu->msrs->entries;
-
-	for (unsigned i = 0; i < all; i++)
-		entry[i] = (struct kvm_msr_entry){
-			.index = i < vcpu->field_count
-					 ? msr_fields[vcpu->field[i]].index
-					 : vcpu->remainder.msrs->entries[i - vcpu->field_count].index};
-	get_msrs(vcpu, vcpu->msrs, all);
-	for (unsigned i = 0; i < all; i++) {
-		uint64_t wanted = wanted_msr(vcpu, from, i);
-
-		if (entry[i].data != wanted)
-			entry[changed++] = (struct kvm_msr_entry){.index = entry[i].index, .data = wanted};
-	}
-	vcpu->msrs->nmsrs = changed;
-	if (changed && ioctl(vcpu->fd, KVM_SET_MSRS, vcpu->msrs) != (int)changed)
-		return -EINVAL;
-	return 0;
-}
-
-/* A value that the device has no MSR for must be the one that save_msrs() gives: none. */
-static bool holds_msrs(const struct kvm_vcpu *vcpu, const struct vcpu_state *from)
-{
-	for (unsigned i = 0; i < MSR_FIELDS; i++) {
-		uint64_t value;
-		bool held = false;
-
-		memcpy(&value, (const char *)from + msr_fields[i].offset, sizeof(value));
-		for (unsigned k = 0; k < vcpu->field_count && value && !held; k++)
-			held = msr_fields[vcpu->field[k]].offset == msr_fields[i].offset;
-		if (value && !held)
-			return false;
-	}
-	return true;
+	kvm_fail(vcpu, "vCPU %u: %s is not as after RESET, and kvm cannot hold it", vcpu->vcpu.number, what);
+	return -EINVAL;
 }
 
 /* ---- segments and control registers ---- */
@@ -271,12 +83,13 @@ static bool uses_pdptes(const struct vcpu_state *state)
 	s.gdt = (struct kvm_dtable){.base = from->gdtr.base, .limit = from->gdtr.limit};                     \
 	s.idt = (struct kvm_dtable){.base = from->idtr.base, .limit = from->idtr.limit};
 
-static void save_sregs(const struct kvm_vcpu *vcpu, struct vcpu_state *to)
+static int save_sregs(struct kvm_vcpu *vcpu, struct vcpu_state *to)
 {
 	if (kvm_engine_of(vcpu)->can.sregs2) {
 		struct kvm_sregs2 s = {0};
 
-		ioctl(vcpu->fd, KVM_GET_SREGS2, &s);
+		if (kvm_ioctl(vcpu->fd, KVM_GET_SREGS2, &s))
+			return kvm_refused(vcpu, "KVM_GET_SREGS2");
 		SAVE_SREGS
 		if (s.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
 			for (unsigned i = 0; i < 4; i++)
@@ -284,13 +97,15 @@ static void save_sregs(const struct kvm_vcpu *vcpu, struct vcpu_state *to)
 	} else {
 		struct kvm_sregs s = {0};
 
-		ioctl(vcpu->fd, KVM_GET_SREGS, &s);
+		if (kvm_ioctl(vcpu->fd, KVM_GET_SREGS, &s))
+			return kvm_refused(vcpu, "KVM_GET_SREGS");
 		SAVE_SREGS
 	}
+	return 0;
 }
 
 /* Without SREGS2 the kernel reads the PDPTEs anew from memory. */
-static int load_sregs(const struct kvm_vcpu *vcpu, const struct vcpu_state *from)
+static int load_sregs(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 {
 	if (kvm_engine_of(vcpu)->can.sregs2) {
 		struct kvm_sregs2 s = {0};
@@ -301,12 +116,12 @@ static int load_sregs(const struct kvm_vcpu *vcpu, const struct vcpu_state *from
 			for (unsigned i = 0; i < 4; i++)
 				s.pdptrs[i] = from->pdpte[i];
 		}
-		return ioctl(vcpu->fd, KVM_SET_SREGS2, &s) ? -EINVAL : 0;
+		return kvm_ioctl(vcpu->fd, KVM_SET_SREGS2, &s) ? kvm_refused(vcpu, "KVM_SET_SREGS2") : 0;
 	} else {
 		struct kvm_sregs s = {0};
 
 		LOAD_SREGS
-		return ioctl(vcpu->fd, KVM_SET_SREGS, &s) ? -EINVAL : 0;
+		return kvm_ioctl(vcpu->fd, KVM_SET_SREGS, &s) ? kvm_refused(vcpu, "KVM_SET_SREGS") : 0;
 	}
 }
 
@@ -316,26 +131,28 @@ static int load_sregs(const struct kvm_vcpu *vcpu, const struct vcpu_state *from
 	f(RAX, rax) f(RCX, rcx) f(RDX, rdx) f(RBX, rbx) f(RSP, rsp) f(RBP, rbp) f(RSI, rsi) f(RDI, rdi)      \
 		f(R8, r8) f(R9, r9) f(R10, r10) f(R11, r11) f(R12, r12) f(R13, r13) f(R14, r14) f(R15, r15)
 
-static void save_regs(const struct kvm_vcpu *vcpu, struct vcpu_state *to)
+static int save_regs(struct kvm_vcpu *vcpu, struct vcpu_state *to)
 {
 	struct kvm_regs regs = {0};
 
-	ioctl(vcpu->fd, KVM_GET_REGS, &regs);
+	if (kvm_ioctl(vcpu->fd, KVM_GET_REGS, &regs))
+		return kvm_refused(vcpu, "KVM_GET_REGS");
 #define SAVE(number, name) to->gpr[number] = regs.name;
 	GENERAL(SAVE)
 #undef SAVE
 	to->rip = regs.rip;
 	to->rflags = regs.rflags;
+	return 0;
 }
 
-static int load_regs(const struct kvm_vcpu *vcpu, const struct vcpu_state *from)
+static int load_regs(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 {
 	struct kvm_regs regs = {.rip = from->rip, .rflags = from->rflags};
 
 #define LOAD(number, name) regs.name = from->gpr[number];
 	GENERAL(LOAD)
 #undef LOAD
-	return ioctl(vcpu->fd, KVM_SET_REGS, &regs) ? -EINVAL : 0;
+	return kvm_ioctl(vcpu->fd, KVM_SET_REGS, &regs) ? kvm_refused(vcpu, "KVM_SET_REGS") : 0;
 }
 
 /* ---- x87, SSE, AVX: the standard form of the XSAVE area (SDM 1 13.4) ---- */
@@ -434,11 +251,11 @@ static int get_xsave(const struct kvm_vcpu *vcpu, struct kvm_xsave *xsave)
 {
 	bool large = kvm_engine_of(vcpu)->can.xsave_size > sizeof(struct kvm_xsave);
 
-	return ioctl(vcpu->fd, large ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, xsave);
+	return kvm_ioctl(vcpu->fd, large ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, xsave);
 }
 
 /* A component whose bit in XSTATE_BV is clear is in its initial state, whatever the area holds. */
-static void save_vectors(struct kvm_vcpu *vcpu, struct vcpu_state *to)
+static int save_vectors(struct kvm_vcpu *vcpu, struct vcpu_state *to)
 {
 	struct kvm_xsave *xsave = vcpu->remainder.xsave;
 	struct legacy_area *area = (struct legacy_area *)xsave;
@@ -447,7 +264,7 @@ static void save_vectors(struct kvm_vcpu *vcpu, struct vcpu_state *to)
 
 	memset(xsave, 0, kvm_engine_of(vcpu)->can.xsave_size);
 	if (get_xsave(vcpu, xsave))
-		return;
+		return kvm_refused(vcpu, "KVM_GET_XSAVE");
 	if (!(area->xstate_bv & XCR0_X87)) {
 		memset(area, 0, offsetof(struct legacy_area, mxcsr));
 		memset(area->st, 0, sizeof(area->st));
@@ -465,6 +282,39 @@ static void save_vectors(struct kvm_vcpu *vcpu, struct vcpu_state *to)
 	}
 	if (pkru && area->xstate_bv & XCR0_PKRU)
 		memcpy(&to->pkru, pkru, sizeof(to->pkru));
+	return 0;
+}
+
+int kvm_xsave_get(struct kvm_vcpu *vcpu, uint8_t *area)
+{
+	memset(area, 0, kvm_engine_of(vcpu)->can.xsave_size);
+	return get_xsave(vcpu, (struct kvm_xsave *)area) ? kvm_refused(vcpu, "KVM_GET_XSAVE") : 0;
+}
+
+/* Ours, as the device has them already, are copied over the others'. */
+int kvm_xsave_join(struct kvm_vcpu *vcpu, uint8_t *area)
+{
+	struct kvm_xsave *xsave = vcpu->xsave, *all = (struct kvm_xsave *)area;
+	struct legacy_area *ours = (struct legacy_area *)xsave, *to = (struct legacy_area *)all;
+	uint64_t mask = XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_PKRU;
+	uint64_t theirs = to->xstate_bv & ~mask;
+	int error = kvm_xsave_get(vcpu, (uint8_t *)xsave);
+
+	if (error)
+		return error;
+	memcpy(to, ours, sizeof(*to));
+	to->xstate_bv = (ours->xstate_bv & mask) | theirs;
+	for (unsigned component = COMPONENT_AVX; component <= COMPONENT_PKRU;
+	     component += COMPONENT_PKRU - COMPONENT_AVX) {
+		uint32_t size = component == COMPONENT_AVX ? AVX_SIZE : (uint32_t)sizeof(uint32_t);
+		uint8_t *from = component_area(kvm_engine_of(vcpu), xsave, component, size);
+		uint8_t *there = component_area(kvm_engine_of(vcpu), all, component, size);
+
+		if (from && there)
+			memcpy(there, from, size);
+	}
+	memcpy(vcpu->remainder.xsave, all, kvm_engine_of(vcpu)->can.xsave_size);
+	return kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, all) ? kvm_refused(vcpu, "KVM_SET_XSAVE") : 0;
 }
 
 static int load_vectors(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
@@ -475,7 +325,7 @@ static int load_vectors(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 	uint8_t *pkru = component_area(kvm_engine_of(vcpu), xsave, COMPONENT_PKRU, sizeof(from->pkru));
 
 	if (!pkru && from->pkru)
-		return -EINVAL;
+		return unheld(vcpu, "pkru");
 	memcpy(xsave, vcpu->remainder.xsave, kvm_engine_of(vcpu)->can.xsave_size);
 	load_x87(area, from);
 	area->mxcsr = from->mxcsr;
@@ -491,76 +341,136 @@ static int load_vectors(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 		memcpy(pkru, &from->pkru, sizeof(from->pkru));
 		area->xstate_bv |= XCR0_PKRU;
 	}
-	return ioctl(vcpu->fd, KVM_SET_XSAVE, xsave) ? -EINVAL : 0;
+	return kvm_ioctl(vcpu->fd, KVM_SET_XSAVE, xsave) ? kvm_refused(vcpu, "KVM_SET_XSAVE") : 0;
 }
 
-static void save_xcr0(const struct kvm_vcpu *vcpu, struct vcpu_state *to)
+static int save_xcr0(struct kvm_vcpu *vcpu, struct vcpu_state *to)
 {
 	struct kvm_xcrs xcrs = {0};
 
 	to->xcr0 = XCR0_X87;
-	if (!kvm_engine_of(vcpu)->can.xcrs || ioctl(vcpu->fd, KVM_GET_XCRS, &xcrs))
-		return;
+	if (!kvm_engine_of(vcpu)->can.xcrs)
+		return 0;
+	if (kvm_ioctl(vcpu->fd, KVM_GET_XCRS, &xcrs))
+		return kvm_refused(vcpu, "KVM_GET_XCRS");
 	for (unsigned i = 0; i < xcrs.nr_xcrs; i++)
 		if (xcrs.xcrs[i].xcr == 0)
 			to->xcr0 = xcrs.xcrs[i].value;
+	return 0;
 }
 
-static int load_xcr0(const struct kvm_vcpu *vcpu, const struct vcpu_state *from)
+static int load_xcr0(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 {
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = from->xcr0}}};
 
 	if (!kvm_engine_of(vcpu)->can.xcrs)
-		return from->xcr0 == XCR0_X87 ? 0 : -EINVAL;
-	return ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) ? -EINVAL : 0;
+		return from->xcr0 == XCR0_X87 ? 0 : unheld(vcpu, "xcr0");
+	return kvm_ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) ? kvm_refused(vcpu, "KVM_SET_XCRS") : 0;
 }
 
-/* ---- debug registers and events ---- */
+/* ---- debug registers ---- */
 
-static void save_debug(const struct kvm_vcpu *vcpu, struct vcpu_state *to)
+static int save_debug(struct kvm_vcpu *vcpu, struct vcpu_state *to)
 {
 	struct kvm_debugregs debug = {0};
 
-	ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug);
+	if (kvm_ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug))
+		return kvm_refused(vcpu, "KVM_GET_DEBUGREGS");
 	for (unsigned i = 0; i < 4; i++)
 		to->dr[i] = debug.db[i];
 	to->dr6 = debug.dr6;
 	to->dr7 = debug.dr7;
+	return 0;
 }
 
-static int load_debug(const struct kvm_vcpu *vcpu, const struct vcpu_state *from)
+static int load_debug(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 {
 	struct kvm_debugregs debug = {.dr6 = from->dr6, .dr7 = from->dr7};
 
 	for (unsigned i = 0; i < 4; i++)
 		debug.db[i] = from->dr[i];
-	return ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &debug) ? -EINVAL : 0;
+	return kvm_ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &debug) ? kvm_refused(vcpu, "KVM_SET_DEBUGREGS") : 0;
 }
 
-static void save_events(const struct kvm_vcpu *vcpu, struct vcpu_state *to)
-{
-	struct kvm_vcpu_events events = {0};
+/* ---- what the device cannot hold ---- */
 
-	ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events);
-	to->nmi_blocked = events.nmi.masked;
-	to->nmi_pending = events.nmi.pending || events.nmi.injected;
-	if (events.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS)
-		to->shadow = SHADOW_MOV_SS;
-	else
-		to->shadow = events.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? SHADOW_STI : SHADOW_NONE;
+/* What a field is after RESET, where that is not 0. */
+static const struct {
+	size_t offset;
+	uint64_t value;
+} neutral[] = {
+	{offsetof(struct vcpu_state, smbase), 0x30000},
+	{offsetof(struct vcpu_state, svm_tsc_ratio), 1ull << 32},
+	{offsetof(struct vcpu_state, pat), 0x0007040600070406ull},
+};
+
+uint64_t kvm_neutral(size_t offset)
+{
+	for (size_t i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++)
+		if (neutral[i].offset == offset)
+			return neutral[i].value;
+	return 0;
 }
 
-static int load_events(const struct kvm_vcpu *vcpu, const struct vcpu_state *from)
-{
-	struct kvm_vcpu_events events = {.flags =
-						 KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
-					 .nmi = {.masked = from->nmi_blocked, .pending = from->nmi_pending}};
+/* Fields that no ioctl has: AMD's control-transfer records, and a guest's guest, but for kvm's own form of
+ * it. */
+static const struct unheld_field {
+	const char *name;
+	size_t offset, size;
+} never_held[] = {
+#define VCPU_FIELD(type, name)        {#name, offsetof(struct vcpu_state, name), sizeof(type)},
+#define VCPU_ARRAY(type, name, count) {#name, offsetof(struct vcpu_state, name), sizeof(type) * (count)},
+#include "x86/vcpu_state.def"
+#undef VCPU_FIELD
+#undef VCPU_ARRAY
+};
 
-	if (from->shadow == SHADOW_MOV_SS)
-		events.interrupt.shadow = KVM_X86_SHADOW_INT_MOV_SS;
-	else if (from->shadow == SHADOW_STI)
-		events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
-	return ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) ? -EINVAL : 0;
+static bool is_held(const char *name)
+{
+	return strncmp(name, "last_", 5) && strncmp(name, "svm_", 4) && strncmp(name, "vmx_", 4);
+}
+
+/* The first that is not as after RESET, or NULL. */
+static const char *never_held_name(const struct vcpu_state *from)
+{
+	for (size_t i = 0; i < sizeof(never_held) / sizeof(never_held[0]); i++) {
+		const struct unheld_field *field = &never_held[i];
+
+		if (is_held(field->name) || kvm_neutral(field->offset))
+			continue;
+		for (size_t k = 0; k < field->size; k++)
+			if (((const uint8_t *)from)[field->offset + k])
+				return field->name;
+	}
+	return NULL;
+}
+
+static void set_neutral(struct vcpu_state *to)
+{
+	memset(to, 0, sizeof(*to));
+	for (size_t i = 0; i < sizeof(neutral) / sizeof(neutral[0]); i++)
+		memcpy((char *)to + neutral[i].offset, &neutral[i].value, sizeof(neutral[i].value));
+}
+
+static const char *const activities[] = {
+	[ACTIVITY_ACTIVE] = "active",         [ACTIVITY_HLT] = "HLT",
+	[ACTIVITY_SHUTDOWN] = "shutdown",     [ACTIVITY_WAIT_FOR_SIPI] = "wait-for-SIPI",
+	[ACTIVITY_MWAIT] = "a wait in MWAIT",
+};
+
+static int check_held(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
+{
+	const char *name = kvm_msrs_unheld(vcpu, from);
+
+	if (!name)
+		name = never_held_name(from);
+	if (name)
+		return unheld(vcpu, name);
+	if (from->activity > ACTIVITY_MWAIT)
+		return unheld(vcpu, "activity");
+	if (from->activity > ACTIVITY_WAIT_FOR_SIPI)
+		return unheld(vcpu, activities[from->activity]);
+	return 0;
 }
 
 /* ---- the whole ---- */
@@ -569,38 +479,52 @@ int kvm_state_open(struct kvm_vcpu *vcpu)
 {
 	size_t size = kvm_engine_of(vcpu)->can.xsave_size;
 
-	vcpu->msrs = msrs_new(2 * KVM_MSRS_MAX);
-	vcpu->remainder.msrs = msrs_new(KVM_MSRS_MAX);
 	vcpu->remainder.xsave = calloc(1, size);
 	vcpu->xsave = calloc(1, size);
-	if (!vcpu->msrs || !vcpu->remainder.msrs || !vcpu->remainder.xsave || !vcpu->xsave)
-		return -ENOMEM;
-	find_fields(vcpu);
-	return find_remainder(vcpu);
+	return vcpu->remainder.xsave && vcpu->xsave ? kvm_msrs_open(vcpu) : -ENOMEM;
 }
 
 void kvm_state_close(struct kvm_vcpu *vcpu)
 {
-	free(vcpu->msrs);
-	free(vcpu->remainder.msrs);
+	kvm_msrs_close(vcpu);
 	free(vcpu->remainder.xsave);
 	free(vcpu->xsave);
 }
 
-void kvm_vcpu_save(struct engine_vcpu *engine_vcpu, struct vcpu_state *to)
+int kvm_vcpu_changed(struct kvm_vcpu *vcpu)
+{
+	int error = kvm_msrs_open(vcpu);
+
+	if (!error)
+		error = kvm_vcpu_save(&vcpu->vcpu, &vcpu->reset);
+	vcpu->reset.gpr[RDX] = kvm_cpuid(kvm_engine_of(vcpu), 1, 0, 0); /* SDM 3A table 10-1 */
+	kvm_chips_remodel(vcpu);
+	return error;
+}
+
+int kvm_vcpu_save(struct engine_vcpu *engine_vcpu, struct vcpu_state *to)
 {
 	struct kvm_vcpu *vcpu = kvm_vcpu_of(engine_vcpu);
+	int error;
 
-	memset(to, 0, sizeof(*to));
+	kvm_time_fetch(kvm_engine_of(vcpu));
+	set_neutral(to);
 	to->activity = vcpu->activity;
-	save_regs(vcpu, to);
-	save_sregs(vcpu, to);
-	save_debug(vcpu, to);
-	save_events(vcpu, to);
-	save_xcr0(vcpu, to);
-	save_vectors(vcpu, to);
-	save_msrs(vcpu, to);
+	error = save_regs(vcpu, to);
+	if (!error)
+		error = save_sregs(vcpu, to);
+	if (!error)
+		error = save_debug(vcpu, to);
+	if (!error)
+		error = kvm_events_save(vcpu, to);
+	if (!error)
+		error = save_xcr0(vcpu, to);
+	if (!error)
+		error = save_vectors(vcpu, to);
+	if (!error)
+		error = kvm_msrs_save(vcpu, to);
 	vcpu_state_clear_padding(to);
+	return error;
 }
 
 /*
@@ -610,11 +534,10 @@ void kvm_vcpu_save(struct engine_vcpu *engine_vcpu, struct vcpu_state *to)
 int kvm_vcpu_load(struct engine_vcpu *engine_vcpu, const struct vcpu_state *from)
 {
 	struct kvm_vcpu *vcpu = kvm_vcpu_of(engine_vcpu);
-	int error;
+	int error = check_held(vcpu, from);
 
-	if (from->smm || from->activity > ACTIVITY_WAIT_FOR_SIPI || !holds_msrs(vcpu, from))
-		return -EINVAL;
-	error = load_sregs(vcpu, from);
+	if (!error)
+		error = load_sregs(vcpu, from);
 	if (!error)
 		error = load_regs(vcpu, from);
 	if (!error)
@@ -624,11 +547,12 @@ int kvm_vcpu_load(struct engine_vcpu *engine_vcpu, const struct vcpu_state *from
 	if (!error)
 		error = load_vectors(vcpu, from);
 	if (!error)
-		error = load_msrs(vcpu, from);
+		error = kvm_msrs_load(vcpu, from);
 	if (!error)
-		error = load_events(vcpu, from);
+		error = kvm_events_load(vcpu, from);
+	vcpu->loaded = *from;
 	vcpu->run->cr8 = from->cr8;
 	vcpu->activity = from->activity;
 	kvm_chips_load(vcpu, from);
-	return error;
+	return error ? -EINVAL : 0;
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/guest_cpu.h"
 #include "engine/soft.h"
 
 #include "chip/check.h"
@@ -112,6 +113,8 @@ static int soft_open(struct engine **engine, const struct engine_config *config,
 		error = -ENOSPC;
 	if (!error) {
 		soft->profile.processors = soft->wanted;
+		soft->own = soft->profile;
+		snprintf(soft->cpu, sizeof(soft->cpu), "%s", config->cpu);
 		soft->memory = phys_new();
 		error = soft->memory ? 0 : -ENOMEM;
 	}
@@ -153,6 +156,51 @@ static void soft_dirty_restore(struct engine *engine, const uint8_t *image, uint
 	phys_restore_dirty(soft_of(engine)->memory, image, size);
 }
 
+/* ---- the processor that the guest knows ---- */
+
+static void tell(const struct soft *soft, const struct profile *profile, struct guest_cpu *to)
+{
+	profile_tell(profile, to);
+	if (!profile->guest)
+		snprintf(to->name, sizeof(to->name), "%s", soft->cpu);
+}
+
+static void soft_cpu_tell(struct engine *engine, struct guest_cpu *to)
+{
+	tell(soft_of(engine), &soft_of(engine)->profile, to);
+}
+
+/* What was made of the profile when the vCPU was. */
+static void cpu_changed(struct soft_vcpu *vcpu)
+{
+	struct lapic_model *model = &vcpu->soft->chips.lapic[vcpu->vcpu.number].model;
+
+	cpu_profile_changed(vcpu->cpu);
+	soft_lapic_model(vcpu->soft, model);
+}
+
+static int soft_cpu_take(struct engine *engine, const struct guest_cpu *from, char *why, size_t size)
+{
+	struct soft *soft = soft_of(engine);
+	struct profile profile = soft->own;
+	struct guest_cpu own;
+	int error;
+
+	tell(soft, &soft->own, &own);
+	error = guest_cpu_check(from, &own, why, size);
+	if (!error)
+		error = profile_take(&profile, from, why, size);
+	if (error)
+		return error;
+	soft->guest = *from;
+	profile.guest = &soft->guest;
+	soft->profile = profile;
+	for (unsigned i = 0; i < soft->count; i++)
+		cpu_changed(&soft->vcpu[i]);
+	soft->chips.absent = !profile_has(&soft->profile, FEATURE_apic);
+	return 0;
+}
+
 /* ---- vCPUs ---- */
 
 static int soft_vcpu_new(struct engine *engine, struct engine_vcpu **made)
@@ -189,20 +237,21 @@ static void soft_reset(struct engine *engine)
 	for (unsigned i = 0; i < soft->count; i++) {
 		soft_time_set(soft, soft->vcpu[i].cpu);
 		cpu_reset(soft->vcpu[i].cpu, false);
-		soft->vcpu[i].kvmclock = (struct soft_kvmclock){0};
+		soft->vcpu[i].kvmclock = (struct kvmclock){0};
 	}
 	soft_chips_reset(soft);
-	soft->time.left = 0;
-	soft->time.turn = 0;
+	soft->time.state.left = 0;
+	soft->time.state.turn = 0;
 }
 
-static void soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
+static int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
 {
 	struct cpu *cpu = soft_vcpu_of(vcpu)->cpu;
 
 	soft_time_set(soft_of(vcpu->engine), cpu);
 	cpu_save(cpu, to);
 	soft_chips_save(soft_vcpu_of(vcpu), to);
+	return 0;
 }
 
 static int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from)
@@ -287,6 +336,8 @@ const struct engine_ops engine_soft = {
 	.dirty_pages = soft_dirty_pages,
 	.dirty_reset = soft_dirty_reset,
 	.dirty_restore = soft_dirty_restore,
+	.cpu_tell = soft_cpu_tell,
+	.cpu_take = soft_cpu_take,
 	.vcpu_new = soft_vcpu_new,
 	.vcpu_save = soft_vcpu_save,
 	.vcpu_load = soft_vcpu_load,

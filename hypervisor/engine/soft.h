@@ -11,32 +11,28 @@
 #include "chip/clock.h"
 #include "cpu/cpu.h"
 #include "engine/chips.h"
-
-/* KVM's clock of a vCPU: the MSRs as written; soft_kvmclock_state lists it. */
-struct soft_kvmclock {
-	uint64_t system_time, wall_clock;
-	uint32_t version;
-};
+#include "engine/latches.h"
 
 struct soft_vcpu {
 	struct engine_vcpu vcpu;
 	struct soft *soft;
 	struct cpu *cpu;
-	struct soft_kvmclock kvmclock;
+	struct kvmclock kvmclock;
+	struct latches latches; /* as of soft_chips_fetch(), or loaded */
 	uint64_t overflow_at; /* cpu->retired when a performance counter interrupts; made when a turn begins */
 };
 
-/* The engine's own state; soft_time_state lists it. */
 struct soft_time {
-	uint64_t ticks;  /* of the shared clock, while no vCPU runs */
-	uint64_t random; /* state of the generator of slices */
-	uint64_t left;   /* instructions of the turn that are left */
-	uint32_t turn;   /* whose it is */
+	struct engine_time state; /* first: what the table is of. Its ns is as of soft_chips_fetch(), or loaded */
+	uint64_t ticks;           /* of the shared clock, while no vCPU runs */
 };
 
 struct soft {
 	struct engine engine;
-	struct profile profile;
+	struct profile profile; /* as its guest knows it */
+	struct profile own;     /* as the user named it */
+	struct guest_cpu guest; /* what profile.guest borrows */
+	char cpu[GUEST_CPU_NAME];
 	struct engine_bus bus;
 	struct phys_memory *memory;
 	struct clock *clock, own_clock;
@@ -52,6 +48,7 @@ struct soft {
 	uint64_t retired;          /* of all vCPUs, but for what the running one has done in this turn */
 	bool stop;                 /* request_stop() */
 	const char *failure;
+	char reason[160]; /* for failure */
 	struct engine_trace trace;
 };
 
@@ -61,6 +58,8 @@ static inline struct soft_vcpu *soft_vcpu_of(struct engine_vcpu *vcpu) { return 
 /* ---- soft_run.c ---- */
 
 extern const struct state_table soft_time_state;
+/* For the table. */
+void soft_time_fetch(struct soft *soft);
 
 /* struct cpu_bus.counters_moved; @owner is the struct soft_vcpu. */
 void soft_counters_moved(void *owner);
@@ -87,6 +86,8 @@ void soft_kvmclock_update(struct soft_vcpu *vcpu);
 /* Tells the vCPU where its local APIC is; before it runs, as others may have moved that. */
 void soft_place_apic(struct soft_vcpu *vcpu);
 struct cpu_bus soft_chips_bus(struct soft_vcpu *vcpu);
+/* What its local APIC is, by the profile. */
+void soft_lapic_model(const struct soft *soft, struct lapic_model *model);
 /* Gives a vCPU its local APIC. False: no room. */
 bool soft_chips_add(struct soft_vcpu *vcpu);
 void soft_chips_reset(struct soft *soft);

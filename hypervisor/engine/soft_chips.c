@@ -1,4 +1,7 @@
 /* soft_chips.c: what a vCPU reaches outside itself: the bus, and its interrupt chips. */
+#include <errno.h>
+#include <stdio.h>
+
 #include "engine/soft.h"
 
 #include "cpu/control.h"
@@ -146,15 +149,22 @@ static uint64_t tsc_time(void *owner, uint64_t value)
 
 /* ---- life ---- */
 
+void soft_lapic_model(const struct soft *soft, struct lapic_model *model)
+{
+	const struct profile *profile = &soft->profile;
+
+	*model = (struct lapic_model){.x2apic = profile_has(profile, FEATURE_x2apic),
+				      .tsc_deadline = profile_has(profile, FEATURE_tsc_deadline),
+				      .amd = profile->vendor == VENDOR_AMD,
+				      .physical_bits = profile->physical_bits,
+				      .timer_ns = profile->guest ? profile->guest->apic_timer_ns : PROFILE_CRYSTAL_NS};
+}
+
 bool soft_chips_add(struct soft_vcpu *vcpu)
 {
 	struct soft *soft = vcpu->soft;
 	const struct profile *profile = &soft->profile;
-	struct lapic_model model = {.x2apic = profile_has(profile, FEATURE_x2apic),
-				    .tsc_deadline = profile_has(profile, FEATURE_tsc_deadline),
-				    .amd = profile->vendor == VENDOR_AMD,
-				    .physical_bits = profile->physical_bits,
-				    .timer_ns = PROFILE_CRYSTAL_NS};
+	struct lapic_model model;
 	struct lapic_cpu cpu = {.owner = vcpu,
 				.interrupt_line = interrupt_line,
 				.nmi = nmi,
@@ -165,6 +175,7 @@ bool soft_chips_add(struct soft_vcpu *vcpu)
 				.tsc = tsc,
 				.tsc_time = tsc_time};
 
+	soft_lapic_model(soft, &model);
 	if (!chips_add_lapic(&soft->chips, &model, &cpu, soft->clock, profile_has(profile, FEATURE_apic)))
 		return false;
 	start(vcpu);
@@ -245,33 +256,65 @@ bool soft_smi_for_board(const struct engine *engine)
 /* ---- state ---- */
 
 /* What struct vcpu_state has no field for. vcpu_load() makes it as if none of this were under way. */
-static const struct state_field latch_fields[] = {
-	STATE(struct cpu, init_pending), STATE(struct cpu, smi_pending), STATE(struct cpu, dr6_pending),
-	STATE(struct cpu, wait.armed),   STATE(struct cpu, wait.masked), STATE(struct cpu, wait.carry),
-	STATE(struct cpu, wait.line),    STATE(struct cpu, wait.until),
-};
+static const struct state_field latch_fields[] = {LATCH_FIELDS};
 
-static void latches_loaded(void *device) { cpu_latches_changed(device); }
-
-/* As bytes, of which a bool has two. */
-static const char *latches_wrong(const void *device, const void *values)
+static struct soft_vcpu *vcpu_of(void *latches)
 {
-	(void)device;
-	for (unsigned i = 0; i < sizeof(latch_fields) / sizeof(latch_fields[0]); i++)
-		if (latch_fields[i].size == 1 && ((const uint8_t *)values)[latch_fields[i].offset] > 1)
-			return latch_fields[i].name;
-	return NULL;
+	return (struct soft_vcpu *)((char *)latches - offsetof(struct soft_vcpu, latches));
 }
 
-static STATE_TABLE(latch_state, "soft-vcpu", 1, latch_fields, latches_loaded, latches_wrong);
+static uint64_t to_ns(uint64_t ticks) { return ticks < UINT64_MAX / PROFILE_TICK_NS ? ticks * PROFILE_TICK_NS : UINT64_MAX; }
+static uint64_t to_ticks(uint64_t ns) { return ns == UINT64_MAX ? ns : ns / PROFILE_TICK_NS; }
+
+/*
+ * An interrupt that another engine was given, and whose vector the local APIC shows in service, comes before the next
+ * instruction. INT n and faults, which come from executing the instruction at RIP, come again when it is executed.
+ */
+static void latches_loaded(void *device)
+{
+	const struct latches *latches = device;
+	struct cpu *cpu = vcpu_of(device)->cpu;
+
+	cpu->init_pending = latches->init_pending;
+	cpu->smi_pending = latches->smi_pending;
+	cpu->dr6_pending = latches->debug_pending;
+	cpu->wait = (struct cpu_wait){.armed = latches->wait_armed,
+				      .masked = latches->wait_masked,
+				      .carry = latches->wait_carry,
+				      .line = latches->wait_line,
+				      .until = to_ticks(latches->wait_until)};
+	cpu_latches_changed(cpu);
+	if (latches->event == LATCHED_INTERRUPT)
+		cpu_inject_interrupt(cpu, latches->vector);
+}
+
+static STATE_TABLE(latch_state, "latches", 1, latch_fields, latches_loaded, latches_wrong);
+
+static void latches_fetch(struct soft_vcpu *vcpu)
+{
+	const struct cpu *cpu = vcpu->cpu;
+
+	vcpu->latches = (struct latches){.init_pending = cpu->init_pending,
+					 .smi_pending = cpu->smi_pending,
+					 .debug_pending = cpu->dr6_pending,
+					 .wait_armed = cpu->wait.armed,
+					 .wait_masked = cpu->wait.masked,
+					 .wait_carry = cpu->wait.carry,
+					 .wait_line = cpu->wait.line,
+					 .wait_until = to_ns(cpu->wait.until)};
+	if (cpu->injecting && cpu->injected.kind == EVENT_EXTERNAL_INTERRUPT) {
+		vcpu->latches.event = LATCHED_INTERRUPT;
+		vcpu->latches.vector = cpu->injected.vector;
+	}
+}
 
 static bool has_latches(const struct cpu *cpu)
 {
-	return cpu->init_pending || cpu->smi_pending || cpu->dr6_pending || cpu->wait.armed ||
+	return cpu->init_pending || cpu->smi_pending || cpu->dr6_pending || cpu->wait.armed || cpu->injecting ||
 	       cpu->activity == ACTIVITY_MWAIT;
 }
 
-/* The time, each vCPU's latches, and the chips. */
+/* The time, each vCPU's latches and clock, as of every engine; the chips. */
 void *soft_chip(struct engine *engine, unsigned index, const struct state_table **table)
 {
 	struct soft *soft = soft_of(engine);
@@ -280,11 +323,12 @@ void *soft_chip(struct engine *engine, unsigned index, const struct state_table 
 		*table = &soft_time_state;
 		return &soft->time;
 	}
-	if (index <= soft->count) {
+	index--;
+	if (index < soft->count) {
 		*table = &latch_state;
-		return soft->vcpu[index - 1].cpu;
+		return &soft->vcpu[index].latches;
 	}
-	index -= 1 + soft->count;
+	index -= soft->count;
 	if (index < soft->count) {
 		*table = &soft_kvmclock_state;
 		return &soft->vcpu[index].kvmclock;
@@ -298,14 +342,32 @@ int soft_chips_fetch(struct engine *engine)
 	struct soft *soft = soft_of(engine);
 
 	soft->chips.changed = soft->latched = false;
-	for (unsigned i = 0; i < soft->count; i++)
+	soft_time_fetch(soft);
+	for (unsigned i = 0; i < soft->count; i++) {
+		latches_fetch(&soft->vcpu[i]);
 		soft->latched |= has_latches(soft->vcpu[i].cpu);
+	}
 	return 0;
 }
 
+/* A second NMI would have to be pending while the first is: there is one latch. */
 int soft_chips_store(struct engine *engine)
 {
-	soft_of(engine)->chips.changed = false;
+	struct soft *soft = soft_of(engine);
+
+	soft->chips.changed = false;
+	for (unsigned i = 0; i < soft->count; i++) {
+		const struct latches *latches = &soft->vcpu[i].latches;
+		const char *what = latches->nmi_behind ? "an NMI behind another one"
+				   : latches->event > LATCHED_EXCEPTION ? "an event of no kind"
+									: NULL;
+
+		if (what) {
+			snprintf(soft->reason, sizeof(soft->reason), "vCPU %u: %s, which soft cannot take", i, what);
+			soft->failure = soft->reason;
+			return -EINVAL;
+		}
+	}
 	return 0;
 }
 

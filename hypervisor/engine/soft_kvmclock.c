@@ -88,7 +88,5 @@ void soft_kvmclock_write(struct soft_vcpu *vcpu, uint32_t index, uint64_t value)
 	}
 }
 
-static const struct state_field fields[] = {STATE(struct soft_kvmclock, system_time),
-					    STATE(struct soft_kvmclock, wall_clock),
-					    STATE(struct soft_kvmclock, version)};
+static const struct state_field fields[] = {KVMCLOCK_FIELDS};
 STATE_TABLE(soft_kvmclock_state, "kvmclock", 1, fields);

@@ -16,20 +16,25 @@
 /* Times that no run reaches: a timer so far away is none. */
 #define TICKS_MAX (UINT64_MAX / 4)
 
-static const struct state_field fields[] = {
-	STATE(struct soft_time, ticks),
-	STATE(struct soft_time, random),
-	STATE(struct soft_time, left),
-	STATE(struct soft_time, turn),
-};
-static const char *wrong(const void *device, const void *values)
+static void time_loaded(void *device)
+{
+	struct soft_time *time = device;
+
+	time->ticks = time->state.ns / PROFILE_TICK_NS;
+}
+
+static const char *time_wrong(const void *device, const void *values)
 {
 	const struct soft *soft = (const struct soft *)((const char *)device - offsetof(struct soft, time));
-	const struct soft_time *time = values;
+	const struct engine_time *time = values;
 
-	return time->turn >= soft->count ? "turn" : time->ticks >= TICKS_MAX ? "ticks" : NULL;
+	return time->turn >= soft->count ? "turn" : time->ns / PROFILE_TICK_NS >= TICKS_MAX ? "ns" : NULL;
 }
-STATE_TABLE(soft_time_state, "time", 1, fields, NULL, wrong);
+
+static const struct state_field time_fields[] = {TIME_FIELDS};
+STATE_TABLE(soft_time_state, "time", 1, time_fields, time_loaded, time_wrong);
+
+void soft_time_fetch(struct soft *soft) { soft->time.state.ns = soft->time.ticks * PROFILE_TICK_NS; }
 
 /* ---- time ---- */
 
@@ -89,7 +94,7 @@ void soft_counters_moved(void *owner)
 void soft_time_open(struct soft *soft, uint64_t seed, uint64_t slice)
 {
 	soft->slice = slice ? slice : SLICE_DEFAULT;
-	soft->time = (struct soft_time){.random = seed};
+	soft->time = (struct soft_time){.state.random = seed};
 	soft->clock->owner = soft;
 	soft->clock->now = now;
 	soft->clock->changed = timer_changed;
@@ -148,17 +153,18 @@ static bool runnable(const struct soft *soft, unsigned number)
 /* Whose turn it is: who has it, or the next that can run. NULL: all wait. */
 static struct soft_vcpu *next_turn(struct soft *soft)
 {
-	struct soft_time *time = &soft->time;
+	struct engine_time *turns = &soft->time.state;
 
-	if (time->left && runnable(soft, time->turn))
-		return &soft->vcpu[time->turn];
+	/* A turn that has come from elsewhere may be of nobody here. */
+	if (turns->left && turns->turn < soft->count && runnable(soft, turns->turn))
+		return &soft->vcpu[turns->turn];
 	for (unsigned i = 1; i <= soft->count; i++) {
-		unsigned number = (time->turn + i) % soft->count;
+		unsigned number = (turns->turn + i) % soft->count;
 
 		if (!runnable(soft, number))
 			continue;
-		time->turn = number;
-		time->left = soft->count == 1 ? UINT64_MAX : 1 + random_next(&time->random) % soft->slice;
+		turns->turn = number;
+		turns->left = soft->count == 1 ? UINT64_MAX : 1 + random_next(&turns->random) % soft->slice;
 		return &soft->vcpu[number];
 	}
 	return NULL;
@@ -167,7 +173,7 @@ static struct soft_vcpu *next_turn(struct soft *soft)
 static enum cpu_stop run_turn(struct soft *soft, struct soft_vcpu *vcpu, uint64_t budget)
 {
 	struct cpu *cpu = vcpu->cpu;
-	uint64_t began = cpu->retired, left = soft->time.left < budget ? soft->time.left : budget;
+	uint64_t began = cpu->retired, left = soft->time.state.left < budget ? soft->time.state.left : budget;
 	enum cpu_stop stop;
 
 	soft_time_set(soft, cpu);
@@ -184,8 +190,8 @@ static enum cpu_stop run_turn(struct soft *soft, struct soft_vcpu *vcpu, uint64_
 	soft->time.ticks = cpu_ticks(cpu);
 	soft->retired += cpu->retired - began;
 	if (soft->count > 1)
-		soft->time.left -=
-			cpu->retired - began < soft->time.left ? cpu->retired - began : soft->time.left;
+		soft->time.state.left -=
+			cpu->retired - began < soft->time.state.left ? cpu->retired - began : soft->time.state.left;
 	return stop;
 }
 
@@ -220,7 +226,7 @@ enum engine_exit soft_run(struct engine *engine, uint64_t budget)
 		switch (run_turn(soft, vcpu, end - soft->retired)) {
 		case CPU_STOP_SHUTDOWN: return ENGINE_SHUTDOWN;
 		case CPU_STOP_UNMODELLED: soft->failure = vcpu->cpu->unmodelled; return ENGINE_FAILED;
-		case CPU_STOP_YIELD: soft->time.left = 0; break;
+		case CPU_STOP_YIELD: soft->time.state.left = 0; break;
 		case CPU_STOP_BUDGET:
 		case CPU_STOP_REQUESTED:
 		case CPU_STOP_HALT: break;

@@ -4,7 +4,10 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "engine/guest_cpu.h"
 
 /* ---- of a machine ---- */
 
@@ -61,10 +64,68 @@ static bool add_peripherals(struct description *description, const struct machin
 	return fits;
 }
 
+/* Tables of CPUID are longer than a text: entries "cpuid 0" and so on, whose lines end with a semicolon. */
+#define CPUID_ENTRY "cpuid %u"
+
+static bool add_guest_cpu(struct description *description, const struct machine *machine)
+{
+	struct guest_cpu *cpu = malloc(sizeof(*cpu));
+	char *text = malloc(GUEST_CPU_TEXT);
+	bool fits = cpu && text;
+	size_t length = 0;
+
+	if (fits) {
+		machine->engine->ops->cpu_tell(machine->engine, cpu);
+		length = (size_t)guest_cpu_print(cpu, text, GUEST_CPU_TEXT);
+		fits = length < GUEST_CPU_TEXT;
+	}
+	for (size_t i = 0; fits && i < length; i++)
+		if (text[i] == '\n')
+			text[i] = ';';
+	for (unsigned i = 0; fits && i * (DESCRIPTION_TEXT_MAX - 1) < length; i++) {
+		char name[DESCRIPTION_NAME_MAX];
+
+		snprintf(name, sizeof(name), CPUID_ENTRY, i);
+		fits = add(description, name, "%.*s", (int)DESCRIPTION_TEXT_MAX - 1,
+			   text + (size_t)i * (DESCRIPTION_TEXT_MAX - 1));
+	}
+	free(text);
+	free(cpu);
+	return fits;
+}
+
 int describe_machine(struct description *description, const struct machine *machine)
 {
 	description->count = 0;
-	return add_machine(description, machine) && add_peripherals(description, machine) ? 0 : -E2BIG;
+	return add_machine(description, machine) && add_peripherals(description, machine) &&
+			       add_guest_cpu(description, machine)
+		       ? 0
+		       : -E2BIG;
+}
+
+int describe_guest_cpu(const struct description *description, struct guest_cpu *cpu, char *why, size_t size)
+{
+	char *text = calloc(DESCRIPTION_ENTRIES_MAX, DESCRIPTION_TEXT_MAX), name[DESCRIPTION_NAME_MAX];
+	const char *part;
+	size_t length = 0;
+	int error;
+
+	if (!text)
+		return -ENOMEM;
+	for (unsigned i = 0; i < DESCRIPTION_ENTRIES_MAX; i++) {
+		snprintf(name, sizeof(name), CPUID_ENTRY, i);
+		part = describe_find(description, name);
+		if (!part)
+			break;
+		memcpy(text + length, part, strlen(part));
+		length += strlen(part);
+	}
+	for (size_t i = 0; i < length; i++)
+		if (text[i] == ';')
+			text[i] = '\n';
+	error = guest_cpu_parse(cpu, text, why, size);
+	free(text);
+	return error;
 }
 
 /* ---- as a section ---- */
@@ -133,10 +194,11 @@ const char *describe_find(const struct description *description, const char *nam
 
 /* ---- comparing ---- */
 
-/* What executes vCPUs is nothing that a guest can see. */
+/* What executes vCPUs is nothing that a guest can see, and its CPUID is compared as such. */
 static bool may_differ(const char *name)
 {
-	return strcmp(name, "engine") == 0 || strcmp(name, "device") == 0;
+	return strcmp(name, "engine") == 0 || strcmp(name, "device") == 0 || strcmp(name, "cpu") == 0 ||
+	       strncmp(name, "cpuid ", 6) == 0;
 }
 
 bool describe_fits(const struct description *here, const struct description *there, char *why, size_t size)
@@ -144,18 +206,54 @@ bool describe_fits(const struct description *here, const struct description *the
 	for (unsigned i = 0; i < there->count; i++) {
 		const char *name = there->entry[i].name, *text = describe_find(here, name);
 
-		if (text && (may_differ(name) || strcmp(text, there->entry[i].text) == 0))
+		if (may_differ(name) || (text && strcmp(text, there->entry[i].text) == 0))
 			continue;
 		snprintf(why, size, "%s: the guest has %.80s, this machine %.80s", name, there->entry[i].text,
 			 text ? text : "none");
 		return false;
 	}
 	for (unsigned i = 0; i < here->count; i++) {
-		if (describe_find(there, here->entry[i].name))
+		if (may_differ(here->entry[i].name) || describe_find(there, here->entry[i].name))
 			continue;
 		snprintf(why, size, "%s: the guest has none, this machine %.80s", here->entry[i].name,
 			 here->entry[i].text);
 		return false;
 	}
 	return true;
+}
+
+/* A guest that knows just this processor needs nothing. */
+static int accept_cpu(const struct description *there, struct machine *here, char *why, size_t size)
+{
+	struct guest_cpu *guest = calloc(2, sizeof(*guest)), *own = guest + 1;
+	const struct engine_ops *ops = here->engine->ops;
+	const char *cpu = describe_find(there, "cpu"), *engine = describe_find(there, "engine");
+	int error = guest ? describe_guest_cpu(there, guest, why, size) : -ENOMEM;
+	bool same;
+
+	if (!error) {
+		/* With another profile even the same CPUID is another processor. */
+		same = cpu && engine && strcmp(cpu, here->config.cpu) == 0 && strcmp(engine, ops->name) == 0;
+		ops->cpu_tell(here->engine, own);
+		if (!same || memcmp(guest, own, sizeof(*own)) != 0)
+			error = ops->cpu_take(here->engine, guest, why, size);
+	}
+	free(guest);
+	return error;
+}
+
+int describe_accept(const struct description *there, struct machine *here, char *why, size_t size)
+{
+	struct description *own = malloc(sizeof(*own));
+	int error = own ? describe_machine(own, here) : -ENOMEM;
+
+	why[0] = 0;
+	if (!error && !describe_fits(own, there, why, size))
+		error = -EINVAL;
+	free(own);
+	if (!error)
+		error = accept_cpu(there, here, why, size);
+	if (error && !why[0])
+		snprintf(why, size, "%s", strerror(-error));
+	return error;
 }

@@ -88,10 +88,9 @@ static uint64_t memory_available(void)
 static int make_machine(struct incoming *incoming)
 {
 	struct migration *migration = incoming->migration;
-	struct description *here = calloc(1, sizeof(*here));
 	uint64_t available = memory_available();
-	char why[256] = "";
-	int error = here ? 0 : -ENOMEM;
+	char why[STREAM_WHY] = "";
+	int error = 0;
 
 	if (incoming->terms.touched > available)
 		error = fail(incoming, -ENOMEM,
@@ -104,11 +103,11 @@ static int make_machine(struct incoming *incoming)
 		if (error)
 			fail(incoming, error, "%s", why);
 	}
-	if (!error)
-		error = describe_machine(here, incoming->machine);
-	if (!error && !describe_fits(here, incoming->there, why, sizeof(why)))
-		error = fail(incoming, -EINVAL, "%s", why);
-	free(here);
+	if (!error) {
+		error = describe_accept(incoming->there, incoming->machine, why, sizeof(why));
+		if (error)
+			fail(incoming, error, "%s", why);
+	}
 	if (!error)
 		error = parts_init(&incoming->parts, incoming->machine);
 	incoming->has_parts = !error;

@@ -266,7 +266,11 @@ static int transfer(struct moving *moving, struct side *source, struct side *des
 	moving->why[0] = 0;
 	error = send_pages(source->machine, writer, pages, count);
 	parts = error ? error : parts_write(&source->parts, writer, groups);
-	return parts < 0 ? parts : settle(moving, destination, (uint32_t)parts, count);
+	if (parts >= 0)
+		return settle(moving, destination, (uint32_t)parts, count);
+	if (!moving->why[0])
+		snprintf(moving->why, sizeof(moving->why), "%s", source->parts.why);
+	return parts;
 }
 
 /* What the harness has set in a machine that is not the guest's. */
@@ -553,15 +557,11 @@ static int refer_first(struct moving *moving, char *why, size_t size)
 
 static int compare(struct machine *first, struct machine *other, char *why, size_t size)
 {
-	struct description *there = calloc(2, sizeof(*there)), *here = there + 1;
-	int error = there ? 0 : -ENOMEM;
+	struct description *there = malloc(sizeof(*there));
+	int error = there ? describe_machine(there, first) : -ENOMEM;
 
 	if (!error)
-		error = describe_machine(there, first);
-	if (!error)
-		error = describe_machine(here, other);
-	if (!error && !describe_fits(here, there, why, size))
-		error = -EINVAL;
+		error = describe_accept(there, other, why, size);
 	free(there);
 	return error;
 }

@@ -56,9 +56,10 @@ static void *part_at(struct machine *machine, unsigned index, const struct state
 		return machine->vcpus[index];
 	}
 	index -= machine->vcpu_count;
-	if (index >= machine->vcpu_count)
+	object = ops->chip(machine->engine, index + 1, table);
+	if (index >= machine->vcpu_count && !(object && (*table)->idle))
 		*group = PARTS_CHIPS;
-	return ops->chip(machine->engine, index + 1, table);
+	return object;
 }
 
 /* Appends to a payload that is being made; @to NULL: only counts. */
@@ -197,52 +198,7 @@ void parts_free(struct parts *parts)
 	parts->count = 0;
 }
 
-/* ---- saving ---- */
-
-/* What a part's fields are read from. */
-static const uint8_t *object_of(struct parts *parts, const struct part *part)
-{
-	struct machine *machine = parts->machine;
-
-	if (part->object)
-		return part->object;
-	machine->engine->ops->vcpu_save(machine->vcpus[part->instance], &parts->vcpu);
-	return (const uint8_t *)&parts->vcpu;
-}
-
-static void save_part(struct parts *parts, const struct part *part, uint8_t *payload)
-{
-	const struct state_table *table = part->table;
-	const uint8_t *object = object_of(parts, part);
-
-	memcpy(payload, part->form, part->size);
-	for (unsigned i = 0; i < table->count; i++)
-		memcpy(payload + part->at[i], object + table->field[i].offset, table->field[i].size);
-}
-
-int parts_write(struct parts *parts, struct stream_writer *writer, unsigned groups)
-{
-	struct engine *engine = parts->machine->engine;
-	int error = engine->ops->chips_fetch(engine), written = 0;
-
-	memset(&parts->vcpu, 0, sizeof(parts->vcpu));
-	for (unsigned i = 0; i < parts->count && !error; i++) {
-		const struct part *part = &parts->part[i];
-		uint8_t *payload;
-
-		if (!(part->group & groups))
-			continue;
-		written++;
-		stream_begin(writer, STREAM_PART);
-		payload = stream_put_room(writer, part->size);
-		if (payload)
-			save_part(parts, part, payload);
-		error = stream_end(writer);
-	}
-	return error ? error : written;
-}
-
-/* ---- receiving ---- */
+/* ---- reasons ---- */
 
 __attribute__((format(printf, 2, 3))) static int refuse(struct parts *parts, const char *format, ...)
 {
@@ -254,6 +210,71 @@ __attribute__((format(printf, 2, 3))) static int refuse(struct parts *parts, con
 	return -EPROTO;
 }
 
+static const char *engine_failure(const struct machine *machine)
+{
+	const char *failure = machine->engine->ops->failure(machine->engine);
+
+	return failure && failure[0] ? failure : "the engine does not say why";
+}
+
+/* ---- saving ---- */
+
+/* What a part's fields are read from; NULL: the engine cannot say, and parts->why has its reason. */
+static const uint8_t *object_of(struct parts *parts, const struct part *part)
+{
+	struct machine *machine = parts->machine;
+
+	if (part->object)
+		return part->object;
+	if (machine->engine->ops->vcpu_save(machine->vcpus[part->instance], &parts->vcpu) == 0)
+		return (const uint8_t *)&parts->vcpu;
+	refuse(parts, "%s", engine_failure(machine));
+	return NULL;
+}
+
+static int save_part(struct parts *parts, const struct part *part, uint8_t *payload)
+{
+	const struct state_table *table = part->table;
+	const uint8_t *object = object_of(parts, part);
+
+	if (!object)
+		return -EIO;
+	memcpy(payload, part->form, part->size);
+	for (unsigned i = 0; i < table->count; i++)
+		memcpy(payload + part->at[i], object + table->field[i].offset, table->field[i].size);
+	return 0;
+}
+
+/* What is the engine's own, and empty, is told nobody. */
+static bool is_idle(const struct part *part) { return part->table->idle && part->table->idle(part->object); }
+
+int parts_write(struct parts *parts, struct stream_writer *writer, unsigned groups)
+{
+	struct engine *engine = parts->machine->engine;
+	int error = engine->ops->chips_fetch(engine), written = 0;
+
+	if (error)
+		refuse(parts, "%s", engine_failure(parts->machine));
+	memset(&parts->vcpu, 0, sizeof(parts->vcpu));
+	for (unsigned i = 0; i < parts->count && !error; i++) {
+		const struct part *part = &parts->part[i];
+		uint8_t *payload;
+
+		if (!(part->group & groups) || is_idle(part))
+			continue;
+		written++;
+		stream_begin(writer, STREAM_PART);
+		payload = stream_put_room(writer, part->size);
+		if (payload)
+			error = save_part(parts, part, payload);
+		if (!error)
+			error = stream_end(writer);
+	}
+	return error ? error : written;
+}
+
+/* ---- receiving ---- */
+
 void parts_begin(struct parts *parts, unsigned groups)
 {
 	parts->groups = groups;
@@ -261,7 +282,7 @@ void parts_begin(struct parts *parts, unsigned groups)
 	parts->next = 0;
 	for (unsigned i = 0; i < parts->count; i++) {
 		parts->part[i].here = false;
-		parts->missing += (parts->part[i].group & groups) != 0;
+		parts->missing += (parts->part[i].group & groups) && !parts->part[i].table->clear;
 	}
 	parts->why[0] = 0;
 }
@@ -369,7 +390,7 @@ int parts_take(struct parts *parts, struct stream_cursor *payload)
 		return blame(parts, part, rest);
 	memcpy(part->come, whole.at, part->size);
 	part->here = true;
-	parts->missing--;
+	parts->missing -= !part->table->clear;
 	parts->next = (unsigned)(part - parts->part) + 1;
 	*payload = (struct stream_cursor){0};
 	return 0;
@@ -409,7 +430,7 @@ static void note_reached(const struct part *part)
 int parts_check(struct parts *parts)
 {
 	for (unsigned i = 0; i < parts->count && parts->missing; i++)
-		if (parts->part[i].group & parts->groups && !parts->part[i].here)
+		if (parts->part[i].group & parts->groups && !parts->part[i].here && !parts->part[i].table->clear)
 			return refuse(parts, "%s %" PRIu32 " has not come", parts->part[i].table->device,
 				      parts->part[i].instance);
 	for (unsigned i = 0; i < parts->count; i++) {
@@ -436,8 +457,8 @@ static int load_vcpu(struct parts *parts, const struct part *part)
 	load_fields(part, &parts->vcpu);
 	error = ops->vcpu_load(vcpu, &parts->vcpu);
 	if (error)
-		refuse(parts, "vcpu %" PRIu32 ": the %s engine cannot take its state", part->instance,
-		       ops->name);
+		refuse(parts, "the %s engine cannot take the state of vCPU %" PRIu32 ": %s", ops->name, part->instance,
+		       engine_failure(parts->machine));
 	return error;
 }
 
@@ -452,8 +473,11 @@ int parts_load(struct parts *parts)
 	for (unsigned i = 0; i < parts->count && !error; i++) {
 		const struct part *part = &parts->part[i];
 
-		if (!part->here)
+		if (!part->here) {
+			if (part->table->clear && part->group & parts->groups)
+				part->table->clear(part->object);
 			continue;
+		}
 		if (noting)
 			note_reached(part);
 		if (!part->object) {
@@ -469,7 +493,8 @@ int parts_load(struct parts *parts)
 		return error;
 	error = machine->engine->ops->chips_store(machine->engine);
 	if (error)
-		refuse(parts, "the %s engine cannot take the state of its chips", machine->engine->ops->name);
+		refuse(parts, "the %s engine cannot take the state: %s", machine->engine->ops->name,
+		       engine_failure(machine));
 	return error;
 }
 
@@ -478,17 +503,21 @@ int parts_load(struct parts *parts)
 static bool part_differs(struct parts *a, struct parts *b, const struct part *one, const struct part *other,
 			 char *text, size_t size)
 {
-	const struct state_table *table = one->table;
+	const struct state_table *table = one->table, *theirs = other->table;
 	const uint8_t *left, *right;
 
 	memset(&a->vcpu, 0, sizeof(a->vcpu));
 	memset(&b->vcpu, 0, sizeof(b->vcpu));
 	left = object_of(a, one);
 	right = object_of(b, other);
+	if (!left || !right) {
+		snprintf(text, size, "%s", left ? b->why : a->why);
+		return true;
+	}
 	for (unsigned i = 0; i < table->count; i++) {
 		const struct state_field *field = &table->field[i];
 
-		if (memcmp(left + field->offset, right + field->offset, field->size) == 0)
+		if (i < theirs->count && memcmp(left + field->offset, right + theirs->field[i].offset, field->size) == 0)
 			continue;
 		snprintf(text, size, "%s %" PRIu32 ": %s", table->device, one->instance, field->name);
 		return true;
@@ -515,7 +544,7 @@ bool parts_differ(struct parts *a, struct parts *b, char *text, size_t size)
 	b->machine->engine->ops->chips_fetch(b->machine->engine);
 	for (unsigned i = 0; i < a->count; i++)
 		for (unsigned j = 0; j < b->count; j++)
-			if (a->part[i].table == b->part[j].table &&
+			if (strcmp(a->part[i].table->device, b->part[j].table->device) == 0 &&
 			    a->part[i].instance == b->part[j].instance &&
 			    part_differs(a, b, &a->part[i], &b->part[j], text, size))
 				return true;

@@ -137,7 +137,7 @@ static int take_all(struct parts *parts, struct test_pipe *pipe)
 /* Tables of which every field is as it was made; those named may be so. */
 static void check_all_changed(struct parts *made, struct parts *now)
 {
-	static const char *const idle[] = {"time", "kvmclock", "soft-vcpu"};
+	static const char *const idle[] = {"time", "kvmclock", "latches"};
 
 	for (unsigned i = 0; i < now->count; i++) {
 		const struct part *part = &now->part[i];
@@ -426,8 +426,8 @@ static void what_cannot_be_is_not_loaded(void **state)
 		{"i8042", "queue_count", VALUE, 17, "i8042 0 cannot be in such a state: queue_count"},
 		{"i8042", "scan_code_set", VALUE, 4, "i8042 0 cannot be in such a state: scan_code_set"},
 		{"time", "turn", VALUE, 2, "time 0 cannot be in such a state: turn"},
-		{"soft-vcpu", "init_pending", VALUE, 2,
-		 "soft-vcpu 0 cannot be in such a state: init_pending"},
+		{"latches", "init_pending", VALUE, 2,
+		 "latches 0 cannot be in such a state: init_pending"},
 		{"virtio-rng", "virtio.queue[0].enabled", VALUE, 1, NULL},
 	};
 	struct machine *machine = new_machine(2);

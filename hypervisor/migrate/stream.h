@@ -33,7 +33,7 @@
 #define STREAM_SECTION_HEAD 24u /* bytes of a section before its payload */
 #define STREAM_CHECK_SIZE   8u
 #define STREAM_PAYLOAD_MAX  (4u << 20)
-#define STREAM_WHY          256u /* bytes of a reason, with its 0 */
+#define STREAM_WHY          1024u /* bytes of a reason, with its 0 */
 
 enum stream_direction { STREAM_FORWARD, STREAM_RETURN };
 

@@ -47,7 +47,7 @@ enum machine_event {
 struct machine_end {
 	enum machine_event event;
 	uint32_t value;
-	char why[256];
+	char why[1024];
 };
 
 struct machine_limits {

@@ -5,6 +5,7 @@
 #ifndef TRAPLINE_X86_STATE_TABLE_H
 #define TRAPLINE_X86_STATE_TABLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,12 @@ struct state_table {
 	 * from elsewhere is loaded. @device is who would load them, @values an object of its kind in which nothing else
 	 * is set. May be NULL. */
 	const char *(*wrong)(const void *device, const void *values);
+	/*
+	 * Of what not every engine has: whether there is nothing in it that another would miss, so that a stream leaves
+	 * it out, and how a receiver makes it so that finds it left out. Both or neither.
+	 */
+	bool (*idle)(const void *device);
+	void (*clear)(void *device);
 };
 
 /* clang-format off */

@@ -12,6 +12,8 @@
 #define EXTENDED1_EDX_NX      (1u << 20)
 
 static bool is_intel(const struct cpu *cpu) { return cpu->profile->vendor == VENDOR_INTEL; }
+/* What CPUID says is the guest's own, also where it has come from the other vendor's processor. */
+static bool told_intel(const struct cpu *cpu) { return cpu->profile->told == VENDOR_INTEL; }
 
 /* CPUID faulting: SDM 4 table 2-2 (MISC_FEATURES_ENABLES), APM 2 3.2.10 (HWCR.CpuidUserDis). */
 static bool user_is_refused(const struct cpu *cpu)
@@ -60,7 +62,7 @@ static void leaf_xsave(const struct cpu *cpu, uint32_t subleaf, struct cpuid_reg
 /* An Intel processor says that it has SYSCALL in 64-bit mode only. */
 static void leaf_extended_1(const struct cpu *cpu, struct cpuid_registers *r)
 {
-	if (is_intel(cpu) && !cpu_64bit(cpu))
+	if (told_intel(cpu) && !cpu_64bit(cpu))
 		r->edx &= ~EXTENDED1_EDX_SYSCALL;
 	if (control_nx_disabled(cpu))
 		r->edx &= ~EXTENDED1_EDX_NX;
@@ -83,7 +85,7 @@ static struct cpuid_registers cpuid_now(struct cpu *cpu, uint32_t leaf, uint32_t
 
 	switch (leaf) {
 	case 0:
-		if (is_intel(cpu) && cpu->msr.misc_enable & MISC_ENABLE_LIMIT_CPUID && r.eax > 2)
+		if (told_intel(cpu) && cpu->msr.misc_enable & MISC_ENABLE_LIMIT_CPUID && r.eax > 2)
 			r.eax = 2;
 		break;
 	case 1: leaf_1(cpu, &r); break;

@@ -11,7 +11,11 @@
 #define FLAT_CODE (SEG_P | SEG_S | SEG_CODE | SEG_READABLE | SEG_ACCESSED | SEG_G)
 #define FLAT_DATA (SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_DB | SEG_G)
 
-static bool is_amd(const struct cpu *cpu) { return cpu->profile->vendor == VENDOR_AMD; }
+/*
+ * A guest that has come from the other vendor's processor keeps the calls that it knows: no CPUID bit tells SYSCALL
+ * in compatibility mode from that in 64-bit mode, or SYSENTER in long mode from that outside.
+ */
+static bool is_amd(const struct cpu *cpu) { return cpu->profile->told == VENDOR_AMD; }
 
 static void set_flat(struct cpu *cpu, enum segment_register segment, uint16_t selector, uint32_t attributes)
 {
