@@ -150,7 +150,7 @@ static int add_part(struct parts *parts, unsigned index)
 	return prepare(part) ? 0 : -ENOMEM;
 }
 
-static void save_part(struct parts *parts, const struct part *part, uint8_t *payload);
+static int save_part(struct parts *parts, const struct part *part, uint8_t *payload);
 
 int parts_init(struct parts *parts, struct machine *machine)
 {
@@ -174,12 +174,12 @@ int parts_init(struct parts *parts, struct machine *machine)
 		error = add_part(parts, i);
 	if (!error)
 		error = machine->engine->ops->chips_fetch(machine->engine);
+	for (unsigned i = 0; i < count && !error; i++)
+		error = save_part(parts, &parts->part[i], parts->part[i].made);
 	if (error) {
 		parts_free(parts);
 		return error;
 	}
-	for (unsigned i = 0; i < count; i++)
-		save_part(parts, &parts->part[i], parts->part[i].made);
 	parts_begin(parts, PARTS_ALL);
 	return 0;
 }
