@@ -97,8 +97,8 @@ static bool add_guest_cpu(struct description *description, const struct machine 
 int describe_machine(struct description *description, const struct machine *machine)
 {
 	description->count = 0;
-	return add_machine(description, machine) && add_peripherals(description, machine) &&
-			       add_guest_cpu(description, machine)
+	return add_machine(description, machine) && add_guest_cpu(description, machine) &&
+			       add_peripherals(description, machine)
 		       ? 0
 		       : -E2BIG;
 }
