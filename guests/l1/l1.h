@@ -6,6 +6,7 @@
  *   facts.c   what the loader tells: memory, command line, modules; and telling it on
  *   memory.c  to the top of memory; pages; the page tables
  *   image.c   a guest's ELF file, to where it belongs
+ *   linux.c   the same of a Linux kernel as it is installed (bzImage)
  *   cpus.c    other processors
  *   hw.c, entry.S   kmod/core/hw.h, as instructions
  *
@@ -23,7 +24,7 @@
 #include "kmod/core/core.h"
 #include "l1/layout.h"
 
-enum l1_protocol { L1_MULTIBOOT = 1, L1_PVH = 2 };
+enum l1_protocol { L1_MULTIBOOT = 1, L1_PVH = 2, L1_LINUX = 3 };
 
 #define FACTS_RANGES  32u
 #define FACTS_MODULES 16u
@@ -79,6 +80,14 @@ struct image_entry {
 	uint32_t address;
 };
 struct image_entry image_load(const uint8_t *file, uint64_t size, uint64_t top);
+
+/* Whether the file is a Linux kernel, a bzImage with a 32-bit entry. */
+bool linux_is(const uint8_t *file, uint64_t size);
+/* Puts it into memory, whose end is @top. */
+struct image_entry linux_load(const uint8_t *file, uint64_t size, uint64_t top);
+/* Writes what @facts tell, with the kernel's own @file, to below @top; the new top, which is where the
+ * information begins. The initrd is module @first, where there is one. */
+uint64_t linux_write(const struct facts *facts, const uint8_t *file, unsigned first, uint64_t top);
 
 /* Code for processors that start, in the page @page. */
 void cpus_prepare(uint8_t page);

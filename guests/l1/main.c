@@ -58,6 +58,8 @@ static uint64_t used(void)
 
 static struct core_start start_at(enum l1_protocol protocol, uint64_t entry, uint64_t information)
 {
+	if (protocol == L1_LINUX)
+		return (struct core_start){.rip = entry, .rsi = information};
 	return (struct core_start){
 		.rip = entry, .rax = protocol == L1_MULTIBOOT ? MULTIBOOT_LOADED : 0, .rbx = information};
 }
@@ -67,7 +69,8 @@ static struct core_start start_guest(uint64_t top)
 {
 	struct facts_module *module = &facts.module[0];
 	struct image_entry entry;
-	uint64_t end = used();
+	uint64_t end = used(), size, information;
+	const uint8_t *file;
 
 	if (!facts.modules)
 		l1_refuse("there is no guest: it is the first module, or initrd");
@@ -75,9 +78,15 @@ static struct core_start start_guest(uint64_t top)
 	if (end > top)
 		l1_refuse("the modules do not fit into the guest's memory");
 	clear((void *)MEBIBYTE, end - MEBIBYTE);
-	entry = image_load((const uint8_t *)module->start, module->end - module->start, top);
-	clear((void *)module->start, module->end - module->start);
-	return start_at(entry.protocol, entry.address, facts_write(&facts, entry.protocol, 1, top));
+	file = (const uint8_t *)module->start;
+	size = module->end - module->start;
+	entry = linux_is(file, size) ? linux_load(file, size, top) : image_load(file, size, top);
+	if (entry.protocol == L1_LINUX)
+		information = linux_write(&facts, file, 1, top);
+	else
+		information = facts_write(&facts, entry.protocol, 1, top);
+	clear((void *)module->start, size);
+	return start_at(entry.protocol, entry.address, information);
 }
 
 /* This image again, which is still where the loader has put it; its information goes behind it and the

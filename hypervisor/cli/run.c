@@ -43,13 +43,15 @@ static const char *find_l1(const struct run_options *options)
 	return path;
 }
 
-/* The hypervisor, and the guest as its module. */
+/* The hypervisor, and the guest as its module; the guest's own is the next. */
 static int load_nested(struct machine *machine, const struct run_options *options,
-		       const struct cli_image *opened)
+		       const struct cli_image *opened, const struct boot_options *guest)
 {
 	struct boot_options boot = {.initrd = opened->image.data,
 				    .initrd_size = opened->image.size,
 				    .initrd_name = options->image,
+				    .second = guest->initrd,
+				    .second_size = guest->initrd_size,
 				    .seed = options->seed};
 	const char *path = find_l1(options);
 	struct line append = {0};
@@ -80,8 +82,6 @@ int run_load(struct machine *machine, const struct run_options *options, const s
 	char why[256];
 	int error;
 
-	if (options->depth)
-		return load_nested(machine, options, opened);
 	if (options->initrd) {
 		error = image_read_file(options->initrd, MEMORY_LOW_MAX, &initrd, &boot.initrd_size, why,
 					sizeof(why));
@@ -89,6 +89,11 @@ int run_load(struct machine *machine, const struct run_options *options, const s
 			return cli_fail(EXIT_USAGE, "%s: %s", options->initrd, why);
 		boot.initrd = initrd;
 		boot.initrd_name = options->initrd;
+	}
+	if (options->depth) {
+		error = load_nested(machine, options, opened, &boot);
+		free(initrd);
+		return error;
 	}
 	error = boot_image(machine, &opened->image, &boot, why, sizeof(why));
 	free(initrd);

@@ -29,8 +29,8 @@ static const char help[] =
 	"this\n"
 	"                        machine's time (UTC; default 2026-01-01T00:00:00)\n"
 	"  --no-hpet             a machine without HPET\n"
-	"  --depth N             run IMAGE, a multiboot or PVH guest, under N of our own hypervisors, each a guest\n"
-	"                        of the one below it (default 0)\n"
+	"  --depth N             run IMAGE, a multiboot or PVH guest or a Linux bzImage, under N of our own\n"
+	"                        hypervisors, each a guest of the one below it (default 0)\n"
 	"  --l1 FILE             that hypervisor (default: as it was built or installed with visor)\n"
 	"  --initrd FILE         Linux's initrd, or the first module of multiboot and PVH\n"
 	"  --disk FILE           virtio disk, raw or qcow2 by its first bytes, or raw:FILE, qcow2:FILE;\n"
@@ -367,8 +367,6 @@ int run_parse(int argc, char **argv, struct run_options *options)
 		return cli_fail(EXIT_USAGE, "--move: %s does not count instructions", options->engine->name);
 	if (options->move.compare && options->reboot)
 		return cli_fail(EXIT_USAGE, "--move: compare does not go with --reboot");
-	if (options->depth && options->initrd)
-		return cli_fail(EXIT_USAGE, "--initrd: not with --depth, where the guest is the first module");
 	if (options->control || options->incoming) {
 		code = check_live(options);
 		if (code || (options->incoming && optind == argc))

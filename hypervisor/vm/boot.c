@@ -98,13 +98,16 @@ static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 		.rsdp = ACPI_BASE,
 		.initrd_size = options->initrd_size,
 		.initrd_name = options->initrd_name ? options->initrd_name : "initrd",
+		.second_size = options->second_size,
 	};
 	uint64_t base = page_up(loader->end), text = base + (loader->low_used ? BOOT_INFO_SIZE : 0);
 	uint64_t initrd = page_up(text + boot_info_text_size(&request)), end = memory_low(request.memory);
+	uint64_t second = page_up(initrd + request.initrd_size);
 	uint8_t info[BOOT_INFO_SIZE];
 	char *line;
 
-	if (initrd > end || request.initrd_size > end - initrd)
+	if (initrd > end || request.initrd_size > end - initrd ||
+	    (request.second_size && (second > end || request.second_size > end - second)))
 		return boot_bad(loader, "command line and initrd do not fit into memory behind the image");
 	line = malloc(boot_info_text_size(&request));
 	if (!line)
@@ -112,12 +115,15 @@ static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 	request.address = loader->low_used ? (uint32_t)base : INFO_PAGE;
 	request.text = (uint32_t)text;
 	request.initrd = (uint32_t)initrd;
+	request.second = (uint32_t)second;
 	boot_info_make(&request, info);
 	boot_info_text(&request, line);
 	machine_write(loader->machine, request.address, info, sizeof(info));
 	machine_write(loader->machine, text, line, strlen(line) + 1);
 	if (request.initrd_size)
 		machine_write(loader->machine, initrd, options->initrd, request.initrd_size);
+	if (request.second_size)
+		machine_write(loader->machine, second, options->second, request.second_size);
 	free(line);
 	*address = request.address;
 	return 0;

@@ -24,6 +24,8 @@ struct boot_options {
 	const uint8_t *initrd;
 	size_t initrd_size;      /* 0 for none */
 	const char *initrd_name; /* path */
+	const uint8_t *second;   /* another module, for images that take several; where there is an initrd */
+	size_t second_size;      /* 0 for none */
 	uint64_t seed;           /* of what is random to the guest */
 };
 

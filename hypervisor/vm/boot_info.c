@@ -73,7 +73,7 @@ static void make_multiboot(uint8_t *info, const struct boot_info_request *reques
 {
 	struct multiboot_info *to = (struct multiboot_info *)info;
 	struct multiboot_module *module = (struct multiboot_module *)(to + 1);
-	struct multiboot_mmap *mmap = (struct multiboot_mmap *)(module + 1);
+	struct multiboot_mmap *mmap = (struct multiboot_mmap *)(module + 2);
 	char *name = (char *)(mmap + MEMORY_RANGES_MAX), *string = name + sizeof(loader_name);
 	struct memory_range range[MEMORY_RANGES_MAX];
 	unsigned count = memory_map(request->memory, request->rom, range);
@@ -99,13 +99,18 @@ static void make_multiboot(uint8_t *info, const struct boot_info_request *reques
 		snprintf(string, BOOT_INFO_SIZE - (size_t)((uint8_t *)string - info), "%s",
 			 base_name(request->initrd_name));
 	}
+	if (request->second_size) {
+		to->mods_count = 2;
+		module[1].start = request->second;
+		module[1].end = (uint32_t)(request->second + request->second_size);
+	}
 }
 
 static void make_start_info(uint8_t *info, const struct boot_info_request *request)
 {
 	struct start_info *to = (struct start_info *)info;
 	struct start_info_module *module = (struct start_info_module *)(to + 1);
-	struct start_info_memmap *map = (struct start_info_memmap *)(module + 1);
+	struct start_info_memmap *map = (struct start_info_memmap *)(module + 2);
 	struct memory_range range[MEMORY_RANGES_MAX];
 
 	to->magic = START_INFO_MAGIC;
@@ -122,6 +127,11 @@ static void make_start_info(uint8_t *info, const struct boot_info_request *reque
 		to->modlist = ADDRESS(module);
 		module->address = request->initrd;
 		module->size = request->initrd_size;
+	}
+	if (request->second_size) {
+		to->nr_modules = 2;
+		module[1].address = request->second;
+		module[1].size = request->second_size;
 	}
 }
 

@@ -22,6 +22,8 @@ struct boot_info_request {
 	uint32_t initrd;
 	uint64_t initrd_size; /* 0: there is none */
 	const char *initrd_name;
+	uint32_t second; /* another module */
+	uint64_t second_size;
 };
 
 /* Fills @info, which goes to request->address. */

@@ -133,6 +133,32 @@ static void multiboot(void **state)
 	assert_int_equal(ram, TEST_MEMORY - 0x100000 + 0x9fc00);
 }
 
+/* Behind the first, which is then the guest of the hypervisor that is booted (--depth). */
+static void second_module(void **state)
+{
+	struct session *s = *state;
+	struct flat f = flat();
+	uint8_t first[5000], second[6000];
+	struct boot_options options = {
+		.initrd = first, .initrd_size = sizeof(first), .second = second, .second_size = sizeof(second)};
+	uint32_t info, module;
+
+	memset(first, 0x77, sizeof(first));
+	memset(second, 0x55, sizeof(second));
+	assert_int_equal(boot(s, &f, sizeof(f), &options), 0);
+	info = (uint32_t)vcpu(s).gpr[RBX];
+	module = word(s, info + 24);
+	assert_int_equal(word(s, info + 20), 2);
+	assert_int_equal(word(s, module + 16) % 4096, 0);
+	assert_true(word(s, module + 16) >= word(s, module + 4));
+	assert_int_equal(word(s, module + 20) - word(s, module + 16), sizeof(second));
+	assert_memory_equal(s->machine->ram + word(s, module), first, sizeof(first));
+	assert_memory_equal(s->machine->ram + word(s, module + 16), second, sizeof(second));
+	options.second_size = TEST_MEMORY;
+	assert_int_equal(boot(s, &f, sizeof(f), &options), -EINVAL);
+	assert_non_null(strstr(s->why, "do not fit"));
+}
+
 static void multiboot_mistakes(void **state)
 {
 	struct session *s = *state;
@@ -309,7 +335,7 @@ static void rom(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(multiboot),    TEST(multiboot_mistakes), TEST(multiboot_elf),
+		TEST(multiboot),    TEST(second_module), TEST(multiboot_mistakes), TEST(multiboot_elf),
 		TEST(elf_with_pvh), TEST(elf_mistakes),       TEST(firmware), TEST(rom),
 	};
 

@@ -44,6 +44,7 @@ void core_start(struct core_vcpu *vcpu, const struct core_start *start)
 	} else {
 		vcpu->gpr[RAX] = start->rax;
 		vcpu->gpr[RBX] = start->rbx;
+		vcpu->gpr[RSI] = start->rsi;
 		vcpu->rip = start->rip;
 	}
 	vcpu->record = (struct core_record){0};

@@ -95,7 +95,7 @@ struct core_start {
 	bool real;         /* real mode behind a SIPI; else 32-bit, flat, without paging (multiboot, PVH) */
 	uint8_t page;      /* real: the SIPI's vector */
 	uint64_t rip;      /* flat */
-	uint64_t rax, rbx; /* flat */
+	uint64_t rax, rbx, rsi; /* flat */
 };
 void core_start(struct core_vcpu *vcpu, const struct core_start *start);
 

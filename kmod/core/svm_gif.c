@@ -103,13 +103,21 @@ static void pass_nmi(struct core_vcpu *vcpu)
 	nested_of(vcpu)->nmi = false;
 }
 
+/* Then nobody intercepts SMIs (15.32). */
+static bool smm_is_locked(void)
+{
+	uint64_t hwcr;
+
+	return hw_try_read_msr(MSR_HWCR, &hwcr) && hwcr & HWCR_SMM_LOCK;
+}
+
 static void pass_smi(struct core_vcpu *vcpu)
 {
 	struct svm_nested *nested = nested_of(vcpu);
 
 	if (!nested->smi)
 		return;
-	if (nested->running && svm_nested_wants(vcpu, SVM_EXIT_SMI)) {
+	if (nested->running && !smm_is_locked() && svm_nested_wants(vcpu, SVM_EXIT_SMI)) {
 		svm_nested_reflect(vcpu, SVM_EXIT_SMI, EXTERNAL_SMI, 0); /* and it waits on */
 		return;
 	}
