@@ -91,7 +91,7 @@ const struct feature_bit *feature_find(const char *name);
 #define EFFECTS_MAX  40
 #define WANTS_MAX    6
 #define SETTINGS_MAX 96
-#define CITES_MAX    10
+#define CITES_MAX    16
 #define TAGS_MAX     12
 #define STORIES_MAX 256
 

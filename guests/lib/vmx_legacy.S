@@ -9,7 +9,7 @@
 #include "lib/exchange.h"
 
 	.section .text.entry, "ax"
-	.global vmx_switch_legacy, vmx_legacy_exited, vmx_legacy_field, vmx_legacy_stack
+	.global vmx_switch_legacy, vmx_legacy_exited, vmx_legacy_field, vmx_legacy_stack, vmx_legacy_state
 
 	.code64
 vmx_switch_legacy:
@@ -62,9 +62,39 @@ legacy_host_32:
 
 	.balign 16
 vmx_legacy_exited:
+	mov %esp, vmx_legacy_state + 4
+	mov $vmx_legacy_stack, %esp
+	pushfl
+	pop vmx_legacy_state
+	mov %cr0, %eax
+	mov %eax, vmx_legacy_state + 8
+	mov %cr3, %eax
+	mov %eax, vmx_legacy_state + 12
+	mov %cr4, %eax
+	mov %eax, vmx_legacy_state + 16
+	mov %dr7, %eax
+	mov %eax, vmx_legacy_state + 20
+	mov %cs, %eax
+	mov %eax, vmx_legacy_state + 24
+	mov %ss, %eax
+	mov %eax, vmx_legacy_state + 28
+	mov %ds, %eax
+	mov %eax, vmx_legacy_state + 32
+	mov %es, %eax
+	mov %eax, vmx_legacy_state + 36
+	str %eax
+	mov %eax, vmx_legacy_state + 40
+	sldt %eax
+	mov %eax, vmx_legacy_state + 44
+	mov $MSR_EFER, %ecx
+	rdmsr
+	mov %eax, vmx_legacy_state + 48
+	sgdt vmx_legacy_state + 52
+	sidt vmx_legacy_state + 60
 	xor %ebx, %ebx
 3:	mov legacy_wanted, %eax
 	vmread %eax, vmx_legacy_field
+	lgdt EX_MONITOR_GDTR
 	vmxoff
 	mov %cr0, %eax
 	and $0x7fffffff, %eax
@@ -119,5 +149,7 @@ legacy_wanted:
 	.skip 4
 vmx_legacy_field:
 	.skip 4
+vmx_legacy_state: /* what the exit loaded: EFLAGS, ESP, CR0, CR3, CR4, DR7, CS, SS, DS, ES, TR, LDTR, EFER, GDTR, IDTR */
+	.skip 72
 
 	.section .note.GNU-stack, "", @progbits

@@ -378,7 +378,7 @@ def untested_section(run):
     if open_:
         yield f"<details class=k data-k='clauses'><summary>Clauses that no case cites <small>{len(open_)}</small></summary><ul>"
         yield "".join(f"<li class=g><b>{text(c['key'])}</b> {text(c['manual'])} {text(c['volume'])} {text(c['section'])} "
-                      f"{text(c['title'])}" for c in open_) + "</ul></details>\n"
+                      f"{text(c['title'])}{': ' + text(c['reason']) if 'reason' in c else ''}" for c in open_) + "</ul></details>\n"
     yield "</section>\n"
 
 

@@ -1,13 +1,14 @@
 """What no case tests: cells of the inventory with their reason, and clauses of the manuals that no case cites.
 
 A record is {"t": "untested", suite, insn, mode, cpl, condition, state, reason, clauses [keys]} or {"t": "clause", key,
-manual, volume, section, title}. The clauses of a cell are those that the cases of its instruction cite most; where
+manual, volume, section, title, reason}. The clauses of a cell are those that the cases of its instruction cite most; where
 the instruction has no case, the pages that bear its name.
 """
 
 import collections
 import csv
 import io
+import os
 
 from . import results
 
@@ -43,12 +44,20 @@ def cells(suite, cases, noted, clauses):
              "clauses": keys.get(cell["insn"]) or page_keys(cell["insn"], clauses)} for cell in noted]
 
 
+def reasons():
+    """{key: why no case cites the clause}: results/untested_clauses."""
+    path = os.path.join(os.path.dirname(__file__), "..", "..", "results", "untested_clauses")
+    with open(path, encoding="utf-8") as file:
+        lines = [line.split(None, 1) for line in file if line.strip() and not line.startswith("#")]
+    return {key: reason.strip() for key, reason in lines}
+
+
 def uncited(all_cases, clauses):
-    """The clauses that no case cites, each once."""
-    cited = {name_of(cite) for case in all_cases for cite in case["cite"]}
+    """The clauses that no case cites, each once, with the reason where there is one."""
+    cited, why = {name_of(cite) for case in all_cases for cite in case["cite"]}, reasons()
     found = {clause["key"]: clause for clause in clauses if name_of(clause) not in cited}
-    return [{field: clause[field] for field in ("t", "key", "manual", "volume", "section", "title")}
-            for clause in found.values()]
+    return [{**{field: clause[field] for field in ("t", "key", "manual", "volume", "section", "title")},
+             **({"reason": why[clause["key"]]} if clause["key"] in why else {})} for clause in found.values()]
 
 
 def cell_id(record):
@@ -71,7 +80,7 @@ def export(suites, selection):
 def for_people(records):
     """A line each."""
     return "\n".join(
-        f"{r['key']}\t{r['manual']} {r['volume']} {r['section']}\tno case cites it\t{r['title']}" if r["t"] == "clause" else
+        f"{r['key']}\t{r['manual']} {r['volume']} {r['section']}\t{r.get('reason', 'no case cites it')}\t{r['title']}" if r["t"] == "clause" else
         f"{r['insn']}\t{r['mode']}\tcpl{r['cpl']}\t{r['condition']}\t{r['state']}\t{r['reason']}" for r in records) + "\n"
 
 

@@ -33,6 +33,8 @@ FAMILY(events)
 #include "apic.def"
 #include "shared.def"
 #include "structures.def"
+#include "attack.def"
+#include "state.def"
 }
 
 void suite_rows(struct suite *suite)

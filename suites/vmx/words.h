@@ -41,8 +41,8 @@
 	 INFO2(VMX_EVENT_VALID | (uint64_t)(vector) | (uint64_t)(type) << VMX_EVENT_TYPE_SHIFT |            \
 	       (x->mode != MODE_REAL && vector_has_error_code(vector) ? VMX_EVENT_ERROR_CODE | (uint64_t)(error) << 32 : 0)))
 
-#define EXIT_CITES SDM(VMX_CONDITIONAL_EXITS), SDM(VMX_FAULTS_BEFORE_EXITS), SDM(VMX_EXIT_QUALIFICATION)
-#define ALWAYS_CITES SDM(VMX_UNCONDITIONAL_EXITS), SDM(VMX_FAULTS_BEFORE_EXITS), SDM(VMX_EXIT_LENGTH)
+#define EXIT_CITES SDM(VMX_CONDITIONAL_EXITS), SDM(VMX_FAULTS_BEFORE_EXITS), SDM(VMX_EXIT_QUALIFICATION), SDM(VMX_EXIT_INSTRUCTION)
+#define ALWAYS_CITES SDM(VMX_UNCONDITIONAL_EXITS), SDM(VMX_FAULTS_BEFORE_EXITS), SDM(VMX_EXIT_LENGTH), SDM(VMX_EXIT_BASIC), SDM(VMX_C)
 
 /* Exits of instructions, each of which stands for itself. */
 #define PRIMARY_EXITS                                                                                       \
