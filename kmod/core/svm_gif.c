@@ -38,15 +38,15 @@ void svm_gif_set(struct core_vcpu *vcpu, bool gif)
 	svm_own_intercepts(vcpu);
 }
 
+/* Where a processor has no such MSR, INITs come as they do. */
 void svm_gif_redirect(bool on)
 {
 	uint64_t vm_cr;
 
-	/* Emulators are known that have SVM without this MSR; then nothing can be redirected. */
 	if (!hw_try_read_msr(MSR_VM_CR, &vm_cr))
 		return;
 	vm_cr &= ~(uint64_t)VM_CR_R_INIT;
-	hw_write_msr(MSR_VM_CR, vm_cr | (on ? VM_CR_R_INIT : 0));
+	hw_try_write_msr(MSR_VM_CR, vm_cr | (on ? VM_CR_R_INIT : 0));
 }
 
 /* ---- INIT ---- */
