@@ -4,6 +4,7 @@
  */
 #include "bench/dirty.h"
 #include "lib/machine.h"
+#include "lib/report.h"
 
 #define PAGE       4096u
 #define AT         0x1000000ull /* 16 MiB: behind the guest itself */
@@ -48,23 +49,48 @@ static void start_ticks(void)
 	machine_out8(0x40, (uint8_t)(PIT_RATE / TICKS >> 8));
 }
 
+/* Something else on each page and no zeros, as memory in use has. */
+static uint64_t first_of(uint64_t at) { return at * 0x9e3779b97f4a7c15ull | 1; }
+
 void dirty_fill(uint64_t mebibytes)
 {
-	/* Something else on each page and no zeros, as memory in use has. */
 	for (uint64_t at = AT; at < AT + (mebibytes << 20); at += 8)
-		*(volatile uint64_t *)(uintptr_t)at = at * 0x9e3779b97f4a7c15ull | 1;
+		*(volatile uint64_t *)(uintptr_t)at = first_of(at);
 }
 
-_Noreturn void dirty_for_ever(uint64_t mebibytes, uint64_t pages)
+static void say(const char *what, uint64_t number)
 {
-	uint64_t end = AT + (mebibytes << 20), at = AT;
+	report_text(what);
+	report_decimal(number);
+	report_end_line();
+}
+
+/* Each page counts the rounds; one that does not has lost a write. */
+static void write_page(uint64_t at, uint64_t round)
+{
+	volatile uint64_t *word = (volatile uint64_t *)(uintptr_t)at;
+
+	if (*word != first_of(at) + round)
+		say("lost ", at);
+	*word = first_of(at) + round + 1;
+}
+
+_Noreturn void dirty_for_ever(uint64_t mebibytes, uint64_t pages, uint64_t beat)
+{
+	uint64_t end = AT + (mebibytes << 20), at = AT, round = 0;
 
 	start_ticks();
-	for (;;) {
+	for (uint64_t tick = 1;; tick++) {
 		__asm__ volatile("sti; hlt; cli" : : : "memory");
+		if (beat && tick % beat == 0)
+			say("beat ", tick);
 		for (uint64_t i = 0; i < pages; i++) {
-			++*(volatile uint64_t *)(uintptr_t)at;
-			at = at + PAGE < end ? at + PAGE : AT;
+			write_page(at, round);
+			at += PAGE;
+			if (at == end) {
+				at = AT;
+				round++;
+			}
 		}
 	}
 }

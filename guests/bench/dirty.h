@@ -7,7 +7,10 @@
 /* Fills so many MiB of memory from 16 MiB on. */
 void dirty_fill(uint64_t mebibytes);
 
-/* Writes to @pages pages of it at each of 100 ticks a second, one page after the other, round and round. */
-_Noreturn void dirty_for_ever(uint64_t mebibytes, uint64_t pages);
+/*
+ * Writes to @pages pages of it at each of 100 ticks a second, one page after the other, round and round, and looks whether
+ * what it wrote there before is still there: it says `lost ADDRESS` where not, and `beat TICK` at every @beat-th tick (0: never).
+ */
+_Noreturn void dirty_for_ever(uint64_t mebibytes, uint64_t pages, uint64_t beat);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * main.c: runs the kernel that the command line names (`kernel=NAME count=N`) and says how many
  * instructions that were, between a line `begin` and a line `end`, whose distance in time the host measures.
- * `kernel=dirty count=MIB pages=N` says `begin` and has no end.
+ * `kernel=dirty count=MIB pages=N beat=N` says `begin` and has no end.
  */
 #include "bench/dirty.h"
 #include "lib/machine.h"
@@ -153,7 +153,7 @@ _Noreturn void guest_main(uint32_t protocol, const void *information)
 		dirty_fill(count);
 		report_text("begin");
 		report_end_line();
-		dirty_for_ever(count, number(value_of(line, "pages")));
+		dirty_for_ever(count, number(value_of(line, "pages")), number(value_of(line, "beat")));
 	}
 	for (unsigned i = 0; i < sizeof(kernels) / sizeof(*kernels); i++)
 		if (same_word(name, kernels[i].name) && count)

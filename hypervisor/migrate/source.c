@@ -92,6 +92,14 @@ static int read_back(struct source *source, struct stream_section *section)
 	return fail(source, -EREMOTEIO, "the destination: %s", reason);
 }
 
+/* The return path begins with a head of its own, which comes with the destination's first words. */
+static int open_back(struct source *source)
+{
+	const struct stream_input from = {.owner = source->transport, .read = transport_read};
+
+	return source->back.room ? 0 : stream_reader_init(&source->back, &from, &source->session, 0, STREAM_RETURN);
+}
+
 /* What was written last did not go: the other side may have said why before it closed. */
 static int sending_failed(struct source *source, int error)
 {
@@ -100,8 +108,9 @@ static int sending_failed(struct source *source, int error)
 
 	if ((error == -EPIPE || error == -ECONNRESET) && source->transport->two_way) {
 		transport_limit(source->transport, REASON_MS);
-		while (left-- && read_back(source, &section) == 0)
-			;
+		if (open_back(source) == 0)
+			while (left-- && read_back(source, &section) == 0)
+				;
 	}
 	if (error == -ETIMEDOUT)
 		return fail(source, error, "the destination takes nothing any more");
@@ -247,9 +256,8 @@ static int send_description(struct source *source)
 
 static int hear_terms(struct source *source)
 {
-	const struct stream_input from = {.owner = source->transport, .read = transport_read};
 	struct stream_section section;
-	int error = stream_reader_init(&source->back, &from, &source->session, 0, STREAM_RETURN);
+	int error = open_back(source);
 
 	if (error)
 		return fail(source, error, "the destination: %s", source->back.why);

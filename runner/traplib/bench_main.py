@@ -44,7 +44,7 @@ def table(rows):
             group = row.group
             lines.append(TITLES[group])
         values = [number(row.median(name)) for name in used] + [times(row.ratio(name)) for name in used[1:]]
-        lines.append(f"  {row.name:10}{row.unit:8}" + "".join(f"{value:>10}" for value in values) + f"  {row.says}")
+        lines.append(f"  {row.name:15}{row.unit:8}" + "".join(f"{value:>10}" for value in values) + f"  {row.says}")
     return lines
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-from . import (boots, catalog, compare, deviations, html, junit, ktap, lint, listing, mutants, paths, policy, published,
+from . import (boots, catalog, compare, deviations, html, junit, ktap, lint, listing, migration_faults, mutants, paths, policy, published,
                results, summary, targets, untested)
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
@@ -145,6 +145,11 @@ def parser():
 
     commands.add_parser("targets", help="what cases can run on, here")
 
+    faults = commands.add_parser("migration-faults", help="move a guest many times, with a fault at a random place each time")
+    faults.add_argument("--count", type=int, default=500, metavar="N", help="migrations (default: 500)")
+    faults.add_argument("--seed", type=int, metavar="S", help="of the faults; the log names it")
+    faults.add_argument("--only", type=int, metavar="N", help="the Nth migration of that seed alone")
+    faults.add_argument("-v", "--verbose", action="store_true", help="a line for each migration")
     boot = commands.add_parser("boot", help="run cases on one foreign machine, records on standard output: what `run` "
                                "starts for it")
     boot.add_argument("--target", required=True, metavar="T", help="a foreign machine, as for run")
@@ -565,7 +570,8 @@ def command_run(options):
 
 COMMANDS = {"run": command_run, "list": command_list, "report": command_report, "lint": command_lint,
             "published": command_published, "targets": command_targets, "boot": boots.command_boot,
-            "compare": command_compare, "merge": command_merge, "bisect-run": command_bisect_run, "mutants": command_mutants}
+            "compare": command_compare, "merge": command_merge, "bisect-run": command_bisect_run, "mutants": command_mutants,
+            "migration-faults": migration_faults.command_migration_faults}
 
 
 def main():
