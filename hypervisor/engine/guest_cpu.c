@@ -412,16 +412,23 @@ static bool parse_place(const char *name, size_t length, struct place *place)
 	return *at == 0 && at[-1] != '.' && place->bit < 32;
 }
 
-/* Components of XSAVE go with the feature that they belong to: AVX with 2, PKU with 9 (SDM 1 13.1). */
-static void drop_component(struct guest_cpu *cpu, const char *name, size_t length)
+/* Components of XSAVE go with the feature that they belong to, AVX with 2 and PKU with 9 (SDM 1 13.1), or by
+ * place. */
+static unsigned component_of(const struct place *place)
 {
-	unsigned component = length == 3 && !memcmp(name, "avx", 3)   ? 2
-			     : length == 3 && !memcmp(name, "pku", 3) ? 9
-								      : 0;
+	if (place->leaf == 0xd && place->subleaf == 0 && place->output == EAX)
+		return place->bit;
+	if (place->leaf == 1 && place->output == ECX && place->bit == 28)
+		return 2;
+	return place->leaf == 7 && place->subleaf == 0 && place->output == ECX && place->bit == 3 ? 9 : 0;
+}
+
+static void drop_component(struct guest_cpu *cpu, unsigned component)
+{
 	uint32_t *valid = output_of(cpu, &(struct place){0xd, 0, EAX, 0});
 	uint32_t *highest = output_of(cpu, &(struct place){0xd, 0, ECX, 0});
 
-	if (!component || !valid || !highest)
+	if (component < 2 || !valid || !highest)
 		return;
 	*valid &= ~(1u << component);
 	for (unsigned k = 0; k < REGISTERS; k++) {
@@ -466,7 +473,7 @@ static int mask_word(struct guest_cpu *cpu, const char *word, size_t length, cha
 	output = output_of(cpu, &place);
 	if (output)
 		*output &= ~(1u << place.bit);
-	drop_component(cpu, word + 1, length - 1);
+	drop_component(cpu, component_of(&place));
 	return 0;
 }
 
@@ -505,6 +512,8 @@ bool guest_cpu_common(const struct guest_cpu *guest, const struct guest_cpu *her
 			add(text, size, &used, ",-invariant_tsc");
 		else if (i == 2 || i == 9)
 			add(text, size, &used, ",-%s", i == 2 ? "avx" : "pku");
+		else if (i >= 2 && i < 32)
+			add(text, size, &used, ",-d.0.eax.%u", i);
 		else
 			return false;
 	}

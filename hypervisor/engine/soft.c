@@ -6,6 +6,7 @@
 
 #include "engine/guest_cpu.h"
 #include "engine/soft.h"
+#include "engine/vendor_state.h"
 
 #include "chip/check.h"
 #include "cpu/checks.h"
@@ -244,6 +245,24 @@ static void soft_reset(struct engine *engine)
 	soft->time.state.turn = 0;
 }
 
+/* State is told, and comes, in the form of the processor that the guest knows. */
+static int convert(struct engine_vcpu *vcpu, struct vcpu_state *state, enum vendor to)
+{
+	struct soft *soft = soft_of(vcpu->engine);
+	const char *name;
+
+	if (soft->profile.told == soft->profile.vendor)
+		return 0;
+	name = vendor_state_convert(state, to == VENDOR_AMD);
+	if (!name)
+		return 0;
+	snprintf(soft->reason, sizeof(soft->reason),
+		 "vCPU %u: %s is not as after RESET, and the other vendor's processors do not have it, or otherwise",
+		 vcpu->number, name);
+	soft->failure = soft->reason;
+	return -EINVAL;
+}
+
 static int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
 {
 	struct cpu *cpu = soft_vcpu_of(vcpu)->cpu;
@@ -251,15 +270,20 @@ static int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
 	soft_time_set(soft_of(vcpu->engine), cpu);
 	cpu_save(cpu, to);
 	soft_chips_save(soft_vcpu_of(vcpu), to);
-	return 0;
+	return convert(vcpu, to, cpu->profile->told);
 }
 
 static int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *from)
 {
 	struct cpu *cpu = soft_vcpu_of(vcpu)->cpu;
+	struct vcpu_state converted;
 
-	if (cpu_state_wrong(cpu, from))
-		return -EINVAL;
+	if (cpu->profile->told != cpu->profile->vendor) {
+		converted = *from;
+		if (convert(vcpu, &converted, cpu->profile->vendor))
+			return -EINVAL;
+		from = &converted;
+	}
 	soft_time_set(soft_of(vcpu->engine), cpu);
 	cpu_load(cpu, from);
 	soft_chips_load(soft_vcpu_of(vcpu), from);
