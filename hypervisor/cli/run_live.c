@@ -55,7 +55,7 @@ static void tell_completed(struct migration *migration)
 static void on_changed(void *owner, enum migration_status status)
 {
 	struct run_live *live = owner;
-	char error[512];
+	char error[STREAM_WHY + 500];
 	bool receives;
 
 	if (migration_get_capability(&live->migration, CAPABILITY_EVENTS) && live->monitor)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migrate/channels.h"
 #include "migrate/pages.h"
 #include "migrate/placing.h"
 #include "migrate/postcopy.h"
@@ -19,6 +20,7 @@ struct incoming {
 	struct postcopy_link link; /* its transport: migration->lock, where another thread looks at it */
 	struct postcopy *postcopy; /* which has the link, from the switch on */
 	struct bitmap owed;
+	struct receivers *receivers; /* NULL: everything comes over one connection */
 	struct description *there;
 	struct stream_terms terms;
 	struct machine *machine;
@@ -29,7 +31,7 @@ struct incoming {
 	bool has_parts, owns; /* owns: HAND_OVER has come */
 	uint32_t rounds;
 	uint64_t round_pages; /* that had come when this round began */
-	char why[400];
+	char why[STREAM_WHY + 200];
 };
 
 __attribute__((format(printf, 3, 4))) static int fail(struct incoming *incoming, int error,
@@ -121,7 +123,9 @@ static int accept_terms(struct incoming *incoming)
 		incoming->terms.features & (STREAM_ZSTD | (postcopy_possible() ? STREAM_POSTCOPY : 0u));
 
 	if (!incoming->link.transport->two_way)
-		return 0;
+		return incoming->terms.channels
+			       ? fail(incoming, -EPROTO, "channels besides one that cannot have any")
+			       : 0;
 	stream_begin(&incoming->link.back, STREAM_ACCEPTED);
 	stream_put_u32(&incoming->link.back, agreed);
 	stream_end(&incoming->link.back);
@@ -130,6 +134,7 @@ static int accept_terms(struct incoming *incoming)
 
 static int take_terms(struct incoming *incoming, struct stream_cursor *payload)
 {
+	char why[STREAM_WHY + 64];
 	int error;
 
 	if (incoming->has_parts || incoming->there->count == 0)
@@ -139,6 +144,13 @@ static int take_terms(struct incoming *incoming, struct stream_cursor *payload)
 	error = make_machine(incoming);
 	if (!error)
 		error = accept_terms(incoming);
+	if (!error && incoming->terms.channels) {
+		error = receivers_new(&incoming->receivers, incoming->machine, incoming->listener,
+				      &incoming->link.reader.session, incoming->terms.channels,
+				      incoming->migration->config.signal, why, sizeof(why));
+		if (error)
+			fail(incoming, error, "%s", why);
+	}
 	if (!error)
 		migration_set_status(incoming->migration, MIGRATION_ACTIVE);
 	return error;
@@ -183,10 +195,13 @@ static int take_part(struct incoming *incoming, struct stream_cursor *payload)
 static int take_round(struct incoming *incoming, struct stream_cursor *payload)
 {
 	struct stream_round round;
+	char why[STREAM_WHY + 64];
 
 	if (!stream_take_round(payload, &round) || round.number != incoming->rounds ||
 	    round.pages != incoming->placing.pages - incoming->round_pages)
 		return fail(incoming, -EPROTO, "pages of round %u are missing", incoming->rounds);
+	if (incoming->receivers && receivers_round(incoming->receivers, round.number, why, sizeof(why)))
+		return fail(incoming, -EPROTO, "%s", why);
 	incoming->rounds++;
 	incoming->round_pages = incoming->placing.pages;
 	return 0;
@@ -248,9 +263,11 @@ static int take_state_end(struct incoming *incoming, struct stream_cursor *paylo
 {
 	struct stream_totals totals;
 	bool stays = false;
-	char why[400];
+	char why[STREAM_WHY + 200];
 	int error = 0;
 
+	if (incoming->receivers)
+		incoming->come.pages = incoming->placing.pages + receivers_pages(incoming->receivers);
 	if (!stream_take_totals(payload, &totals) || memcmp(&totals, &incoming->come, sizeof(totals)) != 0)
 		return fail(incoming, -EPROTO, "parts of the machine are missing at the end of its state");
 	if (incoming->owed.word)
@@ -516,6 +533,7 @@ void incoming_free(struct incoming *incoming)
 {
 	if (!incoming)
 		return;
+	receivers_free(incoming->receivers);
 	postcopy_free(incoming->postcopy);
 	bitmap_free(&incoming->owed);
 	transport_listener_free(incoming->listener);

@@ -116,7 +116,7 @@ struct migration {
 	bool awaits;        /* this visor has no guest yet */
 	bool lost;          /* it ended after hand-over, without an answer */
 	bool to_file;       /* it ended in a file */
-	char error[512];    /* of a failure, or a pause of post-copy */
+	char error[STREAM_WHY + 500];    /* of a failure, or a pause of post-copy */
 	char deferred[512]; /* the URI that migrate-incoming has named */
 	char listens[300];  /* where the receiver does */
 	struct migration_round round[MIGRATION_ROUNDS_MAX];

@@ -32,7 +32,7 @@ struct postcopy {
 	bool linked, handed_over, stays, failed, ends, complete;
 	struct transport_listener *listener;
 	struct placing placing; /* the page thread's */
-	char why[400];
+	char why[STREAM_WHY + 200];
 };
 
 /* ---- userfaultfd ---- */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migrate/channels.h"
 #include "migrate/converge.h"
 #include "migrate/pages.h"
 #include "migrate/postcopy.h"
@@ -33,25 +34,27 @@ struct source {
 	struct transport *transport; /* migration->lock, where another thread looks at it */
 	struct stream_writer writer;
 	struct stream_reader back;
-	uint32_t agreed; /* enum stream_feature */
+	uint32_t agreed;         /* enum stream_feature */
+	struct senders *senders; /* NULL: everything goes over one connection; migration->lock, as above */
 	struct pages pages;
 	struct parts parts;
 	struct converge converge;
 	struct rate rate;
 	struct stream_totals totals;
 	bool logs, has_state, disks_closed;
-	size_t next;         /* of a post-copy: the page to go on with */
-	struct bitmap owed;  /* of a post-copy: what was to come behind the switch */
-	uint64_t before;     /* bytes that were sent over connections before this one */
-	uint16_t links;      /* connections of it so far */
-	atomic_bool resumes; /* there is another one to be made */
-	uint64_t rested;     /* ns, in this round, for the sake of a limit */
-	uint64_t synced;     /* when the dirty log was taken last */
+	size_t next;                     /* of a post-copy: the page to go on with */
+	uint32_t rounds, senders_rounds; /* so far */
+	struct bitmap owed;              /* of a post-copy: what was to come behind the switch */
+	uint64_t before;                 /* bytes that were sent over connections before this one */
+	uint16_t links;                  /* connections of it so far */
+	atomic_bool resumes;             /* there is another one to be made */
+	uint64_t rested;                 /* ns, in this round, for the sake of a limit */
+	uint64_t synced;                 /* when the dirty log was taken last */
 	atomic_bool cancelled, broken, handed_over, wants_postcopy, continued;
 	pthread_mutex_t lock; /* of waiting for what is asked */
 	pthread_cond_t asked;
 	bool failed, lost;
-	char why[400]; /* the first thing that went wrong */
+	char why[STREAM_WHY + 200]; /* the first thing that went wrong */
 };
 
 /* ---- errors ---- */
@@ -237,14 +240,56 @@ static void begin_logging(void *owner)
 	source->synced = machine_now();
 }
 
+static unsigned channels_of(struct source *source)
+{
+	bool several = migration_get_capability(source->migration, CAPABILITY_MULTIFD);
+
+	return several ? (unsigned)parameter(source, PARAMETER_MULTIFD_CHANNELS) : 0;
+}
+
+static bool compresses(struct source *source)
+{
+	return channels_of(source) && parameter(source, PARAMETER_MULTIFD_COMPRESSION) == COMPRESSION_ZSTD;
+}
+
+static int open_channels(struct source *source)
+{
+	struct senders_config config = {
+		.migration = source->migration,
+		.pages = &source->pages,
+		.uri = source->uri,
+		.session = source->session,
+		.count = channels_of(source),
+		.compress = compresses(source),
+		.limit_ms = limit_of(source, PARAMETER_STALL_TIMEOUT),
+		.cancelled = &source->cancelled,
+	};
+	struct senders *senders;
+	char why[256];
+	int error;
+
+	if (config.count == 0)
+		return 0;
+	error = senders_new(&senders, &config, why, sizeof(why));
+	if (error)
+		return fail(source, error, "%s: %s", source->uri, why);
+	pthread_mutex_lock(&source->migration->lock);
+	source->senders = senders;
+	pthread_mutex_unlock(&source->migration->lock);
+	return 0;
+}
+
 static int send_description(struct source *source)
 {
 	struct description *description = calloc(1, sizeof(*description));
-	struct stream_terms terms = {.touched = pages_left(&source->pages) * PAGE_SIZE};
+	struct stream_terms terms = {.touched = pages_left(&source->pages) * PAGE_SIZE,
+				     .channels = (uint16_t)channels_of(source)};
 	int error = description ? describe_machine(description, source->machine) : -ENOMEM;
 
 	if (migration_get_capability(source->migration, CAPABILITY_POSTCOPY_RAM))
 		terms.features |= STREAM_POSTCOPY;
+	if (compresses(source))
+		terms.features |= STREAM_ZSTD;
 	if (!error)
 		describe_write(description, &source->writer);
 	free(description);
@@ -270,6 +315,8 @@ static int hear_terms(struct source *source)
 	if (migration_get_capability(source->migration, CAPABILITY_POSTCOPY_RAM) &&
 	    !(source->agreed & STREAM_POSTCOPY))
 		return fail(source, -ENOTSUP, "the destination cannot do postcopy-ram");
+	if (compresses(source) && !(source->agreed & STREAM_ZSTD))
+		return fail(source, -ENOTSUP, "the destination cannot do multifd-compression zstd");
 	return 0;
 }
 
@@ -278,6 +325,9 @@ static int set_up(struct source *source)
 	struct migration *migration = source->migration;
 	int error = connect_source(source), blobs;
 
+	if (!error && channels_of(source) &&
+	    (!source->transport->two_way || strncmp(source->uri, "fd:", 3) == 0))
+		return fail(source, -EINVAL, "%s is one connection, and multifd needs several", source->uri);
 	if (!error && !source->transport->two_way &&
 	    migration_get_capability(migration, CAPABILITY_POSTCOPY_RAM))
 		return fail(source, -EINVAL, "%s has no return path, which postcopy-ram needs", source->uri);
@@ -298,6 +348,8 @@ static int set_up(struct source *source)
 	error = send_description(source);
 	if (!error && source->transport->two_way)
 		error = hear_terms(source);
+	if (!error)
+		error = open_channels(source);
 	if (error)
 		return error;
 	blobs = blobs_write(source->machine, &source->writer);
@@ -313,7 +365,10 @@ static void count(struct source *source)
 {
 	struct migration_counts *counts = &source->migration->counts;
 
-	atomic_store(&counts->bytes, source->before + atomic_load(&source->transport->sent));
+	uint64_t channels = source->senders ? senders_bytes(source->senders) : 0;
+
+	atomic_store(&counts->channel_bytes, channels);
+	atomic_store(&counts->bytes, source->before + channels + atomic_load(&source->transport->sent));
 	atomic_store(&counts->zero_pages, atomic_load(&source->pages.zero));
 	atomic_store(&counts->sent_pages, atomic_load(&source->pages.normal));
 }
@@ -361,26 +416,44 @@ static int send_pages(struct source *source, bool gently)
 
 static int end_round(struct source *source, uint64_t pages)
 {
-	const struct stream_round round = {.number = source->migration->rounds, .pages = pages};
+	const struct stream_round round = {.number = source->rounds++, .pages = pages};
 
 	stream_put_round(&source->writer, &round);
 	return flush(source);
 }
 
+static int send_channels(struct source *source, bool gently)
+{
+	uint64_t sent;
+	char why[300];
+	int error = senders_round(source->senders, source->senders_rounds++,
+				  gently ? parameter(source, PARAMETER_MAX_BANDWIDTH) : 0,
+				  gently ? &source->wants_postcopy : NULL, &sent, &source->rested, why,
+				  sizeof(why));
+
+	source->totals.pages += sent;
+	count(source);
+	/* The other side may have said why on channel 0. */
+	if (error == -EPIPE && look_back(source) == 0)
+		return fail(source, error, "%s", why);
+	return error ? error : look_back(source);
+}
+
 /* One round and its line in the history; @dirty is found later. */
 static int send_round(struct source *source, bool gently, struct migration_round *round)
 {
-	uint64_t pages = source->totals.pages, bytes = source->writer.bytes;
+	uint64_t pages = source->totals.pages, bytes = atomic_load(&source->migration->counts.bytes);
 	int error;
 
 	round->began = machine_now();
 	source->rested = 0;
-	error = send_pages(source, gently);
+	error = source->senders ? send_channels(source, gently) : send_pages(source, gently);
 	round->pages = source->totals.pages - pages;
 	if (!error)
-		error = end_round(source, round->pages);
+		error = end_round(source, source->senders ? 0 : round->pages);
+	count(source);
 	round->took = machine_now() - round->began;
-	round->bytes = source->writer.bytes - bytes;
+	round->bytes = atomic_load(&source->migration->counts.bytes) - bytes;
 	return error;
 }
 
@@ -548,7 +621,8 @@ static int stop_and_copy(struct source *source)
 	int error = 0;
 
 	take_log(source);
-	atomic_store(&source->migration->counts.precopy_bytes, source->writer.bytes);
+	count(source);
+	atomic_store(&source->migration->counts.precopy_bytes, atomic_load(&source->migration->counts.bytes));
 	if (atomic_load(&source->wants_postcopy)) {
 		error = write_owed(source);
 	} else {
@@ -858,6 +932,7 @@ static void stop_logging(void *owner)
 static void end_source(struct source *source, int error)
 {
 	struct migration *migration = source->migration;
+	struct senders *senders;
 
 	gate_throttle(migration->gate, 0);
 	if (source->logs)
@@ -867,9 +942,14 @@ static void end_source(struct source *source, int error)
 	pthread_mutex_lock(&migration->lock);
 	transport_free(source->transport);
 	source->transport = NULL;
+	senders = source->senders;
+	source->senders = NULL;
 	migration->lost = source->lost;
 	migration->to_file = !error && !source->back.room;
 	pthread_mutex_unlock(&migration->lock);
+	if (senders && error)
+		senders_cancel(senders);
+	senders_free(senders);
 	if (!error)
 		migration_set_status(migration, MIGRATION_COMPLETED);
 	else if (atomic_load(&source->cancelled) && !source->lost)
@@ -959,6 +1039,8 @@ void source_cancel(struct source *source)
 	tell_asked(source, &source->cancelled);
 	if (source->transport)
 		transport_cancel(source->transport);
+	if (source->senders)
+		senders_cancel(source->senders);
 }
 
 void source_end(struct source *source)
@@ -966,6 +1048,8 @@ void source_end(struct source *source)
 	tell_asked(source, &source->cancelled);
 	if (source->transport)
 		transport_cancel(source->transport);
+	if (source->senders)
+		senders_cancel(source->senders);
 }
 
 void source_continue(struct source *source) { tell_asked(source, &source->continued); }

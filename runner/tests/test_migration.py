@@ -330,6 +330,63 @@ class Moves(Case):
         self.assertIn("STOP", source.control.names())
 
 
+class Channels(Case):
+    """Several streams at a time."""
+
+    def move(self, *capabilities, **parameters):
+        uri = "unix:" + self.path("move")
+        source, destination = self.source(), self.destination(uri)
+        source.control.capable("multifd", *capabilities)
+        source.control.do("migrate-set-parameters", **parameters)
+        source.control.do("migrate", uri=uri)
+        answer = source.control.wait("completed", "failed")
+        self.assertEqual(answer["status"], "completed", answer)
+        self.assertGreater(answer["ram"]["multifd-bytes"], answer["ram"]["transferred"] * 0.6)
+        self.assert_moved(source, destination)
+        return answer["ram"]
+
+    def test_two(self):
+        self.assertGreater(self.move()["transferred"], 3000 * 4096)
+
+    def test_many(self):
+        self.move(multifd_channels=16)
+
+    def test_zstd(self):
+        ram = self.move(multifd_channels=3, multifd_compression="zstd", multifd_zstd_level=3)
+        self.assertLess(ram["transferred"], ram["normal"] * 4096 / 2)
+
+    def test_postcopy(self):
+        uri = "unix:" + self.path("move")
+        append = "fill=6000 write=1500 rounds=150 say=10 work=300"
+        source, destination = self.source(append), self.destination(uri)
+        source.control.capable("multifd", "postcopy-ram")
+        source.control.do("migrate-set-parameters", max_bandwidth=4000000)
+        source.control.do("migrate", uri=uri)
+        source.control.wait("active")
+        source.control.do("migrate-start-postcopy")
+        self.assertEqual(source.control.wait("completed", "failed", "postcopy-paused")["status"], "completed")
+        self.assert_moved(source, destination, append)
+
+    def test_cancel(self):
+        uri = "unix:" + self.path("move")
+        source, destination = self.source(), self.destination(uri)
+        source.control.capable("multifd")
+        source.control.do("migrate-set-parameters", max_bandwidth=1000000)
+        source.control.do("migrate", uri=uri)
+        source.control.wait("active")
+        source.control.do("migrate_cancel")
+        source.control.wait("cancelled")
+        self.assertEqual(destination.end()[2], 3)
+        self.assertEqual(source.end()[::2], self.alone())
+
+    def test_one_connection(self):
+        source = self.source()
+        source.control.capable("multifd")
+        source.control.do("migrate", uri="file:" + self.path("saved"))
+        self.assertIn("multifd needs several", source.control.wait("failed")["error-desc"])
+        self.assertEqual(source.control.status(), "running")
+
+
 class Postcopy(Case):
     """The guest goes ahead of its memory."""
 
