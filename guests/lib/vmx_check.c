@@ -11,18 +11,19 @@
 /* The guest-state area that every processor with VMX has (25.4, appendix B). */
 #define GUEST_FIELDS(X)                                                                                      \
 	X(GUEST_ES)                                                                                          \
-	X(GUEST_CS) X(GUEST_SS) X(GUEST_DS) X(GUEST_FS) X(GUEST_GS) X(GUEST_LDTR) X(GUEST_TR) X(             \
-		LINK_POINTER) X(GUEST_DEBUGCTL) X(GUEST_ES_LIMIT) X(GUEST_CS_LIMIT) X(GUEST_SS_LIMIT)        \
-		X(GUEST_DS_LIMIT) X(GUEST_FS_LIMIT) X(GUEST_GS_LIMIT) X(GUEST_LDTR_LIMIT) X(GUEST_TR_LIMIT)  \
-			X(GUEST_GDTR_LIMIT) X(GUEST_IDTR_LIMIT) X(GUEST_ES_RIGHTS) X(GUEST_CS_RIGHTS) X(     \
-				GUEST_SS_RIGHTS) X(GUEST_DS_RIGHTS) X(GUEST_FS_RIGHTS) X(GUEST_GS_RIGHTS)    \
-				X(GUEST_LDTR_RIGHTS) X(GUEST_TR_RIGHTS) X(GUEST_INTERRUPTIBILITY) X(         \
-					GUEST_ACTIVITY) X(GUEST_SYSENTER_CS) X(GUEST_CR0) X(GUEST_CR3)       \
-					X(GUEST_CR4) X(GUEST_ES_BASE) X(GUEST_CS_BASE) X(GUEST_SS_BASE) X(   \
-						GUEST_DS_BASE) X(GUEST_FS_BASE) X(GUEST_GS_BASE)             \
-						X(GUEST_LDTR_BASE) X(GUEST_TR_BASE) X(GUEST_GDTR_BASE) X(    \
-							GUEST_IDTR_BASE) X(GUEST_DR7) X(GUEST_RSP)           \
-							X(GUEST_RIP) X(GUEST_RFLAGS) X(GUEST_PENDING_DEBUG)  \
+	X(GUEST_CS)                                                                                          \
+	X(GUEST_SS) X(GUEST_DS) X(GUEST_FS) X(GUEST_GS) X(GUEST_LDTR) X(GUEST_TR) X(LINK_POINTER) X(         \
+		GUEST_DEBUGCTL) X(GUEST_ES_LIMIT) X(GUEST_CS_LIMIT) X(GUEST_SS_LIMIT) X(GUEST_DS_LIMIT)      \
+		X(GUEST_FS_LIMIT) X(GUEST_GS_LIMIT) X(GUEST_LDTR_LIMIT) X(GUEST_TR_LIMIT) X(                 \
+			GUEST_GDTR_LIMIT) X(GUEST_IDTR_LIMIT) X(GUEST_ES_RIGHTS) X(GUEST_CS_RIGHTS)          \
+			X(GUEST_SS_RIGHTS) X(GUEST_DS_RIGHTS) X(GUEST_FS_RIGHTS) X(GUEST_GS_RIGHTS) X(       \
+				GUEST_LDTR_RIGHTS) X(GUEST_TR_RIGHTS) X(GUEST_INTERRUPTIBILITY)              \
+				X(GUEST_ACTIVITY) X(GUEST_SYSENTER_CS) X(GUEST_CR0) X(GUEST_CR3) X(          \
+					GUEST_CR4) X(GUEST_ES_BASE) X(GUEST_CS_BASE) X(GUEST_SS_BASE)        \
+					X(GUEST_DS_BASE) X(GUEST_FS_BASE) X(GUEST_GS_BASE) X(                \
+						GUEST_LDTR_BASE) X(GUEST_TR_BASE) X(GUEST_GDTR_BASE)         \
+						X(GUEST_IDTR_BASE) X(GUEST_DR7) X(GUEST_RSP) X(GUEST_RIP)    \
+							X(GUEST_RFLAGS) X(GUEST_PENDING_DEBUG)               \
 								X(GUEST_SYSENTER_ESP) X(GUEST_SYSENTER_EIP)
 
 static const uint32_t guest_fields[] = {
@@ -154,11 +155,14 @@ void vmx_check_host(void)
 	story_check("host_gdtr_limit", 0xffff, gdtr.limit);
 	story_check("host_idtr_base", vmx_read(VMCS_HOST_IDTR_BASE), idtr.base);
 	story_check("host_idtr_limit", 0xffff, idtr.limit);
-	story_check("host_sysenter_cs", vmx_read(VMCS_HOST_SYSENTER_CS), machine_read_msr(MSR_SYSENTER_CS));
-	story_check("host_sysenter_esp", vmx_read(VMCS_HOST_SYSENTER_ESP),
-		    machine_read_msr(MSR_SYSENTER_ESP));
-	story_check("host_sysenter_eip", vmx_read(VMCS_HOST_SYSENTER_EIP),
-		    machine_read_msr(MSR_SYSENTER_EIP));
+	if (machine.sysenter) {
+		story_check("host_sysenter_cs", vmx_read(VMCS_HOST_SYSENTER_CS),
+			    machine_read_msr(MSR_SYSENTER_CS));
+		story_check("host_sysenter_esp", vmx_read(VMCS_HOST_SYSENTER_ESP),
+			    machine_read_msr(MSR_SYSENTER_ESP));
+		story_check("host_sysenter_eip", vmx_read(VMCS_HOST_SYSENTER_EIP),
+			    machine_read_msr(MSR_SYSENTER_EIP));
+	}
 	story_check("host_dr7", 0x400, read_dr7());
 	story_check("host_rflags", RFLAGS_FIXED, vmx_host_flags());
 	if (story_try_rdmsr(MSR_DEBUGCTL, &debugctl) == STORY_NO_FAULT)

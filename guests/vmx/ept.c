@@ -452,6 +452,34 @@ STORY(virtualization_exception)
 	story_check("return", CASE_STUB, *(const uint64_t *)(uintptr_t)vmx_read(VMCS_GUEST_RSP));
 }
 
+/*
+ * No #VE while an event is delivered, nor in real-address mode: the EPT violation exits. @mode 0: INT n whose
+ * IDT is not there; 1: a read in real-address mode.
+ */
+STORY(no_virtualization_exception)
+{
+	bool real = GIVEN(mode);
+	uint32_t *words = vmx_at(VMX_PAGE_VE, 0);
+
+	if (!vmx_baseline(real ? MODE_REAL : MODE_LONG, 0, VMX_EPT) ||
+	    !vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_EPT_VIOLATION_VE))
+		return;
+	vmx_set(VMCS_SECONDARY_CONTROLS, VMX2_EPT_VIOLATION_VE);
+	vmx_write(VMCS_VE_INFORMATION, vmx_page(VMX_PAGE_VE));
+	vmx_write(VMCS_EXCEPTION_BITMAP, 0);
+	if (real) {
+		*vmx_ept_entry(1, CASE_OPERAND) &= ~RIGHTS;
+		VMX_CODE(0x8a, 0x07); /* MOV AL, [BX] */
+	} else {
+		*vmx_ept_entry(1, CASE_IDT64 + 0x41 * 16) &= ~RIGHTS;
+		VMX_CODE(0xcd, 0x41);
+	}
+	story_check("entry", 0, vmx_run());
+	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_EPT_VIOLATION);
+	story_check("in_delivery", !real, vmx_read(VMCS_IDT_VECTORING_INFO) >> 31);
+	story_check("nothing_written", 0, words[0] | words[1]);
+}
+
 /* ---- EPTP switching: @index 0: works; 1: ECX of 512; 2: EAX of 64; 3: EAX not enabled; 4: bad EPTP; 5: CPL
  * 3; 6: EAX of 1, which is no function ---- */
 
