@@ -254,8 +254,8 @@ class Trial:
     def __init__(self, number, seed, lengths):
         self.rng = random.Random(f"{seed}/{number}")
         self.number, self.fault = number, self.rng.choice([name for name in FAULTS if name != "none"] if lengths else ["none"])
+        self.pages = self.rng.choice((0, 4, 64)) if lengths else 0
         self.at = self.place(lengths) if lengths else 1 << 62
-        self.pages = self.rng.choice((0, 4, 64))
         self.source = self.destination = self.relay = None
         self.verdict, self.why, self.told = None, "", ""
 
@@ -269,8 +269,9 @@ class Trial:
         kind = self.rng.random()
         if kind < 0.4:
             return self.rng.randrange(length)
-        if kind < 0.85:
-            return max(0, length - self.rng.randrange(min(TAIL, length)))
+        if kind < 0.9:
+            self.pages = 0  # so that the length is what was measured
+            return max(0, length - 1 - int(min(TAIL, length) * self.rng.random() ** 2))
         return self.rng.randrange(min(4096, length))
 
     def strike(self):
