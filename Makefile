@@ -87,7 +87,7 @@ $(B)/hypervisor/fuzz/guest_test: | $(FUZZ_GUEST)
 unit: $(TEST_PROGRAMS)
 	@for test in $(TEST_PROGRAMS); do echo "$$test"; $$test || exit 1; done
 
-check: all $(TEST_PROGRAMS)
+check: all $(TEST_PROGRAMS) $(BENCH_GUEST)
 	@B=$(B) .ci/check $(ONLY)
 
 # Debian's own kernel, fetched from Debian, booted to a shell; its time beside QEMU's.

@@ -11,12 +11,12 @@ import re
 from html import escape as text
 from pathlib import Path
 
-from . import catalog, deviations, mutants, summary, untested, verdicts
+from . import catalog, deviations, html_moves, mutants, summary, untested, verdicts
 from .lint import MODES, cpls
 
 OPEN_FAILURES = 50  # shown at once; the rest unfolds
 HERE = Path(__file__).resolve().parent
-NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("clauses", "Clauses"), ("chapters", "Chapters"),
+NAVIGATION = (("failures", "Failures"), ("sides", "Targets"), ("map", "Map"), ("moves", "Live moves"), ("clauses", "Clauses"), ("chapters", "Chapters"),
               ("untested", "Untested"), ("run", "Run"))
 CELL = ("n", "run", "bad", "known", "notsup", "odd")  # counts of a cell of the map
 SIDES_SHOWN = 8000  # kinds of disagreement
@@ -52,6 +52,7 @@ def write(run, path):
         out += sides(run)
         for suite, cases in run.suites.items():
             out += map_of(run, suite, cases)
+        out += html_moves.section(run)
         out += clauses(run)
     out += environment(run)
     out.append(f"<script>{script}</script>\n")
@@ -76,7 +77,8 @@ def head(run):
         yield f"<td class='n{'' if known.get((target, suite)) else ' zero'}'>{known.get((target, suite), 0)}"
         yield f"<td class='n {'FAIL' if unexpected[target, suite] else 'zero'}'>{unexpected[target, suite]}"
     yield "</table></div>\n"
-    links = (("failures", "Failures"), ("mutants", "Mutants"), ("run", "Run")) if "mutants" in run.header else NAVIGATION
+    links = (("failures", "Failures"), ("mutants", "Mutants"), ("run", "Run")) if "mutants" in run.header else (
+        NAVIGATION if run.moves else tuple(link for link in NAVIGATION if link[0] != "moves"))
     yield "<nav>" + "".join(f"<a href=#{where}>{words}</a>" for where, words in links)
     yield (
            "<form id=filter hidden><input type=search id=words placeholder='filter: sgdt long cpl3' "

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-from . import (boots, catalog, compare, deviations, html, junit, ktap, lint, listing, migration_faults, mutants, paths, policy, published,
+from . import (boots, catalog, compare, deviations, html, junit, ktap, lint, listing, live, migration_faults, mutants, paths, policy, published,
                results, summary, targets, untested)
 from .errors import (EXIT_EXPECTED, EXIT_HARNESS, EXIT_UNEXPECTED, HarnessError, NothingSelected, TraplineError,
                      UsageError)
@@ -69,6 +69,8 @@ def parser():
     again.add_argument("--resume", metavar="RUN", help="go on with RUN (or `last`) where it was stopped")
     run.add_argument("--skip-missing", action="store_true", help="a target that cannot run here is no reason to end "
                      "with 3 (its cases are NOTSUP, with the reason)")
+    run.add_argument("--live", type=count, default=0, metavar="N", help="besides, move a running guest from one visor to "
+                     "another N times; the report draws how long that took")
     run.add_argument("--fail-fast", action="store_true", help="stop at the first case that is not as expected")
     run.add_argument("--timeout", type=positive, metavar="SECONDS", help="wall clock for one case")
     run.add_argument("--max-insns", type=count, metavar="N", help="instructions for one case")
@@ -551,6 +553,8 @@ def command_run(options):
     with interruptible(executor) as caught:
         try:
             run_with_retries(plan, options, executor)
+            for record in live.moves(options.live if not executor.why_stopped else 0):
+                writer.record(**record)
             for line in stale_lines(plan, known, writer.run):
                 writer.record(t="stale", where=line.where, line=line.text)
             writer.record(t="done", complete=not executor.why_stopped, why=executor.why_stopped or "")

@@ -6,7 +6,6 @@ became of it can be heard: where it runs, since when, and whether it lost anythi
 """
 
 import collections
-import json
 import os
 import random
 import resource
@@ -18,8 +17,9 @@ import tempfile
 import threading
 import time
 
-from . import paths
+from . import live, paths
 from .errors import EXIT_EXPECTED, EXIT_UNEXPECTED, HarnessError, UsageError
+from .qmp import Control, Gone, Refused
 
 GUEST = "kernel=dirty count={memory} pages={pages} beat=2"
 MEMORY = "32M"
@@ -72,7 +72,7 @@ class Side(threading.Thread):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                         preexec_fn=limit)
         self.beats, self.lost, self.begun = [], [], threading.Event()
-        self.connection = self.file = None
+        self.control = None
         self.start()
 
     def run(self):
@@ -91,37 +91,19 @@ class Side(threading.Thread):
 
     def connect(self):
         """Opens its control socket; False where it has ended before."""
-        deadline = time.monotonic() + PATIENCE
-        self.connection = socket.socket(socket.AF_UNIX)
-        self.connection.settimeout(PATIENCE)
-        while self.alive():
-            try:
-                self.connection.connect(self.path)
-                self.file = self.connection.makefile("rb")
-                self.file.readline()
-                return self.ask("qmp_capabilities") is not None
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise HarnessError(f"visor: no control socket: {error}") from error
-                time.sleep(0.005)
-        return False
+        try:
+            self.control = Control(self.path, self.process, PATIENCE)
+        except Gone:
+            return False
+        return True
 
     def ask(self, command, **arguments):
         """What @command returns; None where the visor is gone; {"error": text} where it refuses."""
-        if not self.file:
-            return None
         try:
-            self.connection.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-            while True:
-                line = self.file.readline()
-                if not line:
-                    return None
-                answer = json.loads(line)
-                if "return" in answer:
-                    return answer["return"]
-                if "error" in answer:
-                    return {"error": answer["error"]["desc"]}
-        except OSError:
+            return self.control and self.control.ask(command, **arguments)
+        except Refused as error:
+            return {"error": str(error)}
+        except Gone:
             return None
 
     def status(self):
@@ -148,7 +130,7 @@ class Side(threading.Thread):
         self.process.kill()
         self.process.wait()
         self.join(PATIENCE)
-        for file in (self.file, self.connection, self.process.stdin, self.process.stdout, self.errors):
+        for file in (self.control, self.process.stdin, self.process.stdout, self.errors):
             if file:
                 file.close()
 
@@ -295,9 +277,8 @@ class Trial:
 
     def migrate(self, folder):
         """Until nothing goes on by itself."""
-        guest = paths.TREE / "build" / "bench" / "bench.elf"
         short = self.fault == "memory_short"
-        self.source = Side(["--mem", LARGE if short else MEMORY, "--append", GUEST.format(memory=4, pages=self.pages), str(guest)], folder, "source")
+        self.source = Side(["--mem", LARGE if short else MEMORY, "--append", GUEST.format(memory=4, pages=self.pages), str(live.guest())], folder, "source")
         receive = os.path.join(folder, "receive")
         self.destination = Side(["--incoming", f"unix:{receive}"], folder, "destination", short)
         if not self.source.connect() or not self.source.begun.wait(PATIENCE):
@@ -316,7 +297,7 @@ class Trial:
             self.source.ask("migrate-set-parameters", **{"max-bandwidth": 20 << 20})
         answer = self.source.ask("migrate", uri=uri)
         if answer and "error" in answer:
-            raise HarnessError(f"migrate: {answer['error']}")
+            raise HarnessError(answer["error"])
         if self.fault.startswith("postcopy"):
             time.sleep(self.rng.random() * 0.1)
             self.source.ask("migrate-start-postcopy")
@@ -348,8 +329,9 @@ class Trial:
         self.told = status[2]
         if source and destination:
             self.why = "both sides run"
-        elif destination:
-            self.verdict = "moved"
+        elif destination:  # after the switch it runs on with the pages that it has
+            alone = not self.source.alive() and self.destination.status()[1].startswith("postcopy")
+            self.verdict = "lost" if alone else "moved"
         elif source:
             self.verdict = "kept"
         elif status[1] == "postcopy-paused" and self.destination.alive():
@@ -439,9 +421,7 @@ def command_migration_faults(options):
     """trapline migration-faults"""
     if options.count < 1:
         raise UsageError("--count: expected 1 or more")
-    guest = paths.TREE and paths.TREE / "build" / "bench" / "bench.elf"
-    if not guest or not guest.is_file():
-        raise UsageError("the guest is not built: `make build/bench/bench.elf` does it, in the source tree")
+    live.guest()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     lengths = measure(seed)
     counts, wrong = collections.Counter(), 0

@@ -133,13 +133,14 @@ class Run:
     header: the `run` record. suites: {suite: {id: case record}}. cells: [cell records]. clauses: {key: clause record}.
     targets: {target: target record}. ends: {(target, id): the last `end` record}.
     attempts: {(target, id): [all of them]}. done: whether the run came to its end.
-    open: {(target, id)} started and never ended. stale: [stale records].
+    open: {(target, id)} started and never ended. stale: [stale records]. moves: [live moves].
     """
 
     def __init__(self, path):
         self.path = Path(path)
         self.header, self.suites, self.cells, self.clauses, self.targets = None, {}, [], {}, {}
         self.ends, self.attempts, self.open, self.done, self.stale = {}, {}, set(), False, []
+        self.moves = []
 
     @classmethod
     def read(cls, path):
@@ -192,6 +193,8 @@ class Run:
             self.clauses[record["key"]] = record
         elif kind == "stale":
             self.stale.append(record)
+        elif kind == "move":
+            self.moves.append(record)
         elif kind == "target":
             self.targets[record["target"]] = record
         elif kind == "done":
