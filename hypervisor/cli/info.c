@@ -59,49 +59,92 @@ static struct target parse_target(const char *word)
 	return target;
 }
 
-/* What a guest is told there. */
-static int ask(struct target *target)
+/* What a guest is told there. 0, or a negative errno with @why. */
+static int ask(struct target *target, char *why, size_t size)
 {
 	const struct engine_config config = {.cpu = target->cpu, .vcpus = 1};
 	struct engine_vcpu *vcpu;
 	struct engine *engine;
-	char why[1024] = "";
-	int error = target->engine->open(&engine, &config, why, sizeof(why));
+	int error;
 
+	why[0] = 0;
+	error = target->engine->open(&engine, &config, why, size);
 	if (error)
-		return cli_fail(error == -EINVAL ? EXIT_USAGE : EXIT_HARNESS, "info --cpu-common: %s: %s",
-				target->engine->name, why[0] ? why : strerror(-error));
+		return error;
 	error = target->engine->vcpu_new(engine, &vcpu);
 	if (!error)
 		target->engine->cpu_tell(engine, &target->told);
 	target->engine->close(engine);
-	return error ? cli_fail(EXIT_HARNESS, "info --cpu-common: %s: %s", target->engine->name,
-				strerror(-error))
-		     : 0;
+	return error;
+}
+
+/* Whether a guest of @from can go on there: 0, or a negative errno with @why. */
+static int accepts(const struct target *to, const struct target *from, char *why, size_t size)
+{
+	const struct engine_config config = {.cpu = to->cpu, .vcpus = 1};
+	struct engine_vcpu *vcpu;
+	struct engine *engine;
+	int error = to->engine->open(&engine, &config, why, size);
+
+	if (error)
+		return error;
+	error = to->engine->vcpu_new(engine, &vcpu);
+	if (!error)
+		error = to->engine->cpu_take(engine, &from->told, why, size);
+	to->engine->close(engine);
+	return error;
+}
+
+/* Adds what cannot be without something that is taken away. False: that is not why the profile is none. */
+static bool add_dependent(const char *why, char *cpu, size_t size)
+{
+	const char *name = strstr(why, "the CPU feature '"), *end = name ? strstr(name, "' needs '") : NULL;
+	size_t used = strlen(cpu);
+
+	if (!end)
+		return false;
+	name += strlen("the CPU feature '");
+	return (size_t)snprintf(cpu + used, size - used, ",-%.*s", (int)(end - name), name) < size - used;
 }
 
 static int tell_common(const struct target *from, const struct target *to)
 {
-	char words[4096];
+	char words[4096], cpu[8192], why[1024];
+	struct target masked = *from;
+	int error;
 
 	if (!guest_cpu_common(&from->told, &to->told, words, sizeof(words)))
-		return cli_fail(EXIT_HARNESS, "info --cpu-common: what differs between the two is no feature "
-					      "that could be left out");
-	printf("--engine %s --cpu %s%s\n", from->engine->name, from->cpu, words);
+		return cli_fail(EXIT_HARNESS, "info --cpu-common: %s and %s differ in what is no feature",
+				from->cpu, to->cpu);
+	snprintf(cpu, sizeof(cpu), "%s%s", from->cpu, words);
+	masked.cpu = cpu;
+	do {
+		why[0] = 0;
+		error = ask(&masked, why, sizeof(why));
+		if (!error)
+			error = accepts(to, &masked, why, sizeof(why));
+	} while (error == -EINVAL && add_dependent(why, cpu, sizeof(cpu)));
+	if (error)
+		return cli_fail(EXIT_HARNESS, "info --cpu-common: --cpu %s: %s", cpu, why);
+	printf("--engine %s --cpu %s\n", from->engine->name, cpu);
 	return 0;
 }
 
 static int common(const char *one, const char *other)
 {
 	struct target targets[2] = {parse_target(one), parse_target(other)};
-	int code = ask(&targets[0]);
+	char why[1024];
+	int code = 0;
 
-	if (!code)
-		code = ask(&targets[1]);
-	if (!code)
-		code = tell_common(&targets[0], &targets[1]);
-	if (!code)
-		code = tell_common(&targets[1], &targets[0]);
+	for (unsigned i = 0; i < 2; i++) {
+		int error = ask(&targets[i], why, sizeof(why));
+
+		if (error)
+			return cli_fail(error == -EINVAL ? EXIT_USAGE : EXIT_HARNESS, "info --cpu-common: %s",
+					why[0] ? why : strerror(-error));
+	}
+	for (unsigned i = 0; i < 2 && !code; i++)
+		code = tell_common(&targets[i], &targets[!i]);
 	return code;
 }
 

@@ -363,8 +363,6 @@ int run_parse(int argc, char **argv, struct run_options *options)
 		return cli_fail(EXIT_USAGE, "--slice: %s does not count instructions", options->engine->name);
 	if (run_breaks_state(options) && !options->move.text)
 		return cli_fail(EXIT_USAGE, "--break %s: only with --move", options->break_check);
-	if (options->move.text && !options->engine->counts)
-		return cli_fail(EXIT_USAGE, "--move: %s does not count instructions", options->engine->name);
 	if (options->move.compare && options->reboot)
 		return cli_fail(EXIT_USAGE, "--move: compare does not go with --reboot");
 	if (options->control || options->incoming) {

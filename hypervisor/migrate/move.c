@@ -444,6 +444,7 @@ static bool interrupted(struct moving *moving, const struct machine_limits *limi
 	return true;
 }
 
+/* An engine that does not count instructions has the guest until it comes back by itself. */
 static const struct machine_end *run_moving(struct mover *mover, const struct machine_limits *limits)
 {
 	struct moving *moving = moving_of(mover);
@@ -452,9 +453,9 @@ static const struct machine_end *run_moving(struct mover *mover, const struct ma
 	for (;;) {
 		struct machine *machine = mover->machine;
 		const struct engine_ops *ops = machine->engine->ops;
-		bool last = left <= moving->until;
-		struct machine_limits part = {.insns = last ? left : moving->until,
-					      .deadline = limits->deadline,
+		bool counts = ops->counts, last = counts && left <= moving->until;
+		struct machine_limits part = {.insns = last ? left : counts ? moving->until : UINT64_MAX,
+					      .deadline = counts ? limits->deadline : 0,
 					      .output = limits->output};
 		uint64_t began = ops->retired(machine->engine), spent;
 		const struct machine_end *end;
@@ -467,10 +468,11 @@ static const struct machine_end *run_moving(struct mover *mover, const struct ma
 		mover->retired += spent;
 		left -= left == UINT64_MAX ? 0 : spent < left ? spent : left;
 		moving->until -= spent < moving->until ? spent : moving->until;
-		if (end->event != MACHINE_BUDGET || last)
+		if (end->event != (counts ? MACHINE_BUDGET : MACHINE_TIMEOUT) || last)
 			return end;
 		moving->until = draw(moving);
 		moving->end = (struct machine_end){.event = MACHINE_FAILED};
+		moving->quiet += counts ? 0 : QUIET_MOVES; /* it has taken some milliseconds */
 		if (mover_move(mover, moving->end.why, sizeof(moving->end.why)) ||
 		    interrupted(moving, limits))
 			return &moving->end;
