@@ -137,7 +137,7 @@ int run_live_open(struct run_live *live, const struct run_options *options);
 void run_live_attend(struct run_live *live);
 /* The guest is in @machine, which the caller has made. */
 void run_live_has(struct run_live *live, struct machine *machine);
-/* Waits for a guest, which is in @machine then. 0, or an exit code after a message. */
+/* Waits for a guest, which is in @machine then; NULL: a client has said quit. 0, or an exit code after a message. */
 int run_live_receive(struct run_live *live, const struct machine_config *config, struct machine **machine);
 /* What happened, for clients. */
 void run_live_event(struct run_live *live, const char *name, const char *reason);

@@ -217,6 +217,7 @@ int run_live_receive(struct run_live *live, const struct machine_config *config,
 	int error;
 
 	live->config = *config;
+	*machine = NULL;
 	error = migration_receive(&live->migration, why, sizeof(why));
 	if (error && live->machine) {
 		run_free(live->machine);

@@ -264,7 +264,7 @@ int run_plain(const struct run_options *options, const struct cli_image *opened,
 	struct machine *machine;
 	int code = get_guest(&plain, options, opened, &config);
 
-	if (code) {
+	if (code || !plain.machine) { /* without both, somebody has said quit */
 		run_live_close(&plain.live);
 		return code;
 	}
