@@ -8,6 +8,7 @@
 #include "svm/svm.h"
 #include "x86/case_layout.h"
 #include "x86/msr.h"
+#include "x86/vectors.h"
 
 #define SMM_CODE  0x38000u
 #define SMM_COUNT 0x38100u
@@ -168,4 +169,56 @@ STORY(svm_smm_vmrun)
 	svm_set(VMCB_RIP, CASE_STUB + 6);
 	svm_intercept(SVM_EXIT_CPUID, true);
 	story_check("again", SVM_EXIT_CPUID, svm_run());
+}
+
+/* ---- SMM_CTL (15.30.3) ---- */
+
+enum { CTL_DISMISS, CTL_ENTER, CTL_READ, CTL_LOCKED, CTL_RESERVED };
+
+static uint64_t try_smm_ctl(uint64_t bits) { return story_try_wrmsr(MSR_SMM_CTL, bits); }
+
+STORY(svm_smm_ctl)
+{
+	uint64_t mode = GIVEN(mode), hwcr = 0, value;
+
+	if (!svm_begin() || !story_has_apic())
+		return;
+	if (!story_needs(try_smm_ctl(0) == STORY_NO_FAULT, "msr.c0010116=gp")) {
+		svm_end();
+		return;
+	}
+	story_spoils();
+	install_copier();
+	switch (mode) {
+	case CTL_DISMISS: /* one that GIF has held pending is gone */
+		__asm__ volatile("clgi" : : : "memory");
+		send_smi();
+		story_check("dismiss", STORY_NO_FAULT, try_smm_ctl(SMM_CTL_DISMISS));
+		__asm__ volatile("stgi; nop; nop; nop" : : : "memory");
+		story_check("handled", 0, smm_quad(SMM_COUNT) & 0xff);
+		send_smi();
+		__asm__ volatile("nop; nop; nop" : : : "memory");
+		story_check("next", 1, smm_quad(SMM_COUNT) & 0xff);
+		break;
+	case CTL_ENTER: /* in SMM no other SMI is taken, and behind it the one that came is */
+		story_check("enter", STORY_NO_FAULT, try_smm_ctl(SMM_CTL_ENTER));
+		send_smi();
+		__asm__ volatile("nop; nop; nop" : : : "memory");
+		story_check("held", 0, smm_quad(SMM_COUNT) & 0xff);
+		story_check("exit", STORY_NO_FAULT, try_smm_ctl(SMM_CTL_EXIT));
+		__asm__ volatile("nop; nop; nop" : : : "memory");
+		story_check("handled", 1, smm_quad(SMM_COUNT) & 0xff);
+		break;
+	case CTL_READ: story_check("read", VECTOR_GP, story_try_rdmsr(MSR_SMM_CTL, &value)); break;
+	case CTL_LOCKED:
+		story_check("hwcr", STORY_NO_FAULT, story_try_rdmsr(MSR_HWCR, &hwcr));
+		story_check("lock", STORY_NO_FAULT, story_try_wrmsr(MSR_HWCR, hwcr | HWCR_SMM_LOCK));
+		story_check("locked", VECTOR_GP, try_smm_ctl(SMM_CTL_DISMISS));
+		break;
+	case CTL_RESERVED:
+		story_check("bit5", VECTOR_GP, try_smm_ctl(1u << 5));
+		story_check("bit63", VECTOR_GP, try_smm_ctl(1ull << 63));
+		break;
+	}
+	svm_end();
 }

@@ -2,6 +2,7 @@
  * state.c: what VMRUN, #VMEXIT, VMLOAD and VMSAVE load, save and leave alone, field by field; what their
  * operand may be; the MSRs of AMD-V (APM 2 15.4, 15.5, 15.6, 15.30, 15.31; APM 3 their pages).
  */
+#include "lib/cpus.h"
 #include "lib/exchange.h"
 #include "lib/machine.h"
 #include "svm/svm.h"
@@ -429,5 +430,129 @@ STORY(svm_vm_cr)
 		story_check("value", 7, value & 7);
 		break;
 	}
+	svm_end();
+}
+
+/* ---- IGNNE (15.30.2) ---- */
+
+enum { IGNNE_IGNORES, IGNNE_WITHOUT_EM, IGNNE_RESERVED };
+
+STORY(svm_ignne)
+{
+	uint64_t mode = GIVEN(mode), hwcr = 0, old = 0, value = 0, cr0;
+	uint16_t control = 0x33f & ~4u; /* zero divide is not masked */
+
+	if (!svm_begin())
+		return;
+	if (!story_needs(story_try_rdmsr(MSR_IGNNE, &old) == VECTOR_NONE && story_try_rdmsr(MSR_HWCR, &hwcr) == VECTOR_NONE,
+			 "msr.c0010115=gp")) {
+		svm_end();
+		return;
+	}
+	story_spoils();
+	if (mode != IGNNE_WITHOUT_EM)
+		story_check("ignne_em", VECTOR_NONE, story_try_wrmsr(MSR_HWCR, hwcr | HWCR_IGNNE_EM));
+	switch (mode) {
+	case IGNNE_IGNORES: /* 1 / 0 and what would wait for its exception */
+		story_check("set", VECTOR_NONE, story_try_wrmsr(MSR_IGNNE, 1));
+		story_check("read", VECTOR_NONE, story_try_rdmsr(MSR_IGNNE, &value));
+		story_check("value", 1, value);
+		cr0 = machine_read_cr0();
+		__asm__ volatile("mov %0, %%cr0" : : "r"(cr0 & ~(uint64_t)(CR0_NE | CR0_TS | CR0_EM)));
+		__asm__ volatile("fninit; fldcw %0; fld1; fldz; fdivrp; fldz; fnclex; fninit" : : "m"(control));
+		__asm__ volatile("mov %0, %%cr0" : : "r"(cr0));
+		story_check("clear", VECTOR_NONE, story_try_wrmsr(MSR_IGNNE, 0));
+		break;
+	case IGNNE_WITHOUT_EM: /* the pin says: what is written does not count */
+		story_check("set", VECTOR_NONE, story_try_wrmsr(MSR_IGNNE, 1));
+		story_check("read", VECTOR_NONE, story_try_rdmsr(MSR_IGNNE, &value));
+		story_check("value", old, value);
+		break;
+	case IGNNE_RESERVED:
+		story_check("bit1", VECTOR_GP, story_try_wrmsr(MSR_IGNNE, 2));
+		story_check("bit63", VECTOR_GP, story_try_wrmsr(MSR_IGNNE, 1ull << 63));
+		break;
+	}
+	svm_end();
+}
+
+/* ---- what CPUID says of AMD-V (15.3, 15.4) ---- */
+
+STORY(svm_cpuid)
+{
+	uint32_t r[4], top[4];
+
+	if (!svm_begin())
+		return;
+	machine_cpuid(0x80000000, 0, top);
+	machine_cpuid(0x8000000a, 0, r);
+	story_check("leaf", true, top[0] >= 0x8000000a);
+	story_check("revision", true, (r[0] & 0xff) >= 1);
+	story_check("asids", true, r[1] >= 2); /* the host's, and one for a guest */
+	story_check("ecx", 0, r[2]);
+	/* A threshold is one of the pause filter; virtual VMLOAD needs nested paging. */
+	story_check("threshold", true, svm_has(SVM_HAS_PAUSE) || !svm_has(SVM_HAS_PAUSE_THRESHOLD));
+	story_check("vls", true, svm_has(SVM_HAS_NPT) || !svm_has(SVM_HAS_VLS));
+	svm_end();
+}
+
+/* ---- SKINIT on another processor (15.27): the loader stores what it finds, and halts ---- */
+
+#define LOADER       0x700000u
+#define LOADER_FOUND (LOADER + 0x800)
+
+static void start_loader(void *argument)
+{
+	(void)argument;
+	machine_write_msr(MSR_EFER, machine_read_msr(MSR_EFER) | EFER_SVME);
+	__asm__ volatile("skinit" : : "a"(LOADER | 0x123) : "memory");
+}
+
+STORY(svm_skinit)
+{
+	/* clang-format off */
+	static const uint8_t code[] = { /* behind the header, at 16; through SS, as DS is that of INIT */
+		0xbb, 0x00, 0x08, 0x70, 0x00,	/* mov $LOADER_FOUND, %ebx */
+		0x36, 0x89, 0x43, 0x04,		/* mov %eax, 4(%ebx) */
+		0x36, 0x89, 0x63, 0x08,		/* mov %esp, 8(%ebx) */
+		0x0f, 0x20, 0xc0, 0x36, 0x89, 0x43, 0x0c,	/* CR0 */
+		0x0f, 0x20, 0xe0, 0x36, 0x89, 0x43, 0x10,	/* CR4 */
+		0x8c, 0xc8, 0x36, 0x89, 0x43, 0x14,	/* CS */
+		0x8c, 0xd0, 0x36, 0x89, 0x43, 0x18,	/* SS */
+		0x9c, 0x58, 0x36, 0x89, 0x43, 0x1c,	/* EFLAGS */
+		0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x36, 0x89, 0x43, 0x20, /* EFER */
+		0xb9, 0x14, 0x01, 0x01, 0xc0, 0x0f, 0x32, 0x36, 0x89, 0x43, 0x24, /* VM_CR */
+		0x36, 0xc7, 0x03, 0x01, 0x00, 0x00, 0x00, 0xfa, 0xf4, 0xeb, 0xfd, /* movl $1, (%ebx); cli; hlt */
+	};
+	/* clang-format on */
+	volatile uint32_t *found = (volatile uint32_t *)(uintptr_t)LOADER_FOUND;
+	uint32_t r[4];
+	unsigned rounds = 0;
+
+	if (!svm_begin())
+		return;
+	machine_cpuid(0x80000001, 0, r);
+	if (!story_needs(r[2] >> 12 & 1, "cpuid.80000001.0.ecx[12]=0") || !cpus_needs(2)) {
+		svm_end();
+		return;
+	}
+	story_spoils();
+	machine_fill((void *)(uintptr_t)LOADER, 0, 0x1000);
+	*(volatile uint16_t *)(uintptr_t)LOADER = 16;		       /* where it begins */
+	*(volatile uint16_t *)(uintptr_t)(LOADER + 2) = 16 + sizeof(code); /* how long it is */
+	machine_copy((void *)(uintptr_t)(LOADER + 16), code, sizeof(code));
+	cpus_tell(1, start_loader, NULL);
+	while (!found[0] && rounds++ < 1000000)
+		__asm__ volatile("pause");
+	story_check("runs", 1, found[0]);
+	story_check("eax", LOADER, found[1]); /* the low 16 bits are ignored */
+	story_check("esp", LOADER + 0x10000, found[2]);
+	story_check("cr0_pe_pg", CR0_PE, found[3] & (CR0_PE | CR0_PG));
+	story_check("cr4", 0, found[4]);
+	story_check("cs", 8, found[5]);
+	story_check("ss", 16, found[6]);
+	story_check("eflags", RFLAGS_FIXED, found[7] & ~(uint32_t)RFLAGS_STATUS);
+	story_check("efer", 0, found[8] & ~(uint32_t)EFER_SVME);
+	story_check("vm_cr", 7, found[9] & 7); /* DPD, R_INIT, DIS_A20M */
 	svm_end();
 }

@@ -394,7 +394,7 @@ static bool write_debugctl(struct cpu *cpu, const struct msr_rule *rule, uint32_
 /* Switches of caches and clocks, which nothing here depends on, can be set; others must be modelled. */
 static bool write_hwcr(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
 {
-	uint64_t modelled = HWCR_SMM_LOCK | HWCR_MONITOR_DISABLE | HWCR_MC_STATUS_WRITE;
+	uint64_t modelled = HWCR_SMM_LOCK | HWCR_IGNNE_EM | HWCR_MONITOR_DISABLE | HWCR_MC_STATUS_WRITE;
 	uint64_t harmless = 1u << 3 | 1u << 4 | 1u << 6 | 1u << 25 | 1u << 27;
 	uint64_t unmodelled = HWCR_MONITOR_USER | HWCR_WRAP32_DISABLE | 1u << 20;
 	uint64_t sticky = cpu->msr.hwcr & HWCR_SMM_LOCK;
@@ -406,6 +406,31 @@ static bool write_hwcr(struct cpu *cpu, const struct msr_rule *rule, uint32_t in
 	if (value & unmodelled)
 		cpu_unmodelled(cpu, "HWCR.MonMwaitUserEn, Wrap32Dis or IoCfgGpFault");
 	*field_of(cpu, rule, index) = (value & ~(1ull << 24)) | sticky | 1u << 24; /* the TSC runs at P0 */
+	return true;
+}
+
+/* Without HWCR.IGNNE_EM the pin says, which is deasserted here: what is written does not count (15.30.2). */
+static bool write_ignne(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+{
+	return CHECK(MSR_IGNNE_EM, !(cpu->msr.hwcr & HWCR_IGNNE_EM)) || store(cpu, rule, index, value);
+}
+
+/* The two bus cycles show nowhere (15.30.3). */
+static bool write_smm_ctl(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+{
+	(void)rule;
+	(void)index;
+	if (reserved(value, 0x1f) || CHECK(MSR_SMM_CTL_LOCKED, cpu->msr.hwcr & HWCR_SMM_LOCK))
+		return false;
+	if (value & SMM_CTL_DISMISS) {
+		cpu->smi_pending = false;
+		__atomic_fetch_and(&cpu->pending, ~(uint32_t)PENDING_SMI, __ATOMIC_RELAXED);
+	}
+	if (value & SMM_CTL_ENTER)
+		cpu->smm = true;
+	else if (value & SMM_CTL_EXIT)
+		cpu->smm = false;
+	cpu_latches_changed(cpu);
 	return true;
 }
 

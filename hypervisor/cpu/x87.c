@@ -1,14 +1,17 @@
 /* x87.c: the x87 register stack, its exceptions and pointers; see x87.h. */
 #include "cpu/x87.h"
-#include "cpu/svm/svm.h"
-
+#include "cpu/checks.h"
 #include "cpu/decode.h"
+#include "cpu/svm/svm.h"
+#include "x86/msr.h"
 
 const uint16_t x87_own_control = 0x37f;
 
 void x87_check_pending(struct cpu *cpu)
 {
 	if (likely(!(cpu->fsw & X87_ES)))
+		return;
+	if (CHECK(X87_IGNNE, !(cpu->cr0 & CR0_NE) && cpu->msr.hwcr & HWCR_IGNNE_EM && cpu->msr.ignne & 1))
 		return;
 	if (!(cpu->cr0 & CR0_NE))
 		svm_check_ferr(cpu);

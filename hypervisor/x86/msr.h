@@ -102,6 +102,8 @@
 #define MSR_SMM_ADDR             0xc0010112u
 #define MSR_SMM_MASK             0xc0010113u
 #define MSR_VM_CR                0xc0010114u
+#define MSR_IGNNE                0xc0010115u
+#define MSR_SMM_CTL              0xc0010116u
 #define MSR_VM_HSAVE_PA          0xc0010117u
 #define MSR_SVM_KEY              0xc0010118u
 
@@ -137,6 +139,7 @@
 #define PERFEVTSEL_ENABLE (1u << 22)
 
 #define HWCR_SMM_LOCK          (1u << 0)
+#define HWCR_IGNNE_EM          (1u << 8) /* IGNNE is the MSR's, not the pin's */
 #define HWCR_MONITOR_DISABLE   (1u << 9)
 #define HWCR_MONITOR_USER      (1u << 10)
 #define HWCR_WRAP32_DISABLE    (1u << 17)
@@ -150,5 +153,10 @@
 #define VM_CR_DIS_A20M (1u << 2)
 #define VM_CR_LOCK   (1u << 3)
 #define VM_CR_SVMDIS (1u << 4)
+
+/* SMM_CTL (APM 2 15.30.3) */
+#define SMM_CTL_DISMISS (1u << 0)
+#define SMM_CTL_ENTER   (1u << 1)
+#define SMM_CTL_EXIT    (1u << 3)
 
 #endif
