@@ -31,6 +31,7 @@ struct moving {
 	struct side side[3]; /* the third is the reference */
 	bool referred;       /* the reference has the guest as well */
 	unsigned here;       /* the side that has the guest */
+	unsigned home; /* the side that the snapshot was taken of */
 	struct page_set touched;
 	/*
 	 * Groups of parts (enum parts_group): in which the two machines may differ; which were sent since the
@@ -499,6 +500,7 @@ int mover_snapshot(struct mover *mover, struct snapshot *snapshot)
 
 	if (error)
 		return error;
+	moving->home = moving->here;
 	/* Both hold the same memory now, and all of it that is not zeros was moved once. */
 	error = snapshot_take_pages(snapshot, mover->machine, moving->touched.page, moving->touched.count);
 	if (!error)
@@ -519,13 +521,34 @@ static void put_back(struct machine *machine, const struct page_set *set, const 
 				    snapshot->image + page_index(machine, set->page[i]) * PAGE_SIZE);
 }
 
+/*
+ * Another engine has other parts, so that a snapshot can be put back where it was taken alone: the guest is there again.
+ * What it has written here since it came, it has not there.
+ */
+static void go_home(struct moving *moving, const struct snapshot *snapshot)
+{
+	struct machine *away = moving->mover.machine, *home = moving->side[moving->home].machine;
+
+	if (away->engine->ops == home->engine->ops)
+		return;
+	away->engine->ops->dirty_restore(away->engine, snapshot->image, snapshot->size);
+	moving->sent = moving->apart = PARTS_ALL;
+	carry_harness(away, home);
+	moving->here = moving->home;
+	moving->mover.machine = home;
+	if (moving->config.moved)
+		moving->config.moved(moving->config.owner, home);
+}
+
 int mover_restore(struct mover *mover, struct snapshot *snapshot)
 {
 	struct moving *moving = moving_of(mover);
-	struct machine *machine = mover->machine;
+	struct machine *machine;
 	unsigned changed;
 	int error;
 
+	go_home(moving, snapshot);
+	machine = mover->machine;
 	/* What only this one has written is not in the other yet, and dirty_restore() sees to it here. */
 	put_back(moving->side[!moving->here].machine, &moving->touched, snapshot);
 	put_back(machine, &moving->touched, snapshot);
@@ -625,6 +648,10 @@ int mover_new(struct mover **mover, struct machine *first, struct machine *secon
 		moving->apart = PARTS_ALL;
 		moving->until = draw(moving);
 		error = join(moving, 1, why, size);
+	}
+	if (!error && config->reference && first->engine->ops != second->engine->ops) {
+		snprintf(why, size, "compare: between two engines time is not the same");
+		error = -EINVAL;
 	}
 	if (!error)
 		error = join(moving, 2, why, size);
