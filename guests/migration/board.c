@@ -42,6 +42,16 @@ bool board_has_testdev(void)
 	return story_needs(machine_in32(0xe0) == 0x5aa55aa5, "no pc-testdev (port e0H)");
 }
 
+void board_nap(uint32_t count)
+{
+	apic_write(APIC_DIVIDE, 0xb);
+	apic_write(APIC_LVT_TIMER, 0x6f);
+	apic_write(APIC_INITIAL_COUNT, count);
+	__asm__ volatile("sti; hlt; cli" : : : "memory");
+	if (apic_bit(APIC_ISR, 0x6f))
+		apic_write(APIC_EOI, 0);
+}
+
 unsigned rtc_read(unsigned index)
 {
 	machine_out8(0x70, (uint8_t)index);

@@ -35,6 +35,9 @@ bool board_has_pm(void); /* power management at ports 600H to 60BH, which it mov
 bool board_has_rtc(void);
 bool board_has_testdev(void);
 
+/* Halts for @count ticks of the APIC timer, so that slow clocks go on without instructions; xAPIC or x2APIC is on. */
+void board_nap(uint32_t count);
+
 unsigned rtc_read(unsigned index);
 void rtc_write(unsigned index, unsigned value);
 

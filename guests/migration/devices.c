@@ -200,8 +200,8 @@ STORY(rtc_line_kept)
 	story_handle(nothing);
 	rtc_write(0xa, 0x23);
 	rtc_write(0xb, 2 | 0x40);
-	for (unsigned i = 0; i < 3000 && !(board_pic_read(SLAVE, 0x0a) & 1); i++)
-		story_pause(100);
+	for (unsigned i = 0; i < 100 && !(board_pic_read(SLAVE, 0x0a) & 1); i++)
+		board_nap(10000);
 	rtc_write(0xa, 0x20); /* no more of them */
 	machine_out8(SLAVE + 1, 0xff);
 	HELD("request", 1, board_pic_read(SLAVE, 0x0a) & 1);
@@ -215,15 +215,15 @@ STORY(rtc_line_kept)
 /* Flags are made of the time that has passed since the last look, however often the machine was moved. */
 STORY(rtc_flags_kept)
 {
-	if (!board_has_rtc())
+	if (!story_apic_mode() || !board_has_rtc())
 		return;
 	rtc_write(0xb, 2);
 	rtc_write(0xa, 0x23);
 	(void)rtc_read(0xc);
-	for (unsigned i = 0; i < 60; i++)
-		story_pause(100);
-	for (unsigned i = 0; i < 60 && !(rtc_read(0xc) & 0x40); i++)
-		story_pause(3000);
+	board_nap(20000);
+	board_nap(400000); /* longer than 122 microseconds, wherever a tick is some nanoseconds */
+	hold();
+	story_check("flag", 0x40, rtc_read(0xc) & 0x40);
 	rtc_write(0xa, 0x2f); /* twice a second */
 	(void)rtc_read(0xc);
 	hold();
@@ -577,8 +577,6 @@ STORY(uart_timeout_kept)
 
 	if (!has_uart() || !story_apic_mode())
 		return;
-	apic_write(APIC_DIVIDE, 0xb);
-	apic_write(APIC_LVT_TIMER, 0x6f);
 	uart_out(4, 0x13);
 	uart_out(3, 0x83);
 	uart_out(0, 1); /* 115200 baud: four characters are 347 microseconds */
@@ -590,10 +588,8 @@ STORY(uart_timeout_kept)
 	uart_out(0, 0x77);
 	hold();
 	story_check("not_yet", 0xc1, uart_in(2));
-	for (i = 0; i < 200 && uart_in(2) == 0xc1; i++) {
-		apic_write(APIC_INITIAL_COUNT, 20000);
-		__asm__ volatile("sti; hlt; cli" : : : "memory");
-	}
+	for (i = 0; i < 200 && uart_in(2) == 0xc1; i++)
+		board_nap(20000);
 	story_check("timed_out", 0xcc, uart_in(2));
 	HELD("held", 0xcc, uart_in(2));
 	story_check("took_time", 1, read_tsc() - began > 1000 && i > 0);

@@ -126,6 +126,7 @@ def parser():
     mutants_.add_argument("--skip-explained", action="store_true",
                           help="leave out what results/equivalent_mutants explains, instead of showing that it survives")
     mutants_.add_argument("--suite", action="append", metavar="SUITE", help="again for more; default: all")
+    mutants_.add_argument("--cases", action="append", metavar="GLOB", help="let only these cases notice; again for more; default: all")
     mutants_.add_argument("--target", action="append", metavar="T", help="as for run; default: both profiles of soft, and "
                           "both without what processors may lack")
     mutants_.add_argument("--shard", metavar="I/N", help="only every Nth mutant, from the Ith on; merge makes one run of all")
@@ -245,15 +246,15 @@ def mutant_options(options):
     if not options.resume:
         return None
     if (options.mutant or options.suite or options.target or options.shard or options.gates or options.checks
-            or options.move):
-        raise UsageError("--resume takes its mutants, suites, targets and moves from the run")
+            or options.move or options.cases):
+        raise UsageError("--resume takes its mutants, suites, targets, cases and moves from the run")
     previous = results.Run.read(results.find(options.resume, results_folder(options)))
     what = previous.header.get("mutants")
     if not what:
         raise UsageError(f"{options.resume}: not a run of mutants; trapline run --resume goes on with it")
     options.mutant, options.target, options.shard = (previous.header[key] for key in ("select", "targets", "shard"))
     options.suite, options.gates, options.checks = what["suites"] if what["chosen"] else None, what["gates"], what["checks"]
-    options.skip_explained, options.move = what["skip_explained"], what.get("move")
+    options.skip_explained, options.move, options.cases = what["skip_explained"], what.get("move"), what.get("cases")
     return previous
 
 
@@ -279,7 +280,7 @@ def mutants_header(folder, options, hunt, suites, count_):
             "selected": count_, "host": results.host(),
             "reproduce": {mutants.ON: {mutants.SUITE: mutants.reproduction(options)}},
             "mutants": {"suites": names, "chosen": bool(options.suite), "gates": options.gates,
-                        "checks": options.checks, "skip_explained": options.skip_explained, "move": options.move}}
+                        "checks": options.checks, "skip_explained": options.skip_explained, "move": options.move, "cases": options.cases}}
 
 
 def open_mutants(options, previous, hunt, suites, chosen, told):
@@ -300,7 +301,7 @@ def command_mutants(options):
         raise UsageError("-j 0: expected at least one process")
     previous = mutant_options(options)
     suites = load_suites(Selection(options.suite or ([mutants.MOVED_SUITE] if options.move else [])))
-    hunt = mutants.Hunt(targets.parse(options.target or mutants.default_targets(options.move), 0, options.move), suites, options.jobs)
+    hunt = mutants.Hunt(targets.parse(options.target or mutants.default_targets(options.move), 0, options.move), suites, options.jobs, options.cases)
     mutants.select(options.mutant, moving=hunt.moving())  # which refuses wrong words before anything runs
     with interruptible(hunt) as caught:
         told = hunt.learn()

@@ -169,13 +169,14 @@ class Visors:
 class Place:
     """A suite on a target: what passed there without a mutant, and to which cases each mutant mattered."""
 
-    def __init__(self, target, suite):
+    def __init__(self, target, suite, cases=None):
         self.target, self.suite = target, suite
+        self.ids = cases and [one for one in suite.cases if any(fnmatch.fnmatchcase(one, pattern) for pattern in cases)]
         self.passed, self.reached, self.record = 0, {}, None
 
     def learn(self, visors):
         """The clean run."""
-        lines, status = visors.run(self.target, self.suite, None, ["--coverage"])
+        lines, status = visors.run(self.target, self.suite, self.ids, ["--coverage"])
         if status is None and not visors.closed:
             raise HarnessError(f"{self.target.name}: no end within {LIMIT_MOVED if self.target.move else LIMIT} seconds")
         for line in lines:
@@ -196,11 +197,14 @@ class Place:
 class Hunt:
     """Judges mutants, and keeps what noticed each."""
 
-    def __init__(self, targets, suites, jobs):
+    def __init__(self, targets, suites, jobs, cases=None):
         for target in targets:
             if target.engine != "soft":
                 raise UsageError(f"--target {target.name}: only the software CPU can be broken")
-        self.places = [Place(target, suite) for suite in suites for target in targets]
+        self.places = [place for suite in suites for target in targets for place in [Place(target, suite, cases)]
+                       if place.ids is None or place.ids]
+        if not self.places:
+            raise UsageError("--cases: no case is called that")
         answers = {suite.name: policy.answers(suite.name) for suite in suites}
         self.instructions = {case["insn"].lower() for suite in suites if answers[suite.name].gates
                              for case in suite.cases.values()}
@@ -349,6 +353,7 @@ def reproduction(options):
     """A shell line that judges one mutant, {mutant}, again."""
     words = [word for key in ("suite", "target") for one in getattr(options, key) or () for word in (f"--{key}", one)]
     words += ["--move", options.move] if options.move else []
+    words += [word for pattern in options.cases or () for word in ("--cases", pattern)]
     return shlex.join([paths.shown(paths.program()), "mutants", *words]) + " {mutant}"
 
 
