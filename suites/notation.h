@@ -218,7 +218,7 @@ enum operand_kind {
 
 #define SDM(key) cite(x, "SDM_" #key)
 #define APM(key) cite(x, "APM_" #key)
-#define CHIP(chip, key) cite(x, #chip "_" #key) /* a data sheet: 8259A, 82093AA, 8254, MC146818A */
+#define CHIP(chip, key) cite(x, #chip "_" #key) /* a data sheet, by its chip: manuals.def */
 
 /* ---- what the words do ---- */
 

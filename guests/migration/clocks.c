@@ -198,6 +198,8 @@ STORY(time_of_day_kept)
 	if (!board_has_rtc())
 		return;
 	rtc_write(0xb, rtc_read(0xb) | 0x82);
+	rtc_write(0xa, 0x66); /* the divider chain is held, and begins anew */
+	hold();
 	rtc_write(0xa, 0x26);
 	for (unsigned i = 0; i < 10; i++)
 		if (i & 1 ? i == 7 || i == 9 : 1)

@@ -38,6 +38,8 @@ STORY(test_lines_kept)
 	story_check("raised", 0x20, board_pic_read(MASTER, 0x0a) & 0x28);
 	machine_out8(0x2000 + 3, 1);
 	HELD("both", 0x28, board_pic_read(MASTER, 0x0a) & 0x28);
+	if (machine.control_device) /* others may not let it be read */
+		HELD("level", 1, machine_in8(0x2000 + 5));
 	machine_out8(0x2000 + 5, 0);
 	HELD("one", 0x08, board_pic_read(MASTER, 0x0a) & 0x28);
 	machine_out8(0x2000 + 3, 0);
@@ -736,6 +738,13 @@ STORY(fw_cfg_kept)
 	machine_out32(0x518, __builtin_bswap32((uint32_t)(uintptr_t)request));
 	hold();
 	story_check("done", 0, *(volatile uint32_t *)request);
+	/* the same request 4 GiB further up is another one, which is not there */
+	request[3] = 0x0a;
+	machine_out32(0x514, __builtin_bswap32(1 + (uint32_t)((uintptr_t)request >> 32)));
+	hold();
+	machine_out32(0x518, __builtin_bswap32((uint32_t)(uintptr_t)request));
+	hold();
+	story_check("not_this_one", 0x0a000000, *(volatile uint32_t *)request);
 	for (unsigned i = 0; i < 4; i++)
 		story_check_at("by_dma", i, (uint8_t)signature[i], ((volatile uint8_t *)answer)[i]);
 }

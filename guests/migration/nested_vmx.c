@@ -392,6 +392,36 @@ STORY(vmcs_kept)
 	story_check("vmxon_pointer", VMX_FAIL(10), vmx_do_address(VMX_DO_VMPTRLD, vmx_page(VMX_PAGE_VMXON)));
 }
 
+#define SMM_CODE  0x38000u
+#define SMM_COUNT 0x38100u
+
+/* An SMI in VMX operation: RSM comes back to it, with the same VMCS (SDM 3C 31.14.1). */
+STORY(vmx_smi_kept)
+{
+	/* incb %cs:0x8100; ten NOPs; rsm */
+	static const uint8_t code[] = {0x2e, 0xfe, 0x06, 0x00, 0x81, 0x90, 0x90, 0x90, 0x90, 0x90,
+				       0x90, 0x90, 0x90, 0x90, 0x90, 0x0f, 0xaa};
+	volatile uint8_t *count = (volatile uint8_t *)(uintptr_t)SMM_COUNT;
+
+	if (!story_has_apic())
+		return;
+	story_spoils();
+	machine_copy((void *)(uintptr_t)SMM_CODE, code, sizeof(code));
+	*count = 0;
+	apic_enable(0xff);
+	apic_send(apic_id(), ICR_SMI | ICR_ASSERT);
+	story_pause(100);
+	if (!story_needs(*count == 1, "no SMI by ICR comes to SMBASE 30000H") || !vmx_begin())
+		return;
+	vmx_write(VMCS_GUEST_CR3, 0x123000);
+	apic_send(apic_id(), ICR_SMI | ICR_ASSERT);
+	story_pause(100);
+	story_check("handled", 2, *count);
+	HELD("current", vmx_page(VMX_PAGE_VMCS), vmx_current());
+	story_check("field", 0x123000, vmx_read(VMCS_GUEST_CR3));
+	story_check("in_root", VMX_FAIL(15), vmx_do_address(VMX_DO_VMXON, vmx_page(VMX_PAGE_VMXON)));
+}
+
 /* Without a current VMCS there is none later either. */
 STORY(no_vmcs_kept)
 {

@@ -266,6 +266,31 @@ STORY(entropy_kept)
 	stop();
 }
 
+/* With event indices the device says once that the index was passed that its driver waits for (2.7.7.2). @index: the device. */
+STORY(index_passed_once)
+{
+	bool console = GIVEN(index) == 0x1043;
+
+	if (!begin((uint32_t)GIVEN(index)))
+		return;
+	drive(console, true, 0x6b);
+	ring.available.used_event = 0;
+	for (unsigned i = 0; i < 6; i++) {
+		buffer[posted % QUEUE][0] = '\n';
+		post(1, !console);
+		hold();
+		put16(common(QUEUE_SELECT), console);
+		notify(console);
+		story_check("used", 1, wait_used(i + 1));
+		hold();
+		story_open();
+		if (i == 0)
+			story_check("first", 1, story_count(0x6b));
+	}
+	story_check("once", 1, story_count(0x6b));
+	stop();
+}
+
 /* A request that its driver has not told of is not lost: the next notification finds both. */
 STORY(entropy_in_flight)
 {
@@ -290,12 +315,16 @@ STORY(entropy_in_flight)
 /* A message of a masked vector is pending, and sent when the mask goes. */
 STORY(message_pending)
 {
-	if (!begin(0x1044))
+	bool console = GIVEN(index) == 0x1043;
+
+	if (!begin((uint32_t)GIVEN(index)))
 		return;
-	drive(0, false, 0x69);
+	drive(console, false, 0x69);
 	*mmio32(TABLE + 12) = 1;
-	post(8, true);
-	notify(0);
+	buffer[0][0] = '\n';
+	post(1, !console);
+	put16(common(QUEUE_SELECT), console);
+	notify(console);
 	story_check("used", 1, wait_used(1));
 	HELD("pending", 1, *mmio32(TABLE + 2048) & 1);
 	story_open();
@@ -341,7 +370,12 @@ STORY(console_kept)
 
 	if (!begin(0x1043))
 		return;
-	drive(1, GIVEN(mode), GIVEN(mode) ? 0x6a : 0);
+	bool intx = GIVEN(mode) == 2, indices = GIVEN(mode) == 1;
+
+	drive(1, indices, indices ? 0x6a : 0);
+	ring.available.flags = !intx && !indices;
+	put16(common(QUEUE_SELECT), 1);
+	HELD("enabled", 1, get16(common(QUEUE_ENABLE)));
 	for (unsigned i = 0; i < 10; i++) {
 		unsigned n = posted % QUEUE;
 
@@ -355,8 +389,14 @@ STORY(console_kept)
 		story_check_at("id", i, n, ring.used.ring[i % QUEUE].id);
 		hold();
 		story_open();
-		if (GIVEN(mode))
+		if (indices)
 			story_check_at("message", i, i + 1, story_count(0x6a));
+		if (!intx)
+			continue;
+		HELD("status", 8, pci_read(function | 4) >> 16 & 8);
+		story_check_at("isr", i, 1, get8(region[CAP_ISR]));
+		hold();
+		story_check_at("isr_read", i, 0, get8(region[CAP_ISR]));
 	}
 	stop();
 }

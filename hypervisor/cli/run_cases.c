@@ -63,6 +63,14 @@ static const char *take_reached(struct session *session)
 	return session->reached.at;
 }
 
+/* Where a state is left out, whatever is not as it should be has noticed it. */
+static bool failed(const struct session *session, enum verdict verdict)
+{
+	if (!run_breaks_state(session->options))
+		return verdict == VERDICT_FAIL;
+	return verdict != VERDICT_PASS && verdict != VERDICT_NOTSUP;
+}
+
 static int on_ended(void *owner, const struct judge_result *result, const struct suite_cost *cost)
 {
 	struct session *session = owner;
@@ -73,7 +81,7 @@ static int on_ended(void *owner, const struct judge_result *result, const struct
 		fprintf(session->tracer->file, "%s %.*s %s\n", verdict_names[result->verdict],
 			SPAN_ARGS(result->got), result->why);
 	error = records_end(&session->records, result, &spent);
-	return session->fail_fast && result->verdict == VERDICT_FAIL ? 1 : error;
+	return session->fail_fast && failed(session, result->verdict) ? 1 : error;
 }
 
 /* The hypervisor says that this machine is none for it: so says each case, and the run why. */

@@ -294,7 +294,7 @@ int mover_move(struct mover *mover, char *why, size_t size)
 	struct moving *moving = moving_of(mover);
 	struct side *source = &moving->side[moving->here], *destination = &moving->side[!moving->here];
 	struct engine *engine = source->machine->engine;
-	unsigned groups = moving->apart | changed_groups(moving, source->machine);
+	unsigned groups = moving->apart | changed_groups(moving, source->machine) | parts_broken(&source->parts);
 	uint64_t bytes = destination->to.bytes;
 	const uint64_t *pages;
 	size_t count;

@@ -403,6 +403,15 @@ static bool is_broken(const struct state_table *table, const struct state_field 
 	return broken.field && broken.device == table->device && broken.field == field->name;
 }
 
+unsigned parts_broken(const struct parts *parts)
+{
+	unsigned groups = 0;
+
+	for (unsigned i = 0; broken.field && i < parts->count; i++)
+		groups |= broken.device == parts->part[i].table->device ? parts->part[i].group : 0;
+	return groups;
+}
+
 static void load_fields(const struct part *part, void *object)
 {
 	const struct state_table *table = part->table;

@@ -86,6 +86,8 @@ bool parts_differ(struct parts *a, struct parts *b, char *text, size_t size);
  * it. False: no table of @machine has such a field.
  */
 bool parts_break(struct machine *machine, const char *name);
+/* The groups that the field of the mutant is in, which a mover sends every time, so that it is in neither machine; 0: none is broken. */
+unsigned parts_broken(const struct parts *parts);
 /* Calls @take (or nothing) with the name of each field of which something else than that has come since the last call: leaving out
  * any other could have changed nothing. The first call begins with the noting. */
 void parts_take_reached(struct parts *parts, void (*take)(void *owner, const char *name), void *owner);

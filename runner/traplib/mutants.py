@@ -27,6 +27,7 @@ ALIASES = {"mov_cr": ("mov_cr*", "mov_r_cr*"), "mov_dr": ("mov_dr*", "mov_r_dr*"
            "mov": ("mov_?s_r", "mov_r_?s"), "call": ("call_far",), "jmp": ("jmp_far",), "int": ("int_n",)}
 LIMIT = 300  # seconds for a process: a mutant that makes visor itself loop is not killed by it
 LIMIT_MOVED = 1800
+INSNS_MOVED = 120000  # of a case that is moved: more than any takes where nothing is lost
 EXPLAINED = "equivalent_mutants"
 SUITE = "mutant"   # what stands before a mutant's name in its id
 ON = "soft"        # the target of its records: all profiles together decide
@@ -133,7 +134,7 @@ class Visors:
             if ids is not None:
                 file.write("\n".join(ids) + "\n")
                 file.flush()
-            command = target.command(suite.image, policy.load(suite.name), "@" + file.name if ids is not None else None)
+            command = target.command(suite.image, policy.load(suite.name, max_insns=INSNS_MOVED if target.move else None), "@" + file.name if ids is not None else None)
             command[2:2] = ["--json", *options]
             with self.lock:
                 if self.closed:
