@@ -188,6 +188,8 @@ STORY(attack_registers)
 
 	if (!vmx_baseline(MODE_LONG, 0, VMX_BARE) || !use_bitmaps())
 		return;
+	if (changes[n].msr - MSR_SYSENTER_CS < 3 && !story_needs(machine.sysenter, "cpuid.1.0.edx[11]=0"))
+		return;
 	vmx_write(VMCS_CR4_MASK, 0);
 	if (changes[n].code[1] == 0x22)
 		value |= changes[n].code[2] == 0xe0 ? CR4_VMXE : 0;

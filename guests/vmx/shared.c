@@ -334,7 +334,7 @@ static void change_structure(void *argument)
 
 	switch ((enum structure)(uintptr_t)argument) {
 	case IO_BITMAP: *(uint8_t *)vmx_at(VMX_PAGE_IO_A, 0x80 / 8) = 1; break;
-	case MSR_BITMAP: *(uint8_t *)vmx_at(VMX_PAGE_MSR_BITMAP, 0x174 / 8) = 1 << (0x174 % 8); break;
+	case MSR_BITMAP: *(uint8_t *)vmx_at(VMX_PAGE_MSR_BITMAP, MSR_PAT / 8) = 1 << (MSR_PAT % 8); break;
 	case SHADOW_BITMAP:
 		*(uint8_t *)vmx_at(VMX_PAGE_VMREAD, VMCS_GUEST_RIP / 8) = 1 << (VMCS_GUEST_RIP % 8);
 		break;
@@ -355,7 +355,7 @@ STORY(shared_structure)
 
 	if (!begin(which == EPTP_LIST ? VMX_EPT : VMX_BARE))
 		return;
-	vmx_registers[RCX] = 0x174;
+	vmx_registers[RCX] = MSR_PAT;
 	switch (which) {
 	case IO_BITMAP:
 		vmx_set(VMCS_PRIMARY_CONTROLS, VMX_USE_IO_BITMAPS);
@@ -405,7 +405,7 @@ STORY(shared_structure)
 	cpus_tell(1, change_structure, (void *)(uintptr_t)which);
 	cpus_wait(1);
 	vmx_write(VMCS_GUEST_RIP, CASE_STUB);
-	vmx_registers[RCX] = which == EPTP_LIST ? 1 : 0x174;
+	vmx_registers[RCX] = which == EPTP_LIST ? 1 : MSR_PAT;
 	vmx_registers[RAX] = 0;
 	check_run();
 	vmx_check_field(VMCS_EXIT_REASON, reasons[which]);

@@ -118,6 +118,8 @@ STORY(entry_loads)
 		return;
 	if (l->msr && !use_bitmaps())
 		return;
+	if (l->msr - MSR_SYSENTER_CS < 3 && !story_needs(machine.sysenter, "cpuid.1.0.edx[11]=0"))
+		return;
 	vmx_write(VMCS_CR4_MASK, 0);
 	vmx_write(l->field, l->value);
 	if (l->field == VMCS_GUEST_RFLAGS || l->field == VMCS_GUEST_DR7) { /* the library's own copy */

@@ -60,17 +60,17 @@ STORY(one_bitmap)
 	vmx_write(VMCS_IO_BITMAP_A, vmx_page(VMX_PAGE_IO_A));
 	vmx_write(VMCS_IO_BITMAP_B, vmx_page(VMX_PAGE_IO_B));
 	vmx_write(VMCS_MSR_BITMAP, vmx_page(VMX_PAGE_IO_A));
-	*(uint8_t *)vmx_at(VMX_PAGE_IO_A, 0x174 / 8) = 1 << (0x174 % 8);
+	*(uint8_t *)vmx_at(VMX_PAGE_IO_A, MSR_PAT / 8) = 1 << (MSR_PAT % 8);
 	VMX_CODE(0x0f, 0x32);
-	vmx_registers[RCX] = 0x174;
+	vmx_registers[RCX] = MSR_PAT;
 	check_run();
 	vmx_check_exit(VMX_EXIT_RDMSR, 0, 2);
 	VMX_CODE(0xec);
-	vmx_registers[RDX] = 0x174;
+	vmx_registers[RDX] = MSR_PAT;
 	again();
-	vmx_check_exit(VMX_EXIT_IO, 0x174u << 16 | 1u << 3, 1);
+	vmx_check_exit(VMX_EXIT_IO, (uint64_t)MSR_PAT << 16 | 1u << 3, 1);
 	VMX_CODE(0x0f, 0x32);
-	vmx_registers[RCX] = 0x175;
+	vmx_registers[RCX] = MSR_TSC;
 	again();
 	vmx_check_exit(VMX_EXIT_VMCALL, 0, 3);
 }
