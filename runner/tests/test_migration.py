@@ -580,6 +580,7 @@ class Postcopy(Case):
 
     def test_a_stranger_resumes_nothing(self):
         source, destination = self.begin(500000)
+        source.control.wait("postcopy-active")
         destination.control.wait("postcopy-active")
         source.control.do("migrate-pause")
         destination.control.wait("postcopy-paused")
