@@ -66,6 +66,39 @@ static const struct machine_end *run(struct machine *machine)
 	return machine_run(machine, &limits);
 }
 
+/* What is saved is of one moment, and the time and the TSC go on from there when it is loaded: neither steps back. */
+static void time_goes_on(void **state)
+{
+	struct machine_config config = {0};
+	const struct state_table *table;
+	struct vcpu_state saved = {0}, again = {0};
+	struct machine *machine;
+	struct engine_time *time;
+	const struct engine_ops *ops = &engine_kvm;
+
+	NEEDS_DEVICE;
+	machine = new_machine(&config);
+	time = ops->chip(machine->engine, 0, &table);
+	assert_int_equal(ops->chips_fetch(machine->engine), 0);
+	assert_int_equal(ops->vcpu_save(machine->vcpu, &saved), 0);
+	usleep(2000);
+	assert_int_equal(ops->vcpu_save(machine->vcpu, &again), 0);
+	if (kvm_of(machine->engine)->tsc_khz) /* the same moment, within what one look at it takes */
+		assert_in_range(again.tsc - saved.tsc + 1000000, 0, 2000000);
+	time->ns = 10000000000;
+	saved.tsc = 777000000000;
+	table->loaded(time);
+	assert_int_equal(ops->vcpu_load(machine->vcpu, &saved), 0);
+	usleep(2000);
+	assert_true(clock_now(&machine->clock) >= 10002000000);
+	kvm_of(machine->engine)->time.passed = true; /* as if it had run */
+	assert_int_equal(ops->chips_fetch(machine->engine), 0);
+	assert_int_equal(ops->vcpu_save(machine->vcpu, &again), 0);
+	assert_true(time->ns >= 10002000000);
+	assert_true(again.tsc > saved.tsc);
+	machine_free(machine);
+}
+
 /* ---- devices that cannot be used ---- */
 
 static void why_not(void **state)
@@ -708,7 +741,7 @@ int main(void)
 		cmocka_unit_test(sample_of_the_suite),
 		cmocka_unit_test(two_vcpus),
 		cmocka_unit_test(interrupts_under_way),
-		cmocka_unit_test(wakes_are_not_lost),
+		cmocka_unit_test(wakes_are_not_lost), cmocka_unit_test(time_goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
