@@ -200,9 +200,9 @@ STORY(svm_tsc_kept)
 STORY(svm_pause_kept)
 {
 	unsigned count = 6;
-	bool threshold = GIVEN(mode);
+	bool threshold = GIVEN(mode) == 1, close = GIVEN(mode) == 2; /* close: within the threshold */
 
-	if (!svm_begin() || !SVM_NEEDS(10) || (threshold && !SVM_NEEDS(12)))
+	if (!svm_begin() || !SVM_NEEDS(10) || ((threshold || close) && !SVM_NEEDS(12)))
 		return;
 	begin_guest(0);
 	/* 10 PAUSEs; with the threshold a while between two of them, so that they are of several loops */
@@ -216,6 +216,8 @@ STORY(svm_pause_kept)
 	svm_write(VMCB_PAUSE_COUNT, 2, count);
 	if (threshold)
 		svm_write(VMCB_PAUSE_THRESHOLD, 2, 10);
+	if (close)
+		svm_write(VMCB_PAUSE_THRESHOLD, 2, 60000);
 	story_check("exitcode", threshold ? SVM_EXIT_VMMCALL : SVM_EXIT_PAUSE, svm_run());
 	if (!threshold)
 		story_check("rip", CASE_STUB + 2 * count, svm_get(VMCB_RIP));

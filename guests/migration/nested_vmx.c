@@ -79,7 +79,7 @@ STORY(vmx_bitmap_kept)
 
 	if (!guest_with_flags(0, VMX_BARE))
 		return;
-	if (mode == 0) {
+	if (mode == 0 || mode == 3) {
 		if (!vmx_needs(VMCS_PRIMARY_CONTROLS, VMX_USE_IO_BITMAPS))
 			return;
 		vmx_set(VMCS_PRIMARY_CONTROLS, VMX_USE_IO_BITMAPS);
@@ -87,6 +87,11 @@ STORY(vmx_bitmap_kept)
 		vmx_write(VMCS_IO_BITMAP_B, vmx_page(VMX_PAGE_IO_B));
 		*(uint8_t *)vmx_at(VMX_PAGE_IO_A, 0x80 / 8) = on;
 		VMX_CODE(A_WHILE, 0xe4, 0x80);
+		if (mode == 3) { /* 8080H, where only the bit keeps it from being read */
+			*(uint8_t *)vmx_at(VMX_PAGE_IO_B, 0x80 / 8) = on;
+			vmx_registers[RDX] = 0x8080;
+			VMX_CODE(A_WHILE, 0xec);
+		}
 	} else if (mode == 1) {
 		if (!vmx_needs(VMCS_PRIMARY_CONTROLS, VMX_USE_MSR_BITMAPS))
 			return;
@@ -100,7 +105,7 @@ STORY(vmx_bitmap_kept)
 	}
 	check_run();
 	if (on)
-		vmx_check_field(VMCS_EXIT_REASON, mode == 0   ? VMX_EXIT_IO
+		vmx_check_field(VMCS_EXIT_REASON, mode == 0 || mode == 3 ? VMX_EXIT_IO
 						  : mode == 1 ? VMX_EXIT_RDMSR
 							      : VMX_EXIT_EXCEPTION_NMI);
 	else
@@ -326,6 +331,8 @@ STORY(vmx_ept_kept)
 	*vmx_ept_entry(1, CASE_OPERAND_PAGE2) = 0;
 	*quad(CASE_FRAME2) = 0x1122334455667788;
 	*quad(CASE_PTE_LONG(CASE_FRAME)) = CASE_PTE(CASE_FRAME, false);
+	if (vmx_msr(VMX_MSR_EPT_VPID) >> 21 & 1) /* accessed and dirty flags */
+		vmx_write(VMCS_EPTP, vmx_eptp() | 1u << 6);
 	vmx_invept();
 	/* mov CASE_FRAME, %rax; a while; mov %rax, CASE_FRAME + 8; a while; mov CASE_OPERAND_PAGE2, %eax */
 	VMX_CODE(0x48, 0x8b, 0x04, 0x25, CASE_FRAME & 0xff, CASE_FRAME >> 8 & 0xff, CASE_FRAME >> 16, 0, A_WHILE, 0x48, 0x89, 0x04,
@@ -337,6 +344,8 @@ STORY(vmx_ept_kept)
 	story_check("read", 0x1122334455667788, vmx_registers[RAX]);
 	hold();
 	story_check("written", 0x1122334455667788, *quad(CASE_FRAME2 + 8));
+	if (vmx_msr(VMX_MSR_EPT_VPID) >> 21 & 1)
+		HELD("flags", 3, *(volatile uint64_t *)vmx_ept_entry(1, CASE_FRAME) >> 8 & 3);
 }
 
 /* ---- VMCSs ---- */

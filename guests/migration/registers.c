@@ -249,9 +249,16 @@ STORY(x87_environment_kept)
 			story_check("control", environment[0] & 0x1f3f, got & 0x1f3f);
 		else if (i == 1)
 			story_check("status", environment[1] & 0x7f00, got & 0x7f00);
-		else if (i == 4) /* processors may not keep FCS */
+		else if (i == 4)
 			story_check("opcode", environment[4] >> 16, got >> 16);
-		else if (i != 6 && i != 2)
+		/* processors may not keep selectors, and then say so */
+		if (i == 4 && !cpuid_bit(7, 1, 13))
+			story_check("fcs", environment[4] & 0xffff, got & 0xffff);
+		if (i == 6 && !cpuid_bit(7, 1, 13))
+			story_check("fds", environment[6] & 0xffff, got & 0xffff);
+		if (i == 4 || i == 6)
+			continue;
+		if (i != 0 && i != 1 && i != 2)
 			story_check_at("word", i, environment[i], got);
 	}
 	__asm__ volatile("fninit");

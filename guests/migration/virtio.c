@@ -397,6 +397,7 @@ STORY(console_kept)
 		story_check_at("isr", i, 1, get8(region[CAP_ISR]));
 		hold();
 		story_check_at("isr_read", i, 0, get8(region[CAP_ISR]));
+		HELD("status_after", 0, pci_read(function | 4) >> 16 & 8);
 	}
 	stop();
 }

@@ -407,6 +407,8 @@ STORY(page_modification_log)
 	vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_VMCALL);
 	if (flags == 0) {
 		story_check("logged", TARGET & ~4095ull, log[index & 511]);
+		__asm__ volatile("nop" : : : "memory"); /* an instruction more, for one that is moved at each */
+		story_check("logged_still", TARGET & ~4095ull, log[index & 511]);
 		vmx_check_field(VMCS_PML_INDEX, index ? index - 1 : 0xffff);
 	} else {
 		vmx_check_field(VMCS_PML_INDEX, index);

@@ -697,6 +697,8 @@ STORY(msr_lists)
 	vmx_check_exit(VMX_EXIT_VMCALL, 0, 3);
 	story_check("stored_0", 0x1111, stored[1]);
 	story_check("stored_1", 0x3333, stored[3]);
+	__asm__ volatile("nop" : : : "memory"); /* an instruction more, for one that is moved at each */
+	story_check("stored_still", 0x1111, stored[1]);
 	story_check("not_counted", 0x5a, stored[5]);
 	story_check("host_0", CASE_KERNEL_GS_BASE, machine_read_msr(MSR_KERNEL_GS_BASE));
 	story_check("host_1", CASE_LAND_SYSCALL, machine_read_msr(MSR_LSTAR));
