@@ -341,15 +341,18 @@ STORY(message_pending)
  * register says so. */
 STORY(intx_kept)
 {
+	bool console = GIVEN(index) == 0x1043;
 	unsigned irq;
 
-	if (!begin(0x1044) || !board_pic())
+	if (!begin((uint32_t)GIVEN(index)) || !board_pic())
 		return;
 	irq = config8(0x3c) == 10 || config8(0x3c) == 11 ? config8(0x3c) : (function >> 11 & 31) % 2 ? 11u : 10u;
 	machine_out8(ELCR + 1, 0x0c);
-	drive(0, false, 0);
-	post(8, true);
-	notify(0);
+	drive(console, false, 0);
+	buffer[0][0] = '\n';
+	post(1, !console);
+	put16(common(QUEUE_SELECT), console);
+	notify(console);
 	story_check("used", 1, wait_used(1));
 	HELD("raised", 1, board_pic_read(SLAVE, 0x0a) >> (irq - 8) & 1);
 	HELD("status", 8, pci_read(function | 4) >> 16 & 8);
