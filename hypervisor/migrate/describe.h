@@ -34,17 +34,17 @@ int describe_take(struct description *description, struct stream_cursor *payload
 const char *describe_find(const struct description *description, const char *name);
 
 /*
- * Whether a machine @here can take the guest of @there, but for the processor: every entry is there on both sides and
- * equal, but "engine", "device", "cpu" and "cpuid": what runs vCPUs, of which only the state counts, and what
- * describe_accept() compares. False: @why says which entry, what the guest has and what this machine has, in one line:
- * "memory: the guest has 134217728, this machine 67108864".
+ * Whether a machine @here can take the guest of @there, but for the processor: every entry is there on both
+ * sides and equal, but "engine", "device", "cpu" and "cpuid": what runs vCPUs, of which only the state
+ * counts, and what describe_accept() compares. False: @why says which entry, what the guest has and what this
+ * machine has, in one line: "memory: the guest has 134217728, this machine 67108864".
  */
 bool describe_fits(const struct description *here, const struct description *there, char *why, size_t size);
 /*
- * Makes @here, in which nothing has run or is loaded, a machine for the guest of @there, if it can be: describe_fits(),
- * and the guest keeps the CPUID that it was told (engine_ops.cpu_take()), all of which @here must have; in every other
- * respect @here stays what it is. 0, -ENOMEM, or -EINVAL with @why in one line: "the guest was told of features that
- * this processor (intel) lacks: svm topoext".
+ * Makes @here, in which nothing has run or is loaded, a machine for the guest of @there, if it can be:
+ * describe_fits(), and the guest keeps the CPUID that it was told (engine_ops.cpu_take()), all of which @here
+ * must have; in every other respect @here stays what it is. 0, -ENOMEM, or -EINVAL with @why in one line:
+ * "the guest was told of features that this processor (intel) lacks: svm topoext".
  */
 int describe_accept(const struct description *there, struct machine *here, char *why, size_t size);
 /* The CPUID in it. 0, or -EINVAL with @why. */

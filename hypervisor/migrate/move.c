@@ -31,7 +31,7 @@ struct moving {
 	struct side side[3]; /* the third is the reference */
 	bool referred;       /* the reference has the guest as well */
 	unsigned here;       /* the side that has the guest */
-	unsigned home; /* the side that the snapshot was taken of */
+	unsigned home;       /* the side that the snapshot was taken of */
 	struct page_set touched;
 	/*
 	 * Groups of parts (enum parts_group): in which the two machines may differ; which were sent since the
@@ -294,7 +294,8 @@ int mover_move(struct mover *mover, char *why, size_t size)
 	struct moving *moving = moving_of(mover);
 	struct side *source = &moving->side[moving->here], *destination = &moving->side[!moving->here];
 	struct engine *engine = source->machine->engine;
-	unsigned groups = moving->apart | changed_groups(moving, source->machine) | parts_broken(&source->parts);
+	unsigned groups =
+		moving->apart | changed_groups(moving, source->machine) | parts_broken(&source->parts);
 	uint64_t bytes = destination->to.bytes;
 	const uint64_t *pages;
 	size_t count;
@@ -455,7 +456,9 @@ static const struct machine_end *run_moving(struct mover *mover, const struct ma
 		struct machine *machine = mover->machine;
 		const struct engine_ops *ops = machine->engine->ops;
 		bool counts = ops->counts, last = counts && left <= moving->until;
-		struct machine_limits part = {.insns = last ? left : counts ? moving->until : UINT64_MAX,
+		struct machine_limits part = {.insns = last     ? left
+						       : counts ? moving->until
+								: UINT64_MAX,
 					      .deadline = counts ? limits->deadline : 0,
 					      .output = limits->output};
 		uint64_t began = ops->retired(machine->engine), spent;
@@ -522,8 +525,8 @@ static void put_back(struct machine *machine, const struct page_set *set, const 
 }
 
 /*
- * Another engine has other parts, so that a snapshot can be put back where it was taken alone: the guest is there again.
- * What it has written here since it came, it has not there.
+ * Another engine has other parts, so that a snapshot can be put back where it was taken alone: the guest is
+ * there again. What it has written here since it came, it has not there.
  */
 static void go_home(struct moving *moving, const struct snapshot *snapshot)
 {

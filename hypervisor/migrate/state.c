@@ -432,14 +432,15 @@ static void note_reached(const struct part *part)
 	const struct state_table *table = part->table;
 
 	for (unsigned i = 0; i < table->count; i++)
-		part->reached[i] |= memcmp(part->come + part->at[i], part->made + part->at[i],
-					   table->field[i].size) != 0;
+		part->reached[i] |=
+			memcmp(part->come + part->at[i], part->made + part->at[i], table->field[i].size) != 0;
 }
 
 int parts_check(struct parts *parts)
 {
 	for (unsigned i = 0; i < parts->count && parts->missing; i++)
-		if (parts->part[i].group & parts->groups && !parts->part[i].here && !parts->part[i].table->clear)
+		if (parts->part[i].group & parts->groups && !parts->part[i].here &&
+		    !parts->part[i].table->clear)
 			return refuse(parts, "%s %" PRIu32 " has not come", parts->part[i].table->device,
 				      parts->part[i].instance);
 	for (unsigned i = 0; i < parts->count; i++) {
@@ -466,8 +467,8 @@ static int load_vcpu(struct parts *parts, const struct part *part)
 	load_fields(part, &parts->vcpu);
 	error = ops->vcpu_load(vcpu, &parts->vcpu);
 	if (error)
-		refuse(parts, "the %s engine cannot take the state of vCPU %" PRIu32 ": %s", ops->name, part->instance,
-		       engine_failure(parts->machine));
+		refuse(parts, "the %s engine cannot take the state of vCPU %" PRIu32 ": %s", ops->name,
+		       part->instance, engine_failure(parts->machine));
 	return error;
 }
 
@@ -526,7 +527,8 @@ static bool part_differs(struct parts *a, struct parts *b, const struct part *on
 	for (unsigned i = 0; i < table->count; i++) {
 		const struct state_field *field = &table->field[i];
 
-		if (i < theirs->count && memcmp(left + field->offset, right + theirs->field[i].offset, field->size) == 0)
+		if (i < theirs->count &&
+		    memcmp(left + field->offset, right + theirs->field[i].offset, field->size) == 0)
 			continue;
 		snprintf(text, size, "%s %" PRIu32 ": %s", table->device, one->instance, field->name);
 		return true;

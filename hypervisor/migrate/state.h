@@ -35,9 +35,10 @@ struct part {
 	uint32_t *at;      /* offset of each field's bytes in the payload */
 	uint8_t *form;     /* the payload, but for the fields' bytes */
 	uint8_t *come;     /* the payload that has come */
-	uint8_t *made;     /* as of the machine when parts_init() saw it: what a field is that a mutant leaves out */
-	bool *reached;     /* a flag a field, for parts_take_reached() */
-	bool here;         /* it has */
+	uint8_t *made; /* as of the machine when parts_init() saw it: what a field is that a mutant leaves out
+			*/
+	bool *reached; /* a flag a field, for parts_take_reached() */
+	bool here;     /* it has */
 };
 
 /* The parts of a machine, and those that have come for it. */
@@ -81,15 +82,16 @@ bool parts_differs(struct parts *a, struct parts *b, char *text, size_t size);
 bool parts_differ(struct parts *a, struct parts *b, char *text, size_t size);
 
 /*
- * Mutants: a field of a part that parts_load() loads as it was when parts_init() saw the destination (so as RESET leaves it),
- * whatever has come; named "STATE:<table>.<field>", and of the vCPUs "STATE:vcpu.<field>". Global, as all breaks are; NULL mends
- * it. False: no table of @machine has such a field.
+ * Mutants: a field of a part that parts_load() loads as it was when parts_init() saw the destination (so as
+ * RESET leaves it), whatever has come; named "STATE:<table>.<field>", and of the vCPUs "STATE:vcpu.<field>".
+ * Global, as all breaks are; NULL mends it. False: no table of @machine has such a field.
  */
 bool parts_break(struct machine *machine, const char *name);
-/* The groups that the field of the mutant is in, which a mover sends every time, so that it is in neither machine; 0: none is broken. */
+/* The groups that the field of the mutant is in, which a mover sends every time, so that it is in neither
+ * machine; 0: none is broken. */
 unsigned parts_broken(const struct parts *parts);
-/* Calls @take (or nothing) with the name of each field of which something else than that has come since the last call: leaving out
- * any other could have changed nothing. The first call begins with the noting. */
+/* Calls @take (or nothing) with the name of each field of which something else than that has come since the
+ * last call: leaving out any other could have changed nothing. The first call begins with the noting. */
 void parts_take_reached(struct parts *parts, void (*take)(void *owner, const char *name), void *owner);
 /* The name with this index, for a machine of this kind. False: past the last. */
 bool parts_break_name(struct machine *machine, unsigned index, char *name, size_t size);
