@@ -329,13 +329,13 @@ class Trial:
         self.told = status[2]
         if source and destination:
             self.why = "both sides run"
+        elif status[1] == "postcopy-paused" and self.destination.alive():
+            self.recover(folder)
         elif destination:  # after the switch it runs on with the pages that it has
             alone = not self.source.alive() and self.destination.status()[1].startswith("postcopy")
             self.verdict = "lost" if alone else "moved"
         elif source:
             self.verdict = "kept"
-        elif status[1] == "postcopy-paused" and self.destination.alive():
-            self.recover(folder)
         elif status[0] in ("paused", "postmigrate") and status[1] == "failed":
             self.resume(status)
         else:
