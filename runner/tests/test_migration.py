@@ -17,6 +17,7 @@ GUEST = "build/live/live.elf"
 LIMIT = 60  # seconds: nothing here takes so long unless it hangs
 # A guest that is busy for a second or two, and one that waits without end behind a few rounds.
 BUSY = "fill=3000 write=300 rounds=600 say=100 work=300"
+LONG = "fill=3000 write=300 rounds=6000 say=1000 work=300"  # still there when something has come about
 IDLE = "fill=3000 write=10 rounds=3 idle"
 
 
@@ -725,14 +726,14 @@ class Faults(Case):
 
     def test_destination_killed(self):
         uri = "unix:" + self.path("move")
-        source, destination = self.source(), self.destination(uri)
+        source, destination = self.source(LONG), self.destination(uri)
         source.control.do("migrate-set-parameters", max_bandwidth=2000000)
         source.control.do("migrate", uri=uri)
         source.control.wait("active")
         time.sleep(0.1)
         destination.kill()
         self.assertIn("closed the connection", source.control.wait("failed")["error-desc"])
-        self.assertEqual(source.end()[::2], self.alone())
+        self.assertEqual(source.end()[::2], self.alone(LONG))
 
     def test_source_killed(self):
         uri = "unix:" + self.path("move")
@@ -748,7 +749,7 @@ class Faults(Case):
     def test_a_destination_that_stalls(self):
         """It takes nothing any more: the guest goes on."""
         uri = "unix:" + self.path("move")
-        source, destination = self.source("fill=7000 write=300 rounds=600 say=100 work=300"), self.destination(uri)
+        source, destination = self.source("fill=7000 write=300 rounds=6000 say=1000 work=300"), self.destination(uri)
         source.control.do("migrate-set-parameters", stall_timeout=300)
         destination.process.send_signal(signal.SIGSTOP)
         source.control.do("migrate", uri=uri)
