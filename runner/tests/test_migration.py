@@ -590,7 +590,10 @@ class Postcopy(Case):
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.connect(path)
             stranger.sendall(b"Trapline" + bytes(100))
-            self.assertIn("stream", destination.control.wait("postcopy-paused")["error-desc"])
+            deadline = time.monotonic() + LIMIT  # until then it is paused for the reason before
+            while "stream" not in destination.control.wait("postcopy-paused")["error-desc"]:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.01)
         destination.control.do("migrate-recover", uri="unix:" + path)
         source.control.wait("postcopy-paused")
         source.control.do("migrate-set-parameters", max_postcopy_bandwidth=0)
