@@ -593,6 +593,7 @@ static void reload(const struct engine_ops *ops, struct vcpu_state *state)
 	uint8_t kept[32][8];
 
 	assert_in_range(table->count, 1, 32);
+	assert_int_equal(ops->chips_fetch(one.engine), 0);
 	ops->vcpu_save(one.vcpu, state);
 	for (unsigned i = 0; i < table->count; i++)
 		memcpy(kept[i], latches + table->field[i].offset, table->field[i].size);
@@ -607,6 +608,7 @@ static void raise_smi(const struct engine_ops *ops)
 	const struct state_table *table;
 	uint8_t *latches = ops->chip(one.engine, 1, &table);
 
+	assert_int_equal(ops->chips_fetch(one.engine), 0);
 	for (unsigned i = 0; i < table->count; i++)
 		if (!strcmp(table->field[i].name, "smi_pending"))
 			latches[table->field[i].offset] = true;
