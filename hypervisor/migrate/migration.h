@@ -2,8 +2,8 @@
  * migration.h: the migrations of one visor: what they were told, how they stand, and who works on them.
  *
  * migration_start() and migration_receive() begin one; everything else here may be called by any thread at
- * any time (it has its lock, which is never held while something is waited for). The work is done by source.c
- * and incoming.c.
+ * any time (it has its lock, which is never held while something is waited for). The work is done by
+ * source*.c and incoming.c.
  */
 #ifndef TRAPLINE_MIGRATE_MIGRATION_H
 #define TRAPLINE_MIGRATE_MIGRATION_H
@@ -169,7 +169,7 @@ int migration_receive_at(struct migration *migration, const char *uri, char *why
 /* Where to listen for a source that resumes a post-copy. */
 int migration_recover(struct migration *migration, const char *uri, char *why, size_t size);
 
-/* ---- among source.c, incoming.c and migration.c ---- */
+/* ---- among source*.c, incoming.c and migration.c ---- */
 
 void migration_set_status(struct migration *migration, enum migration_status status);
 /* @status is FAILED, CANCELLED or POSTCOPY_PAUSED. */
