@@ -15,6 +15,7 @@
 #include "chip/clock.h"
 #include "dev/state.h"
 #include "engine/engine.h"
+#include "fuzz/blank.h"
 
 #define RAM       0x20000u
 #define SAID_MAX  4096u
@@ -68,21 +69,6 @@ static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
 	}
 }
 
-static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	memset(to, 0xff, size);
-}
-
-static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	(void)from;
-	(void)size;
-}
-
 static void timer_fired(void *owner, uint64_t due)
 {
 	struct rig *rig = owner;
@@ -99,7 +85,7 @@ static struct rig *rig_new(const char *cpu, unsigned vcpus, struct turns turns)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
 	struct engine_config config = {.cpu = cpu,
-				       .bus = {rig, port_in, port_out, mmio_read, mmio_write},
+				       .bus = {rig, port_in, port_out, blank_mmio_read, blank_mmio_write},
 				       .clock = &rig->clock,
 				       .vcpus = vcpus,
 				       .seed = turns.seed,

@@ -3,15 +3,12 @@
  * and ends alike whether it ran as traces or one instruction at a time with a trace being written:
  * the fast path and the slow one are each other's oracle.
  */
-#include <stdio.h>
+#define RAM 0x40000u
+#include "fuzz/rig.h"
 
-#include "engine/engine.h"
-#include "fuzz/fuzz.h"
 #include "x86/descriptors.h"
 #include "x86/paging.h"
-#include "x86/vectors.h"
 
-#define RAM      0x40000u
 #define GDT      0x2000u
 #define IDT      0x3000u
 #define TSS      0x5000u
@@ -23,64 +20,7 @@
 
 enum mode { REAL, VM86, FLAT16, FLAT32, PAGED32, PAE, COMPAT, LONG, MODES };
 
-static uint8_t image[RAM], ram[RAM], found[RAM];
-
-/* ---- a bus whose answers follow from the address alone ---- */
-
-static uint32_t port_in(void *owner, uint16_t port, unsigned size)
-{
-	(void)owner;
-	return port * 0x01010101u >> (32 - 8 * size);
-}
-
-static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
-{
-	(void)owner;
-	(void)port;
-	(void)size;
-	(void)value;
-}
-
-static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
-{
-	(void)owner;
-	memset(to, (int)(address >> 3 & 0xff), size);
-}
-
-static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	(void)from;
-	(void)size;
-}
-
-/*
- * What the trace was told last. A repeated string instruction that overwrites itself is fetched again
- * for each iteration where instructions run one by one, and need not be elsewhere: the manuals promise
- * nothing of it, so such rounds are not compared.
- */
-static struct {
-	uint64_t rip;
-	char text[160];
-	bool rewritten;
-} last;
-
-static void traced(void *owner, unsigned vcpu, uint64_t rip, const char *text)
-{
-	(void)vcpu;
-	if (getenv("FUZZ_ROUND") || getenv("FUZZ_FROM"))
-		fprintf(stderr, "%llx %s\n", (unsigned long long)rip, text);
-	if (rip == last.rip && strcmp(text, last.text) != 0 && strstr(last.text, "rep"))
-		last.rewritten = true;
-	last.rip = rip;
-	snprintf(last.text, sizeof(last.text), "%s", text);
-	++*(unsigned *)owner;
-}
-
 /* ---- what is in memory ---- */
-
-static void put(uint32_t address, uint64_t value, size_t size) { memcpy(image + address, &value, size); }
 
 /* Bytes that are more often instructions than chance would have it. */
 static void make_code(struct fuzz *fuzz)
@@ -103,32 +43,6 @@ static void make_code(struct fuzz *fuzz)
 		*at++ = (uint8_t)fuzz_next(fuzz);
 		*at++ = (uint8_t)(fuzz_next(fuzz) | (fuzz_one_in(fuzz, 2) ? 0xc0 : 0));
 		at += fuzz_below(fuzz, 6);
-	}
-}
-
-/* Handlers that step over some bytes of what faulted, so that one fault is not the end of a round. */
-static void make_handlers(struct fuzz *fuzz, bool wide)
-{
-	for (uint32_t i = 0; i < 32; i++) {
-		uint8_t code[16] = {0}, *p = code;
-
-		if (vector_has_error_code((enum vector)i)) { /* ADD ESP or RSP, size */
-			if (wide)
-				*p++ = 0x48;
-			*p++ = 0x83;
-			*p++ = 0xc4;
-			*p++ = wide ? 8 : 4;
-		}
-		if (wide)
-			*p++ = 0x48;
-		*p++ = 0x83; /* ADD [ESP or RSP], n; IRET */
-		*p++ = 0x04;
-		*p++ = 0x24;
-		*p++ = (uint8_t)(1 + fuzz_below(fuzz, 4));
-		if (wide)
-			*p++ = 0x48;
-		*p++ = 0xcf;
-		memcpy(image + HANDLERS + 16 * i, code, sizeof(code));
 	}
 }
 
@@ -163,7 +77,7 @@ static void make_tables(struct fuzz *fuzz, enum mode mode)
 		put(GDT + 8, segments[5], 8);
 	put(GDT + 0x80, 0x00008b0000000000ull | TSS << 16 | 0x2ff, 8);
 	put(GDT + 0x88, 0, 8);
-	make_handlers(fuzz, wide);
+	rig_put_handlers(fuzz, HANDLERS, wide);
 	for (unsigned i = 0; i < 256; i++) {
 		if (wide) {
 			put(IDT + 16 * i, gate(fuzz, true, i), 8);
@@ -301,96 +215,17 @@ static void make_state(struct fuzz *fuzz, struct vcpu_state *s, enum mode mode)
 
 /* ---- rounds ---- */
 
-static struct {
-	struct engine *engine;
-	struct engine_vcpu *vcpu;
-	struct vcpu_state reset;
-	uint64_t retired;
-	unsigned exits[ENGINE_FAILED + 1];
-} one;
-
-struct result {
-	enum engine_exit exit;
-	uint64_t retired;
-	char failure[200];
-	struct vcpu_state state;
-};
-
-/* What lies between the members of a structure is no state. */
-#define CLEAR_BEHIND(object, last)                                                                           \
-	memset((uint8_t *)&(object).last + sizeof((object).last), 0,                                         \
-	       sizeof(object) - offsetof(__typeof__(object), last) - sizeof((object).last))
-static void clear_padding(struct vcpu_state *state)
+static void run(const struct vcpu_state *state, bool traced, struct rig_result *result)
 {
-	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
-		CLEAR_BEHIND(state->segment[i], selector);
-	for (unsigned i = 0; i < 8; i++)
-		CLEAR_BEHIND(state->st[i], sign_exponent);
-	CLEAR_BEHIND(state->ldtr, selector);
-	CLEAR_BEHIND(state->tr, selector);
-	CLEAR_BEHIND(state->gdtr, limit);
-	CLEAR_BEHIND(state->idtr, limit);
-}
-
-/* The machine as @state and `image` have it, run for @budget; memory is left in `ram`. */
-static void run(const struct vcpu_state *state, const struct engine_trace *trace, uint64_t budget,
-		struct result *result)
-{
-	const struct engine_ops *ops = one.engine->ops;
-	uint64_t began = ops->retired(one.engine);
-
-	assert_true(ops->memory_write(one.engine, 0, image, RAM));
-	ops->reset(one.engine); /* its chips, which @state says nothing of */
-	ops->trace(one.engine, trace);
-	assert_int_equal(ops->vcpu_load(one.vcpu, state), 0);
-	memset(result, 0, sizeof(*result));
-	result->exit = ops->run(one.engine, budget);
-	result->retired = ops->retired(one.engine) - began;
-	if (result->exit == ENGINE_FAILED)
-		snprintf(result->failure, sizeof(result->failure), "%s", ops->failure(one.engine));
-	ops->vcpu_save(one.vcpu, &result->state);
-	clear_padding(&result->state);
-}
-
-static void hex(char *text, const void *data, size_t size)
-{
-	for (size_t i = 0; i < size && i < 32; i++)
-		text += sprintf(text, "%02x", ((const uint8_t *)data)[i]);
-}
-
-/* Told as bytes in memory, lowest first. */
-static void compare(uint64_t round, const char *name, unsigned index, const void *a, const void *b,
-		    size_t size)
-{
-	char fast[65], slow[65];
-
-	if (memcmp(a, b, size) == 0)
-		return;
-	hex(fast, a, size);
-	hex(slow, b, size);
-	fail_msg("FUZZ_ROUND=%llu: %s[%u] is %s, and one by one %s", (unsigned long long)round, name, index,
-		 fast, slow);
-}
-
-static void compare_states(uint64_t round, const struct vcpu_state *a, const struct vcpu_state *b)
-{
-#define VCPU_FIELD(type, name) compare(round, #name, 0, &a->name, &b->name, sizeof(a->name));
-#define VCPU_ARRAY(type, name, count)                                                                        \
-	for (unsigned i = 0; i < (count); i++)                                                               \
-		compare(round, #name, i, &a->name[i], &b->name[i], sizeof(a->name[i]));
-#include "x86/vcpu_state.def"
-#undef VCPU_FIELD
-#undef VCPU_ARRAY
+	rig_begin(state, traced);
+	rig_end(engine_soft.run(rig.engine, BUDGET), result);
 }
 
 static void round_of_code(struct fuzz *fuzz, uint64_t round)
 {
-	static struct result fast, slow;
-	unsigned lines = 0;
-	size_t shorter;
-	struct engine_trace trace = {.owner = &lines, .insn = traced, .event = traced};
+	static struct rig_result fast, slow;
 	enum mode mode = (enum mode)(round % MODES);
-	struct vcpu_state state = one.reset;
+	struct vcpu_state state = rig.reset;
 
 	memset(image, 0, sizeof(image));
 	for (unsigned i = 0x20000; i < RAM; i += 8)
@@ -399,30 +234,17 @@ static void round_of_code(struct fuzz *fuzz, uint64_t round)
 	make_paging(fuzz);
 	make_code(fuzz);
 	make_state(fuzz, &state, mode);
-	run(&state, NULL, BUDGET, &fast);
+	run(&state, false, &fast);
 	memcpy(found, ram, RAM);
-	last.rewritten = false;
-	last.text[0] = 0;
-	run(&state, &trace, BUDGET, &slow);
-	assert_true(lines > 0);
-	one.retired += fast.retired;
-	one.exits[fast.exit]++;
 	if (fast.exit == ENGINE_FAILED && !fast.failure[0])
 		fail_msg("FUZZ_ROUND=%llu: failed without a reason", (unsigned long long)round);
 	/* The trap behind the last instruction may come on top of the budget. */
-	if (fast.retired > BUDGET + 3 || fast.exit == ENGINE_STOPPED || fast.exit > ENGINE_FAILED)
-		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu", (unsigned long long)round, fast.exit,
-			 (unsigned long long)fast.retired);
-	if (last.rewritten)
+	rig_count(round, &fast, BUDGET + 3);
+	run(&state, true, &slow);
+	assert_true(rig.lines > 0);
+	if (rig.rewritten)
 		return;
-	/* How many bytes behind an instruction that is not modelled are told is up to what was fetched. */
-	shorter = strlen(fast.failure) < strlen(slow.failure) ? strlen(fast.failure) : strlen(slow.failure);
-	if (fast.exit != slow.exit || fast.retired != slow.retired ||
-	    strncmp(fast.failure, slow.failure, shorter) != 0)
-		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu %s; one by one exit %u after %llu %s",
-			 (unsigned long long)round, fast.exit, (unsigned long long)fast.retired, fast.failure,
-			 slow.exit, (unsigned long long)slow.retired, slow.failure);
-	compare_states(round, &fast.state, &slow.state);
+	rig_compare(round, "one by one", &fast, &slow);
 	for (unsigned i = 0; i < RAM; i++)
 		if (found[i] != ram[i])
 			fail_msg("FUZZ_ROUND=%llu: memory differs at 0x%x", (unsigned long long)round, i);
@@ -430,23 +252,12 @@ static void round_of_code(struct fuzz *fuzz, uint64_t round)
 
 static void fuzz_cpu(const char *cpu, uint64_t rounds)
 {
-	struct engine_config config = {.cpu = cpu,
-				       .bus = {.port_in = port_in,
-					       .port_out = port_out,
-					       .mmio_read = mmio_read,
-					       .mmio_write = mmio_write}};
-	char why[200];
-
-	memset(&one, 0, sizeof(one));
-	assert_int_equal(engine_soft.open(&one.engine, &config, why, sizeof(why)), 0);
-	assert_int_equal(engine_soft.memory_add(one.engine, 0, RAM, ram, false), 0);
-	assert_int_equal(engine_soft.vcpu_new(one.engine, &one.vcpu), 0);
-	engine_soft.vcpu_save(one.vcpu, &one.reset);
+	rig_open(cpu);
 	fuzz_rounds(rounds, round_of_code);
 	print_message("%llu instructions: %u budget, %u halt, %u shutdown, %u not modelled\n",
-		      (unsigned long long)one.retired, one.exits[ENGINE_BUDGET], one.exits[ENGINE_HALTED],
-		      one.exits[ENGINE_SHUTDOWN], one.exits[ENGINE_FAILED]);
-	engine_soft.close(one.engine);
+		      (unsigned long long)rig.retired, rig.exits[ENGINE_BUDGET], rig.exits[ENGINE_HALTED],
+		      rig.exits[ENGINE_SHUTDOWN], rig.exits[ENGINE_FAILED]);
+	rig_close();
 }
 
 static void random_code_on_amd(void **state)

@@ -1,23 +1,11 @@
 /* smm_test.c: RSM from a save area that is damaged anywhere: shutdown, or a processor that runs on. */
+#include "fuzz/blank.h"
 #include "fuzz/fuzz.h"
 
 #include "cpu/system_test.h"
 
 #define SMRAM 0x30000u
 
-static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	memset(to, 0xff, size);
-}
-static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	(void)from;
-	(void)size;
-}
 static uint32_t port_in(void *owner, uint16_t port, unsigned size)
 {
 	(void)owner;
@@ -79,8 +67,7 @@ static void damaged_areas(void **state)
 	(void)state;
 	for (unsigned p = 0; p < 2; p++) {
 		system_open(&s, profiles[p]);
-		s.cpu->bus.mmio_read = mmio_read;
-		s.cpu->bus.mmio_write = mmio_write;
+		blank_bus(&s.cpu->bus);
 		s.cpu->bus.port_in = port_in;
 		s.cpu->bus.port_out = port_out;
 		fuzz_rounds(3000, one);

@@ -8,18 +8,15 @@
  * stays unmodelled; and it ends alike whether it ran as traces or one instruction at a time, and whether its
  * state was saved and loaded between each two instructions.
  */
-#include <stdio.h>
+#define RAM 0x60000u
+#include "fuzz/rig.h"
 
-#include "engine/engine.h"
-#include "fuzz/fuzz.h"
 #include "x86/descriptors.h"
 #include "x86/msr.h"
 #include "x86/paging.h"
 #include "x86/state_table.h"
 #include "x86/svm.h"
-#include "x86/vectors.h"
 
-#define RAM        0x60000u
 #define GDT        0x2000u
 #define IDT64      0x3000u
 #define IDT32      0x4000u
@@ -40,60 +37,7 @@
 
 enum mode { REAL, VM86, FLAT32, PAGED32, PAE, COMPAT, LONG, PAGED_REAL, MODES };
 
-static uint8_t image[RAM], ram[RAM], found[RAM];
-
-/* ---- a bus whose answers follow from the address alone ---- */
-
-static uint32_t port_in(void *owner, uint16_t port, unsigned size)
-{
-	(void)owner;
-	return port * 0x01010101u >> (32 - 8 * size);
-}
-
-static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
-{
-	(void)owner;
-	(void)port;
-	(void)size;
-	(void)value;
-}
-
-static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
-{
-	(void)owner;
-	memset(to, (int)(address >> 3 & 0xff), size);
-}
-
-static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	(void)from;
-	(void)size;
-}
-
-/* A string instruction that overwrites itself: see cpu_test.c. */
-static struct {
-	uint64_t rip;
-	char text[160];
-	bool rewritten;
-} last;
-
-static void traced(void *owner, unsigned vcpu, uint64_t rip, const char *text)
-{
-	(void)vcpu;
-	if (getenv("FUZZ_ROUND") || getenv("FUZZ_FROM"))
-		fprintf(stderr, "%llx %s\n", (unsigned long long)rip, text);
-	if (rip == last.rip && strcmp(text, last.text) != 0 && strstr(last.text, "rep"))
-		last.rewritten = true;
-	last.rip = rip;
-	snprintf(last.text, sizeof(last.text), "%s", text);
-	++*(unsigned *)owner;
-}
-
 /* ---- what is in memory ---- */
-
-static void put(uint32_t address, uint64_t value, size_t size) { memcpy(image + address, &value, size); }
 
 static void flip(uint32_t address, uint64_t bits)
 {
@@ -307,32 +251,6 @@ static void make_smm_handler(struct fuzz *fuzz)
 	emit(at, "\x0f\xaa", 2);
 }
 
-/* Handlers that step over some bytes of what faulted. */
-static void make_handlers(struct fuzz *fuzz, uint32_t base, bool wide)
-{
-	for (uint32_t i = 0; i < 32; i++) {
-		uint8_t code[16] = {0}, *p = code;
-
-		if (vector_has_error_code((enum vector)i)) {
-			if (wide)
-				*p++ = 0x48;
-			*p++ = 0x83;
-			*p++ = 0xc4;
-			*p++ = wide ? 8 : 4;
-		}
-		if (wide)
-			*p++ = 0x48;
-		*p++ = 0x83;
-		*p++ = 0x04;
-		*p++ = 0x24;
-		*p++ = (uint8_t)(1 + fuzz_below(fuzz, 4));
-		if (wide)
-			*p++ = 0x48;
-		*p++ = 0xcf;
-		memcpy(image + base + 16 * i, code, sizeof(code));
-	}
-}
-
 static void make_tables(struct fuzz *fuzz)
 {
 	static const uint64_t segments[] = {0,
@@ -349,8 +267,8 @@ static void make_tables(struct fuzz *fuzz)
 		put(GDT + 8 * i, i < 9 ? segments[i] : fuzz_next(fuzz), 8);
 	put(GDT + 0x80, 0x00008b0000000000ull | TSS << 16 | 0x2ff, 8);
 	put(GDT + 0x88, 0, 8);
-	make_handlers(fuzz, HANDLERS, true);
-	make_handlers(fuzz, HANDLERS + 0x200, false);
+	rig_put_handlers(fuzz, HANDLERS, true);
+	rig_put_handlers(fuzz, HANDLERS + 0x200, false);
 	for (unsigned i = 0; i < 256; i++) {
 		uint64_t at = i < 32 ? HANDLERS + 16 * i : GUEST + fuzz_below(fuzz, 0x400);
 		uint64_t kind = fuzz_one_in(fuzz, 64) ? fuzz_below(fuzz, 256) : 0xee;
@@ -555,49 +473,23 @@ static void make_state(struct fuzz *fuzz, struct vcpu_state *s, enum mode mode)
 /* ---- rounds ---- */
 
 static struct {
-	struct engine *engine;
-	struct engine_vcpu *vcpu;
-	struct vcpu_state reset;
-	uint64_t retired, guests, compared;
-	unsigned exits[ENGINE_FAILED + 1];
+	uint64_t guests, compared;
 	bool smi; /* one is pending when the round begins */
 } one;
-
-struct result {
-	enum engine_exit exit;
-	uint64_t retired;
-	char failure[200];
-	struct vcpu_state state;
-};
-
-#define CLEAR_BEHIND(object, last)                                                                           \
-	memset((uint8_t *)&(object).last + sizeof((object).last), 0,                                         \
-	       sizeof(object) - offsetof(__typeof__(object), last) - sizeof((object).last))
-static void clear_padding(struct vcpu_state *state)
-{
-	for (unsigned i = 0; i < SEGMENT_COUNT; i++)
-		CLEAR_BEHIND(state->segment[i], selector);
-	for (unsigned i = 0; i < 8; i++)
-		CLEAR_BEHIND(state->st[i], sign_exponent);
-	CLEAR_BEHIND(state->ldtr, selector);
-	CLEAR_BEHIND(state->tr, selector);
-	CLEAR_BEHIND(state->gdtr, limit);
-	CLEAR_BEHIND(state->idtr, limit);
-}
 
 /* Saves the processor and loads it, with what struct vcpu_state has no field for (engine.h, chip()). */
 static void reload(const struct engine_ops *ops, struct vcpu_state *state)
 {
 	const struct state_table *table;
-	uint8_t *latches = ops->chip(one.engine, 1, &table);
+	uint8_t *latches = ops->chip(rig.engine, 1, &table);
 	uint8_t kept[32][8];
 
 	assert_in_range(table->count, 1, 32);
-	assert_int_equal(ops->chips_fetch(one.engine), 0);
-	ops->vcpu_save(one.vcpu, state);
+	assert_int_equal(ops->chips_fetch(rig.engine), 0);
+	ops->vcpu_save(rig.vcpu, state);
 	for (unsigned i = 0; i < table->count; i++)
 		memcpy(kept[i], latches + table->field[i].offset, table->field[i].size);
-	assert_int_equal(ops->vcpu_load(one.vcpu, state), 0);
+	assert_int_equal(ops->vcpu_load(rig.vcpu, state), 0);
 	for (unsigned i = 0; i < table->count; i++)
 		memcpy(latches + table->field[i].offset, kept[i], table->field[i].size);
 	table->loaded(latches);
@@ -606,9 +498,9 @@ static void reload(const struct engine_ops *ops, struct vcpu_state *state)
 static void raise_smi(const struct engine_ops *ops)
 {
 	const struct state_table *table;
-	uint8_t *latches = ops->chip(one.engine, 1, &table);
+	uint8_t *latches = ops->chip(rig.engine, 1, &table);
 
-	assert_int_equal(ops->chips_fetch(one.engine), 0);
+	assert_int_equal(ops->chips_fetch(rig.engine), 0);
 	for (unsigned i = 0; i < table->count; i++)
 		if (!strcmp(table->field[i].name, "smi_pending"))
 			latches[table->field[i].offset] = true;
@@ -617,51 +509,24 @@ static void raise_smi(const struct engine_ops *ops)
 
 enum way { AT_ONCE, TRACED, IN_PIECES };
 
-/* The machine as @state and `image` have it, run for BUDGET; IN_PIECES: saved and loaded behind each
- * instruction. */
-static void run(const struct vcpu_state *state, enum way way, struct result *result)
+/* For BUDGET; IN_PIECES: saved and loaded behind each instruction. */
+static void run(const struct vcpu_state *state, enum way way, struct rig_result *result)
 {
-	const struct engine_ops *ops = one.engine->ops;
-	uint64_t began = ops->retired(one.engine);
-	unsigned lines = 0;
-	struct engine_trace trace = {.owner = &lines, .insn = traced, .event = traced};
+	const struct engine_ops *ops = rig.engine->ops;
+	enum engine_exit exit = ENGINE_BUDGET;
 
-	assert_true(ops->memory_write(one.engine, 0, image, RAM));
-	ops->reset(one.engine);
-	ops->trace(one.engine, way == TRACED || (way == IN_PIECES && getenv("FUZZ_PIECES")) ? &trace : NULL);
-	assert_int_equal(ops->vcpu_load(one.vcpu, state), 0);
+	rig_begin(state, way == TRACED || (way == IN_PIECES && getenv("FUZZ_PIECES")));
 	if (one.smi)
 		raise_smi(ops);
-	memset(result, 0, sizeof(*result));
 	if (way != IN_PIECES)
-		result->exit = ops->run(one.engine, BUDGET);
-	while (way == IN_PIECES && ops->retired(one.engine) - began < BUDGET) {
-		result->exit = ops->run(one.engine, 1);
-		if (result->exit != ENGINE_BUDGET)
+		exit = ops->run(rig.engine, BUDGET);
+	while (way == IN_PIECES && rig_retired() < BUDGET) {
+		exit = ops->run(rig.engine, 1);
+		if (exit != ENGINE_BUDGET)
 			break;
 		reload(ops, &result->state);
 	}
-	result->retired = ops->retired(one.engine) - began;
-	if (result->exit == ENGINE_FAILED)
-		snprintf(result->failure, sizeof(result->failure), "%s", ops->failure(one.engine));
-	ops->vcpu_save(one.vcpu, &result->state);
-	clear_padding(&result->state);
-	ops->trace(one.engine, NULL);
-}
-
-static void compare(uint64_t round, const char *way, const char *name, unsigned index, const void *a,
-		    const void *b, size_t size)
-{
-	char texts[2][65] = {"", ""};
-
-	if (memcmp(a, b, size) == 0)
-		return;
-	for (size_t i = 0; i < size && i < 32; i++) {
-		sprintf(texts[0] + 2 * i, "%02x", ((const uint8_t *)a)[i]);
-		sprintf(texts[1] + 2 * i, "%02x", ((const uint8_t *)b)[i]);
-	}
-	fail_msg("FUZZ_ROUND=%llu: %s[%u] is %s, and %s %s", (unsigned long long)round, name, index, texts[0],
-		 way, texts[1]);
+	rig_end(exit, result);
 }
 
 /* Whether bits 6:5 of this byte are accessed and dirty flags, which a walk that was cached need not set
@@ -671,22 +536,10 @@ static bool is_table(unsigned address)
 	return address >= TABLES && address < STACK - 0x1000 && address % 4 == 0;
 }
 
-static void compare_results(uint64_t round, const char *way, const struct result *a, const struct result *b)
+static void compare_results(uint64_t round, const char *way, const struct rig_result *a,
+			    const struct rig_result *b)
 {
-	size_t shorter = strlen(a->failure) < strlen(b->failure) ? strlen(a->failure) : strlen(b->failure);
-
-	if (a->exit != b->exit || a->retired != b->retired || strncmp(a->failure, b->failure, shorter) != 0)
-		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu %s; %s exit %u after %llu %s",
-			 (unsigned long long)round, a->exit, (unsigned long long)a->retired, a->failure, way,
-			 b->exit, (unsigned long long)b->retired, b->failure);
-#define VCPU_FIELD(type, name)                                                                               \
-	compare(round, way, #name, 0, &a->state.name, &b->state.name, sizeof(a->state.name));
-#define VCPU_ARRAY(type, name, count)                                                                        \
-	for (unsigned i = 0; i < (count); i++)                                                               \
-		compare(round, way, #name, i, &a->state.name[i], &b->state.name[i], sizeof(a->state.name[i]));
-#include "x86/vcpu_state.def"
-#undef VCPU_FIELD
-#undef VCPU_ARRAY
+	rig_compare(round, way, a, b);
 	for (unsigned i = 0; i < RAM; i++)
 		if ((found[i] ^ ram[i]) & (is_table(i) ? 0x9f : 0xff))
 			fail_msg("FUZZ_ROUND=%llu: %s at 0x%x: %02x %02x, was %02x",
@@ -724,9 +577,9 @@ static bool tables_changed(void)
 static void round_of_worlds(struct fuzz *fuzz, uint64_t round)
 {
 	static const enum mode hosts[] = {LONG, LONG, LONG, LONG, COMPAT, PAE, PAGED32, FLAT32};
-	static struct result fast, other;
+	static struct rig_result fast, other;
 	enum mode mode = hosts[round % 8];
-	struct vcpu_state state = one.reset;
+	struct vcpu_state state = rig.reset;
 
 	flushes = round % 16 >= 8;
 	memset(image, 0, sizeof(image));
@@ -746,19 +599,13 @@ static void round_of_worlds(struct fuzz *fuzz, uint64_t round)
 	make_state(fuzz, &state, mode);
 	run(&state, AT_ONCE, &fast);
 	memcpy(found, ram, RAM);
-	one.retired += fast.retired;
-	one.exits[fast.exit]++;
 	one.guests += fast.state.svm_guest;
 	if (fast.exit == ENGINE_FAILED && !may_be_unmodelled(fast.failure))
 		fail_msg("FUZZ_ROUND=%llu: %s", (unsigned long long)round, fast.failure);
 	/* Behind the last instruction: an exit, the trap of VMRUN, and what faults in their delivery. */
-	if (fast.retired > BUDGET + 8 || fast.exit == ENGINE_STOPPED || fast.exit > ENGINE_FAILED)
-		fail_msg("FUZZ_ROUND=%llu: exit %u after %llu", (unsigned long long)round, fast.exit,
-			 (unsigned long long)fast.retired);
-	last.rewritten = false;
-	last.text[0] = 0;
+	rig_count(round, &fast, BUDGET + 8);
 	run(&state, TRACED, &other);
-	if (last.rewritten)
+	if (rig.rewritten)
 		return;
 	compare_results(round, "one by one", &fast, &other);
 	if (!flushes || tables_changed())
@@ -770,26 +617,16 @@ static void round_of_worlds(struct fuzz *fuzz, uint64_t round)
 
 static void random_hosts_and_guests(void **state)
 {
-	struct engine_config config = {.cpu = "amd,-rdrand,-rdseed",
-				       .bus = {.port_in = port_in,
-					       .port_out = port_out,
-					       .mmio_read = mmio_read,
-					       .mmio_write = mmio_write}};
-	char why[200];
-
 	(void)state;
 	memset(&one, 0, sizeof(one));
-	assert_int_equal(engine_soft.open(&one.engine, &config, why, sizeof(why)), 0);
-	assert_int_equal(engine_soft.memory_add(one.engine, 0, RAM, ram, false), 0);
-	assert_int_equal(engine_soft.vcpu_new(one.engine, &one.vcpu), 0);
-	engine_soft.vcpu_save(one.vcpu, &one.reset);
+	rig_open("amd,-rdrand,-rdseed");
 	fuzz_rounds(4000, round_of_worlds);
 	print_message("%llu instructions: %u budget (%llu in a guest), %u halt, %u shutdown, %u not "
 		      "modelled; %llu rounds in pieces\n",
-		      (unsigned long long)one.retired, one.exits[ENGINE_BUDGET],
-		      (unsigned long long)one.guests, one.exits[ENGINE_HALTED], one.exits[ENGINE_SHUTDOWN],
-		      one.exits[ENGINE_FAILED], (unsigned long long)one.compared);
-	engine_soft.close(one.engine);
+		      (unsigned long long)rig.retired, rig.exits[ENGINE_BUDGET],
+		      (unsigned long long)one.guests, rig.exits[ENGINE_HALTED], rig.exits[ENGINE_SHUTDOWN],
+		      rig.exits[ENGINE_FAILED], (unsigned long long)one.compared);
+	rig_close();
 }
 
 int main(void)

@@ -7,6 +7,7 @@
  */
 #include "cpu/vmx/vmx_test.h"
 
+#include "fuzz/blank.h"
 #include "fuzz/fuzz.h"
 #include "x86/paging.h"
 
@@ -33,37 +34,7 @@ static const char *const without_model[] = {
 	"instruction at", /* bytes that no manual documents, as DF C0 to DF CF */
 };
 
-/* ---- a bus that answers anything ---- */
-
-static uint32_t port_in(void *owner, uint16_t port, unsigned size)
-{
-	(void)owner;
-	(void)size;
-	return port;
-}
-
-static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
-{
-	(void)owner;
-	(void)port;
-	(void)size;
-	(void)value;
-}
-
-static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	memset(to, 0xff, size);
-}
-
-static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	(void)from;
-	(void)size;
-}
+/* ---- the rest of a bus that answers anything ---- */
 
 static int acknowledge(void *owner)
 {
@@ -369,10 +340,7 @@ static void make_data(struct machine *m, struct fuzz *fuzz)
 static void fresh(struct machine *m)
 {
 	vmx_open(m);
-	m->cpu->bus.port_in = port_in;
-	m->cpu->bus.port_out = port_out;
-	m->cpu->bus.mmio_read = mmio_read;
-	m->cpu->bus.mmio_write = mmio_write;
+	blank_bus(&m->cpu->bus);
 	m->cpu->bus.interrupt_acknowledge = acknowledge;
 	m->cpu->bus.msr_read = msr_answers;
 	m->cpu->bus.msr_write = msr_takes;

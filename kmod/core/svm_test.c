@@ -8,6 +8,7 @@
 
 #include "kmod/core/svm.h"
 #include "kmod/test/fake.h"
+#include "kmod/test/start.h"
 #include "x86/l1.h"
 #include "x86/msr.h"
 #include "x86/paging.h"
@@ -27,23 +28,7 @@ static struct {
 static uint8_t *own(void) { return vcpu.svm->own; }
 static uint8_t *inner(void) { return fake_memory(INNER); }
 
-static void start(bool nest, unsigned cpus)
-{
-	fake_reset(CORE_SVM);
-	memset(&machine, 0, sizeof(machine));
-	memset(&vcpu, 0, sizeof(vcpu));
-	machine.hidden = FAKE_HIDDEN;
-	machine.hidden_size = FAKE_MEMORY - FAKE_HIDDEN;
-	machine.mapped = FAKE_MEMORY;
-	machine.cpus = cpus;
-	machine.startup_page = 0x9f;
-	machine.nest = nest;
-	machine.depth = 1;
-	assert_null(core_probe(&machine));
-	assert_int_equal(machine.vendor, CORE_SVM);
-	assert_null(core_create(&vcpu, &machine));
-	core_start(&vcpu, &(struct core_start){.rip = CODE});
-}
+static void start(bool nest, unsigned cpus) { fake_start(&machine, &vcpu, CORE_SVM, nest, cpus, CODE); }
 
 static int setup(void **state)
 {

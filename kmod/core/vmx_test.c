@@ -10,6 +10,7 @@
 #include "kmod/core/vmx_region.h"
 #include "kmod/core/vmx_shadow.h"
 #include "kmod/test/fake.h"
+#include "kmod/test/start.h"
 #include "x86/descriptors.h"
 #include "x86/l1.h"
 #include "x86/msr.h"
@@ -32,21 +33,8 @@ static struct {
 
 static void start(bool nest, unsigned cpus)
 {
-	fake_reset(CORE_VMX);
-	memset(&machine, 0, sizeof(machine));
-	memset(&vcpu, 0, sizeof(vcpu));
+	fake_start(&machine, &vcpu, CORE_VMX, nest, cpus, CODE);
 	memset(&next, 0, sizeof(next));
-	machine.hidden = FAKE_HIDDEN;
-	machine.hidden_size = FAKE_MEMORY - FAKE_HIDDEN;
-	machine.mapped = FAKE_MEMORY;
-	machine.cpus = cpus;
-	machine.startup_page = 0x9f;
-	machine.nest = nest;
-	machine.depth = 1;
-	assert_null(core_probe(&machine));
-	assert_int_equal(machine.vendor, CORE_VMX);
-	assert_null(core_create(&vcpu, &machine));
-	core_start(&vcpu, &(struct core_start){.rip = CODE});
 	fake_put(VMCS_GUEST_RFLAGS, RFLAGS_FIXED);
 }
 

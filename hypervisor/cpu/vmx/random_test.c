@@ -5,51 +5,9 @@
  */
 #include "cpu/vmx/vmx_test.h"
 
+#include "fuzz/blank.h"
+
 #define ROUNDS 3000u
-
-static uint32_t port_in(void *owner, uint16_t port, unsigned size)
-{
-	(void)owner;
-	(void)size;
-	return port;
-}
-
-static void port_out(void *owner, uint16_t port, unsigned size, uint32_t value)
-{
-	(void)owner;
-	(void)port;
-	(void)size;
-	(void)value;
-}
-
-static void mmio_read(void *owner, uint64_t address, void *to, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	memset(to, 0xff, size);
-}
-
-static void mmio_write(void *owner, uint64_t address, const void *from, unsigned size)
-{
-	(void)owner;
-	(void)address;
-	(void)from;
-	(void)size;
-}
-
-static int acknowledge(void *owner)
-{
-	(void)owner;
-	return 0x41;
-}
-
-static bool msr_refused(void *owner, uint32_t index, uint64_t *value)
-{
-	(void)owner;
-	(void)index;
-	*value = 0;
-	return false;
-}
 
 static const uint16_t fields[] = {
 #define VMCS_FIELD(encoding, name) (encoding),
@@ -149,12 +107,9 @@ static void anything_ends(void **state)
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		if (i % 100 == 0) { /* a new machine */
 			vmx_open(&m);
-			m.cpu->bus.port_in = port_in;
-			m.cpu->bus.port_out = port_out;
-			m.cpu->bus.mmio_read = mmio_read;
-			m.cpu->bus.mmio_write = mmio_write;
-			m.cpu->bus.interrupt_acknowledge = acknowledge;
-			m.cpu->bus.msr_read = msr_refused;
+			blank_bus(&m.cpu->bus);
+			m.cpu->bus.interrupt_acknowledge = blank_acknowledge;
+			m.cpu->bus.msr_read = blank_msr_read;
 		} else {
 			/* What the last round has left of memory and MSRs stays. */
 			m.cpu->msr.vmx_guest = m.cpu->msr.vmx_smm = false;
