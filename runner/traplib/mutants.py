@@ -245,9 +245,9 @@ class Hunt:
 
     def answered(self, name):
         """Whether a suite answers for a mutant (policy.Answers)."""
-        if is_gate(name):
-            return concerns(name, self.instructions)
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.checks)
+        if is_gate(name) and concerns(name, self.instructions):
+            return True
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.checks if is_gate(pattern) == is_gate(name))
 
     def judge(self, name):
         """The end record of a mutant."""

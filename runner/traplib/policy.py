@@ -61,7 +61,7 @@ class Answers:
 
     def __init__(self, gates=False, checks=()):
         self.gates = gates           # the gates of every instruction that has a case
-        self.checks = tuple(checks)  # patterns of names of checks
+        self.checks = tuple(checks)  # patterns of names of checks, and of gates
 
 
 def answers(suite):
