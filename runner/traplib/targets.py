@@ -17,6 +17,7 @@ SOFT_PROFILES = ("amd", "intel")
 SPELLINGS = ("soft[:PROFILE[,+feature,-feature]], kvm[:DEVICE], linux-kvm[:PROFILE][=FOLDER], qemu-tcg[:CPU], "
              "qemu-kvm[:CPU], bochs[:MODEL], "
              "exec:[NAME[/CPU]=]COMMAND with {image} and {append} or {cases}, and {cpu} where there is a CPU")
+SLOWER = 4     # times, at most, that a case takes with one more hypervisor of ours
 GRACE = 5.0  # seconds beyond the target's own limit for a case before its process counts as hung
 
 
@@ -35,7 +36,7 @@ class Visor:
         if self.cpu:
             line += ["--cpu", self.cpu]
         if policy.timeout:
-            line += ["--timeout", f"{policy.timeout:g}"]
+            line += ["--timeout", f"{self.limit(policy):g}"]
         if policy.max_insns and self.engine == "soft":  # a device does not count
             line += ["--max-insns", str(policy.max_insns)]
         if policy.smp > 1:
@@ -59,10 +60,13 @@ class Visor:
         """A line of the file of cases."""
         return case_id
 
-    @staticmethod
-    def silence(policy):
+    def limit(self, policy):
+        """Seconds of wall clock for a case: each hypervisor of ours above the machine costs its share."""
+        return policy.timeout * SLOWER ** self.depth
+
+    def silence(self, policy):
         """Seconds without a record after which the process counts as hung."""
-        return policy.timeout + GRACE
+        return self.limit(policy) + GRACE
 
     def reproduction(self, image, policy, case_id):
         """One line for a shell that runs a single case again and writes its instructions to a file."""
