@@ -235,7 +235,7 @@ bool vmx_needs_bit(enum vmx_msr which, unsigned bit)
 
 /* ---- on and off ---- */
 
-static bool enable_feature(void)
+bool vmx_allow(void)
 {
 	uint64_t feature = machine_read_msr(FEATURE_CONTROL);
 
@@ -243,7 +243,7 @@ static bool enable_feature(void)
 		machine_write_msr(FEATURE_CONTROL, feature | FEATURE_LOCK | FEATURE_VMX);
 		feature = machine_read_msr(FEATURE_CONTROL);
 	}
-	return story_needs(feature & FEATURE_VMX, "msr.3a[2]=0");
+	return feature & FEATURE_VMX;
 }
 
 bool vmx_prepare(void)
@@ -251,7 +251,8 @@ bool vmx_prepare(void)
 	static const enum vmx_page regions[] = {VMX_PAGE_VMXON, VMX_PAGE_VMCS, VMX_PAGE_VMCS2,
 						VMX_PAGE_SHADOW};
 
-	if (!story_needs(vmx_has_cpuid(1, 2, 5), "cpuid.1.0.ecx[5]=0") || !enable_feature())
+	if (!story_needs(vmx_has_cpuid(1, 2, 5), "cpuid.1.0.ecx[5]=0") ||
+	    !story_needs(vmx_allow(), "msr.3a[2]=0"))
 		return false;
 	if (!machine.control_device)
 		machine_fill(vmx_pages, 0, sizeof(vmx_pages));

@@ -118,6 +118,8 @@ unsigned vmx_try_write(uint64_t field, uint64_t value);
 
 /* ---- on and off ---- */
 
+/* Lets this processor into VMX operation, in its own IA32_FEATURE_CONTROL; false where that is locked otherwise (SDM 3C 24.7). */
+bool vmx_allow(void);
 /* VMXON alone can be next: CR4.VMXE, IA32_FEATURE_CONTROL, revisions in the regions. False: NOTSUP was said.
  */
 bool vmx_prepare(void);

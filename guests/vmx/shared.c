@@ -423,6 +423,7 @@ static volatile uint64_t other_value;
 /* Into VMX operation with a region of its own; back by leave_operation(). */
 static unsigned enter_operation(void)
 {
+	vmx_allow();
 	machine_write_cr4(machine_read_cr4() | CR4_VMXE);
 	*(uint32_t *)vmx_at(VMX_PAGE_SPARE, 0) = *(const uint32_t *)vmx_at(VMX_PAGE_VMXON, 0);
 	return vmx_do_address(VMX_DO_VMXON, vmx_page(VMX_PAGE_SPARE));
