@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -422,6 +423,7 @@ def command_migration_faults(options):
     if options.count < 1:
         raise UsageError("--count: expected 1 or more")
     live.guest()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that no visor stays behind
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     lengths = measure(seed)
     counts, wrong = collections.Counter(), 0
