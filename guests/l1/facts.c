@@ -1,38 +1,7 @@
 /* facts.c: what a loader tells (multiboot 0.6.96, section 3.3; Xen's x86/HVM direct boot ABI), and telling it
  * on. */
 #include "l1/l1.h"
-
-struct multiboot_info {
-	uint32_t flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr;
-	uint32_t syms[4], mmap_length, mmap_addr, drives_length, drives_addr, config_table, boot_loader_name;
-	uint32_t apm_table, vbe[4];
-};
-#define INFO_MEMORY  (1u << 0)
-#define INFO_CMDLINE (1u << 2)
-#define INFO_MODULES (1u << 3)
-#define INFO_MMAP    (1u << 6)
-struct multiboot_module {
-	uint32_t start, end, string, reserved;
-};
-struct multiboot_mmap {
-	uint32_t size; /* of the rest */
-	uint64_t base, length;
-	uint32_t type;
-} __attribute__((packed));
-
-struct start_info {
-	uint32_t magic, version, flags, nr_modules;
-	uint64_t modlist, cmdline, rsdp, memmap;
-	uint32_t memmap_entries, reserved;
-};
-#define START_INFO_MAGIC 0x336ec578u
-struct start_info_module {
-	uint64_t address, size, cmdline, reserved;
-};
-struct start_info_memmap {
-	uint64_t base, length;
-	uint32_t type, reserved;
-};
+#include "x86/boot_protocol.h"
 
 #define MEBIBYTE 0x100000ull
 
@@ -57,17 +26,17 @@ static void read_multiboot(struct facts *facts, const struct multiboot_info *inf
 	const struct multiboot_module *module = at(info->mods_addr);
 	uint64_t entry = info->mmap_addr, end = entry + info->mmap_length;
 
-	if (info->flags & INFO_CMDLINE)
+	if (info->flags & MULTIBOOT_INFO_CMDLINE)
 		facts->line = at(info->cmdline);
-	for (unsigned i = 0; info->flags & INFO_MODULES && i < info->mods_count; i++)
+	for (unsigned i = 0; info->flags & MULTIBOOT_INFO_MODULES && i < info->mods_count; i++)
 		add_module(facts, module[i].start, module[i].end, module[i].string);
-	while (info->flags & INFO_MMAP && entry < end) {
+	while (info->flags & MULTIBOOT_INFO_MMAP && entry < end) {
 		const struct multiboot_mmap *mmap = at(entry);
 
 		add_range(facts, mmap->base, mmap->base + mmap->length, mmap->type);
 		entry += mmap->size + sizeof(mmap->size);
 	}
-	if (!facts->ranges && info->flags & INFO_MEMORY) {
+	if (!facts->ranges && info->flags & MULTIBOOT_INFO_MEMORY) {
 		add_range(facts, 0, (uint64_t)info->mem_lower << 10, MEMORY_RAM);
 		add_range(facts, MEBIBYTE, MEBIBYTE + ((uint64_t)info->mem_upper << 10), MEMORY_RAM);
 	}
@@ -205,7 +174,8 @@ uint64_t facts_write(const struct facts *facts, enum l1_protocol protocol, unsig
 		struct multiboot_info *info = below(&top, sizeof(*info));
 
 		*info = (struct multiboot_info){
-			.flags = INFO_MEMORY | INFO_CMDLINE | INFO_MMAP | (count ? INFO_MODULES : 0),
+			.flags = MULTIBOOT_INFO_MEMORY | MULTIBOOT_INFO_CMDLINE | MULTIBOOT_INFO_MMAP |
+				 (count ? MULTIBOOT_INFO_MODULES : 0),
 			.mem_lower = kibibytes(facts, 0),
 			.mem_upper = kibibytes(facts, MEBIBYTE),
 			.cmdline = line,

@@ -1,13 +1,11 @@
 /* image.c: a guest's ELF file, 32 or 64 bits, with a multiboot1 header or a PVH note. */
 #include "l1/l1.h"
+#include "x86/boot_protocol.h"
 
-#define MULTIBOOT_SEARCH    8192u
-#define MULTIBOOT_MAGIC     0x1badb002u
-#define MULTIBOOT_ADDRESSES (1u << 16)
-#define PT_LOAD             1u
-#define PT_NOTE             4u
-#define NOTE_PHYS32_ENTRY   18u
-#define FIRST_ADDRESS       0x1000u
+#define PT_LOAD           1u
+#define PT_NOTE           4u
+#define NOTE_PHYS32_ENTRY 18u
+#define FIRST_ADDRESS     0x1000u
 
 struct elf32 {
 	uint8_t ident[16];

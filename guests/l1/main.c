@@ -1,8 +1,8 @@
 /* main.c: the order of things. */
 #include "l1/l1.h"
+#include "x86/boot_protocol.h"
 #include "x86/l1.h"
 
-#define MULTIBOOT_LOADED 0x2badb002u
 #define MEBIBYTE         0x100000ull
 #define INFORMATION_SIZE 0x40000ull /* command line and what modules are called, twice */
 

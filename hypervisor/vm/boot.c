@@ -8,21 +8,9 @@
 
 #include "vm/boot_info.h"
 #include "vm/boot_internal.h"
+#include "x86/boot_protocol.h"
 #include "x86/descriptors.h"
 #include "x86/paging.h"
-
-#define MULTIBOOT_SEARCH      8192u
-#define MULTIBOOT_MAGIC       0x1badb002u
-#define MULTIBOOT_LOADED      0x2badb002u
-#define MULTIBOOT_PAGE_ALIGN  (1u << 0)
-#define MULTIBOOT_MEMORY_INFO (1u << 1)
-#define MULTIBOOT_ADDRESSES   (1u << 16)
-#define MULTIBOOT_REQUIRED    0xffffu
-
-struct multiboot_header {
-	uint32_t magic, flags, checksum;
-	uint32_t header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr;
-};
 
 #define ROM_SOCKET (256u << 10)
 
@@ -284,7 +272,8 @@ static int boot_rom(struct loader *loader)
 	return 0; /* the vCPU is in its reset state already */
 }
 
-/* What a guest finds without firmware that would have put it there. Before the image, whose own memory it is. */
+/* What a guest finds without firmware that would have put it there. Before the image, whose own memory it is.
+ */
 static int place_platform(struct loader *loader)
 {
 	const struct boot_options *options = loader->options;

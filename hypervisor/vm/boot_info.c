@@ -4,41 +4,7 @@
 #include <string.h>
 
 #include "vm/memory_map.h"
-
-/* Multiboot 0.6.96, section 3.3. */
-struct multiboot_info {
-	uint32_t flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr;
-	uint32_t syms[4], mmap_length, mmap_addr, drives_length, drives_addr, config_table, boot_loader_name;
-	uint32_t apm_table, vbe[4];
-};
-#define INFO_MEMORY  (1u << 0)
-#define INFO_CMDLINE (1u << 2)
-#define INFO_MODULES (1u << 3)
-#define INFO_MMAP    (1u << 6)
-#define INFO_LOADER  (1u << 9)
-struct multiboot_module {
-	uint32_t start, end, string, reserved;
-};
-struct multiboot_mmap {
-	uint32_t size; /* of the rest */
-	uint64_t base, length;
-	uint32_t type;
-} __attribute__((packed));
-
-/* Xen's public/arch-x86/hvm/start_info.h, version 1. */
-struct start_info {
-	uint32_t magic, version, flags, nr_modules;
-	uint64_t modlist, cmdline, rsdp, memmap;
-	uint32_t memmap_entries, reserved;
-};
-#define START_INFO_MAGIC 0x336ec578u
-struct start_info_module {
-	uint64_t address, size, cmdline, reserved;
-};
-struct start_info_memmap {
-	uint64_t base, length;
-	uint32_t type, reserved;
-};
+#include "x86/boot_protocol.h"
 
 static const char loader_name[] = "visor";
 
@@ -78,7 +44,8 @@ static void make_multiboot(uint8_t *info, const struct boot_info_request *reques
 	struct memory_range range[MEMORY_RANGES_MAX];
 	unsigned count = memory_map(request->memory, request->rom, range);
 
-	to->flags = INFO_MEMORY | INFO_CMDLINE | INFO_MMAP | INFO_LOADER;
+	to->flags =
+		MULTIBOOT_INFO_MEMORY | MULTIBOOT_INFO_CMDLINE | MULTIBOOT_INFO_MMAP | MULTIBOOT_INFO_LOADER;
 	to->mem_lower = MEMORY_EBDA >> 10;
 	to->mem_upper = (uint32_t)((memory_low(request->memory) >> 10) - 1024);
 	to->cmdline = request->text;
@@ -90,7 +57,7 @@ static void make_multiboot(uint8_t *info, const struct boot_info_request *reques
 		mmap[i] = (struct multiboot_mmap){sizeof(*mmap) - sizeof(mmap->size), range[i].base,
 						  range[i].end - range[i].base, range[i].type};
 	if (request->initrd_size) {
-		to->flags |= INFO_MODULES;
+		to->flags |= MULTIBOOT_INFO_MODULES;
 		to->mods_count = 1;
 		to->mods_addr = ADDRESS(module);
 		module->start = request->initrd;
