@@ -273,6 +273,7 @@ void svm_start(struct core_vcpu *vcpu, const struct core_start *start)
 	for (uint32_t index = MSR_VM_CR; index <= MSR_SVM_KEY; index++)
 		watch(vcpu, index, true, true);
 	watch(vcpu, MSR_TSC_RATIO, true, true);
+	watch(vcpu, MSR_SMM_CTL, false, true);
 	svm_own_intercepts(vcpu);
 	*vmcb32(vmcb, VMCB_ASID) = SVM_ASID;
 	*vmcb64(vmcb, VMCB_NESTED) = SVM_NP_ENABLE;
@@ -314,6 +315,10 @@ void svm_raise(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 	/* Real mode pushes no error codes. */
 	if (vector_has_error_code(vector) && *vmcb64(vmcb, VMCB_CR0) & CR0_PE)
 		event |= SVM_EVENT_ERROR_VALID | (uint64_t)error << 32;
+	if (vcpu->svm->nested.running && svm_nested_wants(vcpu, SVM_EXIT_EXCEPTION + vector)) {
+		svm_nested_reflect(vcpu, SVM_EXIT_EXCEPTION + vector, event >> 32, 0);
+		return;
+	}
 	*vmcb64(vmcb, VMCB_EVENTINJ) = event;
 	/* A fault pushes RF as set (SDM 3B 17.3.1.1); not every processor sees to that when it injects one.
 	 */

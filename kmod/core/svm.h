@@ -115,6 +115,8 @@ bool svm_nested_wants(struct core_vcpu *vcpu, unsigned code);
 void svm_gif_set(struct core_vcpu *vcpu, bool gif);
 /* What has waited for it, behind the instruction that set it. */
 void svm_gif_opened(struct core_vcpu *vcpu);
+/* A write of SMM_CTL, which can dismiss an SMI that waits (15.30.3); false: #GP. */
+bool svm_gif_smm_ctl(struct core_vcpu *vcpu, uint64_t value);
 /* Whether INITs come as #SX. */
 void svm_gif_redirect(bool on);
 /* Exits for #SX and, while GIF is 0, #DB. True: it was an INIT, or a breakpoint, or what is left of it; done.

@@ -70,7 +70,8 @@ void svm_raise_upon(struct core_vcpu *vcpu, unsigned vector, bool has_error, uin
 	unsigned first = event & SVM_EVENT_VECTOR;
 
 	(void)has_error;
-	if (!(event & SVM_EVENT_VALID) || event_type(event) != SVM_EVENT_EXCEPTION) {
+	if (!(event & SVM_EVENT_VALID) || event_type(event) != SVM_EVENT_EXCEPTION ||
+	    (vcpu->svm->nested.running && svm_nested_wants(vcpu, SVM_EXIT_EXCEPTION + vector))) {
 		svm_raise(vcpu, vector, error);
 	} else if (first == VECTOR_DF) {
 		/* The processor shuts down by itself. */

@@ -125,6 +125,15 @@ static void pass_smi(struct core_vcpu *vcpu)
 	apic_send_self(vcpu, APIC_SMI);
 }
 
+bool svm_gif_smm_ctl(struct core_vcpu *vcpu, uint64_t value)
+{
+	bool done = hw_try_write_msr(MSR_SMM_CTL, value);
+
+	if (done && value & SMM_CTL_DISMISS)
+		nested_of(vcpu)->smi = false;
+	return done;
+}
+
 void svm_gif_opened(struct core_vcpu *vcpu)
 {
 	pass_init(vcpu);

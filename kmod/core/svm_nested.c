@@ -103,6 +103,8 @@ enum core_msr svm_nested_write_msr(struct core_vcpu *vcpu, uint32_t index, uint6
 	uint64_t unused;
 	enum core_msr how = svm_nested_read_msr(vcpu, index, &unused);
 
+	if (index == MSR_SMM_CTL)
+		return svm_gif_smm_ctl(vcpu, value) ? MSR_DONE : MSR_FAULT;
 	if (how != MSR_DONE)
 		return how;
 	if (index == MSR_VM_CR)

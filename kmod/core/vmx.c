@@ -471,16 +471,19 @@ void vmx_raise(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 {
 	uint32_t event = vector | VMX_EVENT_EXCEPTION << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID;
 
-	(void)vcpu;
-	/* Real mode pushes no error codes. */
-	if (vector_has_error_code(vector) && vmx_get(VMCS_GUEST_CR0) & CR0_PE) {
-		event |= VMX_EVENT_ERROR_CODE;
-		vmx_set(VMCS_ENTRY_EXCEPTION_ERROR, error);
-	}
-	vmx_set(VMCS_ENTRY_INTERRUPTION_INFO, event);
 	/* As a fault leaves it for the handler's IRET; the processor pushes it as it is here. */
 	if (vector != VECTOR_DB)
 		vmx_set(VMCS_GUEST_RFLAGS, vmx_get(VMCS_GUEST_RFLAGS) | RFLAGS_RF);
+	/* Real mode pushes no error codes. */
+	if (vector_has_error_code(vector) && vmx_get(VMCS_GUEST_CR0) & CR0_PE)
+		event |= VMX_EVENT_ERROR_CODE;
+	if (vmx_nested_wants(vcpu, vector, error)) {
+		vmx_nested_event(vcpu, VMX_EXIT_EXCEPTION_NMI, event, error);
+		return;
+	}
+	if (event & VMX_EVENT_ERROR_CODE)
+		vmx_set(VMCS_ENTRY_EXCEPTION_ERROR, error);
+	vmx_set(VMCS_ENTRY_INTERRUPTION_INFO, event);
 }
 
 static bool in_64bit_mode(void)

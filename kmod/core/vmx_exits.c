@@ -50,8 +50,11 @@ void vmx_raise_upon(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 	uint32_t event = (uint32_t)vmx_get(VMCS_IDT_VECTORING_INFO);
 	unsigned first = event & VMX_EVENT_VECTOR;
 
-	if (!(event & VMX_EVENT_VALID) || VMX_EVENT_TYPE(event) != VMX_EVENT_EXCEPTION)
+	if (!(event & VMX_EVENT_VALID) || VMX_EVENT_TYPE(event) != VMX_EVENT_EXCEPTION ||
+	    vmx_nested_wants(vcpu, vector, error)) /* which comes before a double fault is made of it */
 		vmx_raise(vcpu, vector, error);
+	else if (first == VECTOR_DF && vcpu->vmx->nested.running)
+		vmx_nested_event(vcpu, VMX_EXIT_TRIPLE_FAULT, 0, 0);
 	else if (first == VECTOR_DF)
 		hw_shutdown();
 	else if (doubles(first, vector))

@@ -43,6 +43,13 @@ static bool wide_mode(void)
 	return vmx_get(VMCS_GUEST_EFER) & EFER_LMA && vmx_get(VMCS_GUEST_CS_RIGHTS) & SEG_L;
 }
 
+/* Modes in which these instructions are defined: neither virtual-8086 nor compatibility mode. */
+static bool in_root_mode(void)
+{
+	return !(vmx_get(VMCS_GUEST_RFLAGS) & RFLAGS_VM) &&
+	       (!(vmx_get(VMCS_GUEST_EFER) & EFER_LMA) || wide_mode());
+}
+
 /* A memory operand (tables 28-13, 28-14): where it is in its segment, and which that is. */
 struct operand {
 	uint64_t offset;
@@ -324,6 +331,11 @@ void vmx_nested_instruction(struct core_vcpu *vcpu, unsigned reason)
 	bool vmxe = vmx_guest_cr(vcpu->vmx, 4) & CR4_VMXE;
 
 	if (!vcpu->machine->nest || !vmxe || (!nested->on && reason != VMX_EXIT_VMXON)) {
+		vmx_raise(vcpu, VECTOR_UD, 0);
+		return;
+	}
+	/* The processor looks at the mode before any other of them exits. */
+	if (reason == VMX_EXIT_VMCALL && !in_root_mode()) {
 		vmx_raise(vcpu, VECTOR_UD, 0);
 		return;
 	}

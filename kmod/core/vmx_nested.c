@@ -104,8 +104,11 @@ static void merge_controls(struct core_vcpu *vcpu)
 	}
 	if (secondary & VMX2_XSAVES)
 		vmx_set(VMCS_XSS_EXITING_BITMAP, region_get(vcpu, VMCS_XSS_EXITING_BITMAP));
+	/* Without exits for interrupts there are those of a step (vmx_step.c), which must not take any. */
 	vmx_set(VMCS_EXIT_CONTROLS,
-		vmx->exit | (region_get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_ACKNOWLEDGE));
+		vmx->exit | (region_get(vcpu, VMCS_PIN_CONTROLS) & VMX_PIN_EXTERNAL_INTERRUPT
+				     ? region_get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_ACKNOWLEDGE
+				     : 0));
 	vmx_set(VMCS_ENTRY_INTERRUPTION_INFO, region_get(vcpu, VMCS_ENTRY_INTERRUPTION_INFO));
 	vmx_set(VMCS_ENTRY_EXCEPTION_ERROR, region_get(vcpu, VMCS_ENTRY_EXCEPTION_ERROR));
 	vmx_set(VMCS_ENTRY_INSTRUCTION_LENGTH, region_get(vcpu, VMCS_ENTRY_INSTRUCTION_LENGTH));
@@ -432,6 +435,29 @@ void vmx_nested_nmi(struct core_vcpu *vcpu)
 	region_set(vcpu, VMCS_EXIT_INTERRUPTION_INFO,
 		   VECTOR_NMI | VMX_EVENT_NMI << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID);
 	vmx_set(VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_NMI);
+}
+
+bool vmx_nested_wants(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
+{
+	uint64_t mask, match;
+	bool wanted;
+
+	if (!nested_of(vcpu)->running)
+		return false;
+	wanted = region_get(vcpu, VMCS_EXCEPTION_BITMAP) >> vector & 1;
+	mask = region_get(vcpu, VMCS_PF_ERROR_MASK);
+	match = region_get(vcpu, VMCS_PF_ERROR_MATCH);
+	return vector == VECTOR_PF && (error & mask) != match ? !wanted : wanted;
+}
+
+void vmx_nested_event(struct core_vcpu *vcpu, uint32_t reason, uint32_t event, uint32_t error)
+{
+	reflect(vcpu, reason, 0);
+	if (!event)
+		region_set(vcpu, VMCS_IDT_VECTORING_INFO, 0);
+	region_set(vcpu, VMCS_EXIT_INTERRUPTION_INFO, event);
+	if (event & VMX_EVENT_ERROR_CODE)
+		region_set(vcpu, VMCS_EXIT_INTERRUPTION_ERROR, error);
 }
 
 void vmx_nested_refused(struct core_vcpu *vcpu, uint64_t error)

@@ -28,6 +28,12 @@ bool vmx_nested_init(struct core_vcpu *vcpu);
 void vmx_nested_entered(struct core_vcpu *vcpu);
 /* An NMI while the guest's guest runs, whose hypervisor wants it. */
 void vmx_nested_nmi(struct core_vcpu *vcpu);
+/*
+ * Whether the guest's guest runs, and its hypervisor wants the exit of the exception @vector (SDM 3C 26.2);
+ * and an exit of that guest which the processor has not made but we, for @event as exits tell it, or 0.
+ */
+bool vmx_nested_wants(struct core_vcpu *vcpu, unsigned vector, uint32_t error);
+void vmx_nested_event(struct core_vcpu *vcpu, uint32_t reason, uint32_t event, uint32_t error);
 /* IA32_FEATURE_CONTROL and the capability MSRs. */
 enum core_msr vmx_nested_read_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t *value);
 

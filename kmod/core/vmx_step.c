@@ -3,6 +3,7 @@
  * taken from the guest meanwhile.
  */
 #include "kmod/core/vmx.h"
+#include "kmod/core/vmx_nested.h"
 #include "x86/vectors.h"
 
 void vmx_step(struct core_vcpu *vcpu)
@@ -28,25 +29,28 @@ void vmx_step(struct core_vcpu *vcpu)
 	vmx_use(&step);
 }
 
-/* The exception that came instead is the guest's. */
-static void pass_exception(struct core_vcpu *vcpu)
+/* The exception that came instead is the guest's; false: its own exit, with its own guest running. */
+static bool pass_exception(struct core_vcpu *vcpu)
 {
-	uint32_t event = (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_INFO);
+	uint32_t event = (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_INFO),
+		 error = (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_ERROR);
 	unsigned vector = event & VMX_EVENT_VECTOR;
 
 	if (VMX_EVENT_TYPE(event) == VMX_EVENT_NMI) {
 		vcpu->vmx->nmi = true;
 		vmx_set(VMCS_GUEST_INTERRUPTIBILITY,
 			vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & ~(uint64_t)VMX_BLOCKING_NMI);
-		return;
+		return true;
 	}
+	if (vmx_nested_wants(vcpu, vector, error))
+		return false;
 	if (vector == VECTOR_PF)
 		hw_write_cr(2, vmx_get(VMCS_EXIT_QUALIFICATION));
-	if (vector == VECTOR_DB) {
+	if (vector == VECTOR_DB)
 		vmx_set(VMCS_GUEST_PENDING_DEBUG, vmx_get(VMCS_EXIT_QUALIFICATION));
-		return;
-	}
-	vmx_raise_upon(vcpu, vector, (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_ERROR));
+	else
+		vmx_raise_upon(vcpu, vector, error);
+	return true;
 }
 
 /*
@@ -92,9 +96,11 @@ bool vmx_stepped(struct core_vcpu *vcpu, unsigned reason)
 	core_exit_stepped(vcpu, reason == VMX_EXIT_MONITOR_TRAP_FLAG && !vcpu->step.direct);
 	vcpu->step.direct = false;
 	switch (reason) {
-	case VMX_EXIT_MONITOR_TRAP_FLAG:
-	case VMX_EXIT_EXTERNAL_INTERRUPT: return true; /* which comes at the next entry */
-	case VMX_EXIT_EXCEPTION_NMI: pass_exception(vcpu); return true;
+	case VMX_EXIT_MONITOR_TRAP_FLAG: return true;
+	case VMX_EXIT_EXTERNAL_INTERRUPT:
+		/* It comes at the next entry, where it is not the guest's own exit. */
+		return !(vmx->nested.running && vmx->before.pin & VMX_PIN_EXTERNAL_INTERRUPT);
+	case VMX_EXIT_EXCEPTION_NMI: return pass_exception(vcpu);
 	default: return false;
 	}
 }
