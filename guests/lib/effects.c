@@ -102,7 +102,7 @@ static bool failed_to_enter(const struct exchange *x)
 	       rip < (uintptr_t)text_end;
 }
 
-static void report_effects(const struct exchange *x, const struct case_spec *spec, bool runs)
+void effects_report_changes(const struct exchange *x, const struct case_spec *spec, bool runs)
 {
 	const uint64_t *in = x->in.field, *out = x->out.field;
 
@@ -149,5 +149,5 @@ void effects_report(struct exchange *x, const struct case_spec *spec, const stru
 	}
 	if (!rf_promised)
 		report_field("rf", 0);
-	report_effects(x, spec, runs);
+	effects_report_changes(x, spec, runs);
 }

@@ -9,4 +9,10 @@
 /* Gather the outcome: its kind, then every effect and everything watched. */
 void effects_report(struct exchange *x, const struct case_spec *spec, const struct ending *end);
 
+/*
+ * The effects and everything watched alone: registers of x->out that differ from x->in (for RIP: from behind
+ * the instruction where it @runs), the memory of the case's watches, and what else of its window has changed.
+ */
+void effects_report_changes(const struct exchange *x, const struct case_spec *spec, bool runs);
+
 #endif

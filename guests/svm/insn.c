@@ -23,12 +23,6 @@
 
 #include "svm/svm.h"
 
-static const char *const field_names[STATE_COUNT] = {
-#define STATE_FIELD(name) #name,
-#include "x86/machine_state.def"
-#undef STATE_FIELD
-};
-
 void svm_apply_controls(const struct case_spec *spec)
 {
 	for (unsigned i = 0; i < spec->setting_count; i++) {
@@ -104,26 +98,11 @@ static bool report_kind(const struct case_spec *spec, uint64_t code)
 
 static void report_effects(const struct case_spec *spec, bool runs)
 {
-	const uint64_t *in = exchange.in.field;
-	uint64_t *out = exchange.out.field;
+	uint64_t *flags = &exchange.out.field[STATE_rflags];
 
 	/* Nothing is said of RF in the VMCB (15.7.1). */
-	out[STATE_rflags] = (out[STATE_rflags] & ~(uint64_t)RFLAGS_RF) | (in[STATE_rflags] & RFLAGS_RF);
-	for (unsigned i = 0; i < STATE_COUNT; i++) {
-		uint64_t before = in[i] + (i == STATE_rip && runs ? spec->length : 0);
-
-		if (out[i] != before || baseline_watched(spec, i))
-			report_field(field_names[i], out[i]);
-	}
-	for (unsigned i = 0; i < spec->watch_count; i++) {
-		const struct case_watch *watch = &spec->watch[i];
-
-		if (!watch->size)
-			continue;
-		report_memory(watch->address, (const void *)(uintptr_t)watch->address, watch->size);
-		world_accept(watch->address, watch->size);
-	}
-	world_report_changes(spec->mode, in[STATE_cr0] & out[STATE_cr0] & CR0_PG);
+	*flags = (*flags & ~(uint64_t)RFLAGS_RF) | (exchange.in.field[STATE_rflags] & RFLAGS_RF);
+	effects_report_changes(&exchange, spec, runs);
 }
 
 void apic_send_nmi(void); /* apic.c; enter.S calls it too */

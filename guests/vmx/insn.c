@@ -19,12 +19,6 @@
 #include "x86/case_layout.h"
 #include "x86/vectors.h"
 
-static const char *const field_names[STATE_COUNT] = {
-#define STATE_FIELD(name) #name,
-#include "x86/machine_state.def"
-#undef STATE_FIELD
-};
-
 /* Reasons that have an instruction length (28.2.5). */
 static bool has_length(uint32_t reason)
 {
@@ -149,26 +143,11 @@ static bool report_kind(const struct case_spec *spec)
 
 static void report_effects(const struct case_spec *spec, bool runs)
 {
-	const uint64_t *in = exchange.in.field;
-	uint64_t *out = exchange.out.field;
+	uint64_t *flags = &exchange.out.field[STATE_rflags];
 
 	/* RF in the VMCS has stories of its own. */
-	out[STATE_rflags] = (out[STATE_rflags] & ~(uint64_t)RFLAGS_RF) | (in[STATE_rflags] & RFLAGS_RF);
-	for (unsigned i = 0; i < STATE_COUNT; i++) {
-		uint64_t before = in[i] + (i == STATE_rip && runs ? spec->length : 0);
-
-		if (out[i] != before || baseline_watched(spec, i))
-			report_field(field_names[i], out[i]);
-	}
-	for (unsigned i = 0; i < spec->watch_count; i++) {
-		const struct case_watch *watch = &spec->watch[i];
-
-		if (!watch->size)
-			continue;
-		report_memory(watch->address, (const void *)(uintptr_t)watch->address, watch->size);
-		world_accept(watch->address, watch->size);
-	}
-	world_report_changes(spec->mode, in[STATE_cr0] & out[STATE_cr0] & CR0_PG);
+	*flags = (*flags & ~(uint64_t)RFLAGS_RF) | (exchange.in.field[STATE_rflags] & RFLAGS_RF);
+	effects_report_changes(&exchange, spec, runs);
 }
 
 static void report_result(const struct case_spec *spec)
