@@ -6,19 +6,14 @@
  * @cr: CR0, CR3 and CR4 of that host. VMLOAD and VMSAVE are done here too. GIF is 0 behind it.
  */
 #include "lib/exchange.h"
+#include "lib/legacy_host.h"
 
 	.section .text.entry, "ax"
 	.global svm_switch_legacy, svm_legacy_cr
 
 	.code64
 svm_switch_legacy:
-	push %rbx
-	push %rbp
-	push %r12
-	push %r13
-	push %r14
-	push %r15
-	pushfq
+	push_callee_saved
 	mov %rsp, legacy_rsp
 	mov %edi, legacy_vmcb
 	mov %esi, legacy_host
@@ -29,29 +24,9 @@ svm_switch_legacy:
 	vmsave %rax
 	ljmp *legacy_pointer
 
-	.code32
 legacy_host_32:
-	mov $MONITOR_DS, %eax
-	mov %eax, %ds
-	mov %eax, %es
-	mov %eax, %ss
-	mov $legacy_stack, %esp
-	mov %cr0, %eax
-	and $0x7fffffff, %eax
-	mov %eax, %cr0
-	mov $MSR_EFER, %ecx
-	rdmsr
-	and $~0x100, %eax
-	wrmsr
-	mov legacy_control, %esi
-	mov 8(%esi), %eax
-	mov %eax, %cr4
-	mov 4(%esi), %eax
-	mov %eax, %cr3
-	mov (%esi), %eax
-	mov %eax, %cr0
-	jmp 1f
-1:	mov legacy_vmcb, %eax
+	legacy_host_begin legacy_stack, legacy_control
+	mov legacy_vmcb, %eax
 	vmload %eax
 	mov legacy_registers, %edi
 	mov 0x00(%edi), %ecx
@@ -76,37 +51,10 @@ legacy_host_32:
 	mov %eax, svm_legacy_cr + 4
 	mov %cr4, %eax
 	mov %eax, svm_legacy_cr + 8
-	mov %cr0, %eax
-	and $0x7fffffff, %eax
-	mov %eax, %cr0
-	mov EX_MONITOR_CR4, %eax
-	mov %eax, %cr4
-	mov EX_MONITOR_CR3, %eax
-	mov %eax, %cr3
-	mov $MSR_EFER, %ecx
-	rdmsr
-	or $0x100, %eax
-	wrmsr
-	mov EX_MONITOR_CR0, %eax
-	mov %eax, %cr0
-	ljmp $MONITOR_CS64, $legacy_back
-
-	.code64
-legacy_back:
-	mov $MONITOR_DS, %eax
-	mov %eax, %ds
-	mov %eax, %es
-	mov %eax, %ss
-	mov legacy_rsp, %rsp
+	legacy_host_end legacy_rsp
 	mov legacy_host, %eax
 	vmload %rax
-	popfq
-	pop %r15
-	pop %r14
-	pop %r13
-	pop %r12
-	pop %rbp
-	pop %rbx
+	pop_callee_saved
 	ret
 
 	.balign 8

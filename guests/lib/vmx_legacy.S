@@ -7,19 +7,14 @@
  * the VMCS's @field is in vmx_legacy_field then.
  */
 #include "lib/exchange.h"
+#include "lib/legacy_host.h"
 
 	.section .text.entry, "ax"
 	.global vmx_switch_legacy, vmx_legacy_exited, vmx_legacy_field, vmx_legacy_stack, vmx_legacy_state
 
 	.code64
 vmx_switch_legacy:
-	push %rbx
-	push %rbp
-	push %r12
-	push %r13
-	push %r14
-	push %r15
-	pushfq
+	push_callee_saved
 	mov %rsp, legacy_rsp
 	mov %edi, legacy_vmxon
 	mov %esi, legacy_vmcs
@@ -27,29 +22,9 @@ vmx_switch_legacy:
 	mov %ecx, legacy_wanted
 	ljmp *legacy_pointer
 
-	.code32
 legacy_host_32:
-	mov $MONITOR_DS, %eax
-	mov %eax, %ds
-	mov %eax, %es
-	mov %eax, %ss
-	mov $vmx_legacy_stack, %esp
-	mov %cr0, %eax
-	and $0x7fffffff, %eax
-	mov %eax, %cr0
-	mov $MSR_EFER, %ecx
-	rdmsr
-	and $~0x100, %eax
-	wrmsr
-	mov legacy_control, %esi
-	mov 8(%esi), %eax
-	mov %eax, %cr4
-	mov 4(%esi), %eax
-	mov %eax, %cr3
-	mov (%esi), %eax
-	mov %eax, %cr0
-	jmp 1f
-1:	mov legacy_vmxon, %eax
+	legacy_host_begin vmx_legacy_stack, legacy_control
+	mov legacy_vmxon, %eax
 	vmxon (%eax)
 	jbe 2f
 	mov legacy_vmcs, %eax
@@ -96,36 +71,9 @@ vmx_legacy_exited:
 	vmread %eax, vmx_legacy_field
 	lgdt EX_MONITOR_GDTR
 	vmxoff
-	mov %cr0, %eax
-	and $0x7fffffff, %eax
-	mov %eax, %cr0
-	mov EX_MONITOR_CR4, %eax
-	mov %eax, %cr4
-	mov EX_MONITOR_CR3, %eax
-	mov %eax, %cr3
-	mov $MSR_EFER, %ecx
-	rdmsr
-	or $0x100, %eax
-	wrmsr
-	mov EX_MONITOR_CR0, %eax
-	mov %eax, %cr0
-	ljmp $MONITOR_CS64, $legacy_back
-
-	.code64
-legacy_back:
-	mov $MONITOR_DS, %eax
-	mov %eax, %ds
-	mov %eax, %es
-	mov %eax, %ss
+	legacy_host_end legacy_rsp
 	mov %ebx, %eax
-	mov legacy_rsp, %rsp
-	popfq
-	pop %r15
-	pop %r14
-	pop %r13
-	pop %r12
-	pop %rbp
-	pop %rbx
+	pop_callee_saved
 	ret
 
 	.balign 8
