@@ -27,35 +27,42 @@ guests: $(GUESTS:%=build/guests/%.elf) $(GUESTS:%=build/guests/%.bin) build/gues
 
 build/guests/%.c.o: guests/%.c guests/guests.mk | $(DEPS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+	@echo '  CC      $@'
+	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
 
 build/guests/%.S.o: guests/%.S guests/guests.mk | $(DEPS)
 	@mkdir -p $(@D)
-	$(GUEST_CC) $(GUEST_FLAGS) -c -o $@ $<
+	@echo '  CC      $@'
+	$(Q)$(GUEST_CC) $(GUEST_FLAGS) -c -o $@ $<
 
 build/guests/%.table.o: build/suites/%.c guests/guests.mk
 	@mkdir -p $(@D)
-	$(GUEST_CC) $(GUEST_CFLAGS) -O0 -c -o $@ $<
+	@echo '  CC      $@'
+	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -O0 -c -o $@ $<
 
 # The hand-written suites bring their tables with their own sources.
 $(HAND_WRITTEN:%=build/guests/%.table.o): | $(DEPS)
 	@mkdir -p $(@D)
-	echo | $(GUEST_CC) $(GUEST_FLAGS) -MF $@.d -xc -c -o $@ -
+	@echo '  CC      $@'
+	$(Q)echo | $(GUEST_CC) $(GUEST_FLAGS) -MF $@.d -xc -c -o $@ -
 
 $(HAND_WRITTEN:%=build/guests/%/section): build/guests/%/section: guests/%/section.c | $(DEPS)
 	@mkdir -p $(@D)
-	$(CC) -std=gnu17 $(WARNINGS) -Iguests -Ihypervisor -MMD -MP -o $@ $<
+	@echo '  LD      $@'
+	$(Q)$(CC) -std=gnu17 $(WARNINGS) -Iguests -Ihypervisor -MMD -MP -o $@ $<
 
 $(HAND_WRITTEN:%=build/suites/%.txt): build/suites/%.txt: build/guests/%/section
 	@mkdir -p $(@D)
-	$< >$@
+	@echo '  EXPAND  $@'
+	$(Q)$< >$@
 
 define guest_rule
 $(2): build/guests/$(1).table.o $(call guest_own,$(1)) $(GUEST_LIB) \
 		build/suites/$(1).txt guests/lib/guest.ld
 	@mkdir -p $$(@D)
-	$(GUEST_CC) $(GUEST_LDFLAGS) -o $$@.part $(GUEST_LIB) $(call guest_own,$(1)) build/guests/$(1).table.o
-	objcopy --add-section .trapline.cases=build/suites/$(1).txt $$@.part $$@
+	@echo '  LD      $$@'
+	$(Q)$(GUEST_CC) $(GUEST_LDFLAGS) -o $$@.part $(GUEST_LIB) $(call guest_own,$(1)) build/guests/$(1).table.o
+	$(Q)objcopy --add-section .trapline.cases=build/suites/$(1).txt $$@.part $$@
 	@rm -f $$@.part
 endef
 $(foreach guest,$(GUESTS),$(eval $(call guest_rule,$(guest),build/guests/$(guest).elf)))
@@ -67,18 +74,21 @@ $(eval $(call guest_rule,hostile,$(HOSTILE_GUEST)))
 
 # The same as a flat image, whose multiboot header says where it belongs: for machines without a loader.
 build/guests/%.bin: build/guests/%.elf
-	objcopy -O binary $< $@
+	@echo '  OBJCOPY $@'
+	$(Q)objcopy -O binary $< $@
 
 # What `make bench` runs: not a suite, so it stands apart; and the ROM that starts a guest without a loader.
 BENCH_GUEST := build/bench/bench.elf build/bench/bench.bin build/guests/rom/reset.bin
 BENCH_PARTS := bench/main.c bench/dirty.c bench/kernels.S lib/boot.S lib/machine.c lib/report.c lib/select.c
 build/bench/bench.elf: $(BENCH_PARTS:%=build/guests/%.o) guests/lib/guest.ld
 	@mkdir -p $(@D)
-	$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(BENCH_PARTS:%=build/guests/%.o)
+	@echo '  LD      $@'
+	$(Q)$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(BENCH_PARTS:%=build/guests/%.o)
 
 # The same as a flat image, whose multiboot header says where it belongs.
 build/bench/bench.bin: build/bench/bench.elf
-	objcopy -O binary $< $@
+	@echo '  OBJCOPY $@'
+	$(Q)objcopy -O binary $< $@
 
 # A guest that is worth moving, for runner/tests/test_migration.py and measurements.
 LIVE_GUEST := build/live/live.elf
@@ -86,7 +96,8 @@ LIVE_PARTS := live/main.c lib/boot.S lib/machine.c lib/report.c lib/select.c
 guests: $(LIVE_GUEST)
 $(LIVE_GUEST): $(LIVE_PARTS:%=build/guests/%.o) guests/lib/guest.ld
 	@mkdir -p $(@D)
-	$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(LIVE_PARTS:%=build/guests/%.o)
+	@echo '  LD      $@'
+	$(Q)$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(LIVE_PARTS:%=build/guests/%.o)
 
 # A PC's test suite as people write them for QEMU's machine: multiboot ELF32 and ELF64 files that know nothing of
 # visor. runner/tests/test_pc.py runs them under visor and QEMU.
@@ -94,9 +105,11 @@ PC_SOURCES := $(sort $(wildcard guests/pc/*.c)) guests/pc/trampoline.S
 define pc_rule
 build/pc/$(1)/%.o: guests/pc/% guests/pc/pc.h guests/guests.mk | $$(DEPS)
 	@mkdir -p $$(@D)
-	$$(GUEST_CC) $$(GUEST_CFLAGS_PC) -m$(1) -c -o $$@ $$<
+	@echo '  CC      $$@'
+	$(Q)$$(GUEST_CC) $$(GUEST_CFLAGS_PC) -m$(1) -c -o $$@ $$<
 build/pc/pc$(1).elf: $$(PC_SOURCES:guests/pc/%=build/pc/$(1)/%.o) build/pc/$(1)/start$(1).S.o guests/pc/pc.ld
-	$$(GUEST_CC) -m$(1) -nostdlib -static -no-pie -Wl,-T,guests/pc/pc.ld -Wl,--build-id=none -Wl,-z,noexecstack \
+	@echo '  LD      $$@'
+	$(Q)$$(GUEST_CC) -m$(1) -nostdlib -static -no-pie -Wl,-T,guests/pc/pc.ld -Wl,--build-id=none -Wl,-z,noexecstack \
 		-Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096 -o $$@ $$(filter %.o,$$^)
 endef
 GUEST_CFLAGS_PC := -std=gnu17 $(WARNINGS) -O2 -ffreestanding -fno-pic -fno-pie -fno-builtin -fno-stack-protector \
@@ -110,7 +123,8 @@ FUZZ_GUEST := build/fuzz/fuzz.elf
 FUZZ_PARTS := build/guests/fuzz/main.c.o build/guests/fuzz/gp.S.o build/pc/64/start64.S.o
 $(FUZZ_GUEST): $(FUZZ_PARTS) guests/pc/pc.ld
 	@mkdir -p $(@D)
-	$(GUEST_CC) -m64 -nostdlib -static -no-pie -Wl,-T,guests/pc/pc.ld -Wl,--build-id=none -Wl,-z,noexecstack \
+	@echo '  LD      $@'
+	$(Q)$(GUEST_CC) -m64 -nostdlib -static -no-pie -Wl,-T,guests/pc/pc.ld -Wl,--build-id=none -Wl,-z,noexecstack \
 		-Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096 -o $@ $(FUZZ_PARTS)
 guests: $(FUZZ_GUEST)
 
@@ -122,16 +136,20 @@ L1_CFLAGS := -std=gnu17 $(WARNINGS) -O2 -m64 -ffreestanding -fno-pic -fno-pie -m
 L1_SOURCES := $(sort $(wildcard guests/l1/*.c guests/l1/*.S kmod/core/*.c))
 build/l1/%.o: % guests/guests.mk | $(DEPS)
 	@mkdir -p $(@D)
-	@$(GUEST_CC) $(L1_CFLAGS) -c -o $@ $<
+	@echo '  CC      $@'
+	$(Q)$(GUEST_CC) $(L1_CFLAGS) -c -o $@ $<
 $(L1): $(filter-out %_test.c.o,$(L1_SOURCES:%=build/l1/%.o)) guests/l1/l1.ld
-	$(GUEST_CC) -m64 -nostdlib -static -no-pie -Wl,-T,guests/l1/l1.ld -Wl,--build-id=none -Wl,-z,noexecstack \
+	@echo '  LD      $@'
+	$(Q)$(GUEST_CC) -m64 -nostdlib -static -no-pie -Wl,-T,guests/l1/l1.ld -Wl,--build-id=none -Wl,-z,noexecstack \
 		-Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096 -o $@ $(filter %.o,$^)
 guests: $(L1) $(L1:.elf=.bin)
 build/l1/%.bin: build/l1/%.elf
-	objcopy -O binary $< $@
+	@echo '  OBJCOPY $@'
+	$(Q)objcopy -O binary $< $@
 -include $(L1_SOURCES:%=build/l1/%.d)
 
 build/guests/rom/reset.bin: build/guests/rom/reset.S.o
-	objcopy -O binary -j .rom $< $@
+	@echo '  OBJCOPY $@'
+	$(Q)objcopy -O binary -j .rom $< $@
 
 -include $(wildcard build/guests/*.d build/guests/*/*.d)

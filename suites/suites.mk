@@ -8,21 +8,25 @@ EXPAND_SOURCES := expand given says cell encode emit inventory tables
 
 build/suites/%.o: suites/%.c | $(DEPS)
 	@mkdir -p $(@D)
-	$(CC) $(SUITE_FLAGS) -c -o $@ $<
+	@echo '  CC      $@'
+	$(Q)$(CC) $(SUITE_FLAGS) -c -o $@ $<
 
 define expand_rule
 build/host/expand-$(1): $(patsubst %.c,build/%.o,$(sort $(wildcard suites/$(1)/*.c))) \
 		$(EXPAND_SOURCES:%=build/suites/%.o)
 	@mkdir -p $$(@D)
-	$$(CC) -o $$@ $$^
+	@echo '  LD      $$@'
+	$(Q)$$(CC) -o $$@ $$^
 endef
 $(foreach suite,$(SUITES),$(eval $(call expand_rule,$(suite))))
 
 build/suites/%.c: build/host/expand-%
-	$< --table $@
+	@echo '  EXPAND  $@'
+	$(Q)$< --table $@
 
 build/suites/%.txt: build/host/expand-%
-	$< --section $@
+	@echo '  EXPAND  $@'
+	$(Q)$< --section $@
 
 .PHONY: suites lint-suites
 .PRECIOUS: build/suites/%.o build/host/expand-% build/suites/%.c build/suites/%.txt
