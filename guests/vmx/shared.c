@@ -109,6 +109,9 @@ STORY(shared_ept)
 		*entry &= ~RIGHTS;
 	if (change == ALLOWS)
 		*entry &= ~(uint64_t)EPT_WRITE;
+	/* Interrupts exit whatever RFLAGS.IF is: that is vmx.external_interrupt's to hold, not this story's. */
+	exchange.in.field[STATE_rflags] |= RFLAGS_IF;
+	vmx_write(VMCS_GUEST_RFLAGS, RFLAGS_FIXED | RFLAGS_IF);
 	/* MAPS, REMAPS: read behind the flag; else read, wait, write */
 	if (change == MAPS)
 		VMX_CODE(WAIT_FOR_FLAG, 0x8a, 0x06);

@@ -49,6 +49,11 @@ class Booting(Foreign):
         self.run_cases("a.long.cpl0 PASS\nb.long.cpl0 HANG\nc.long.cpl0 PASS", "--timeout", "0.5")
         self.assertEqual(list(self.verdicts().values()), ["PASS", "TIMEOUT", "PASS"])
 
+    def test_reset_costs_one_case(self):
+        self.run_cases("a.long.cpl0 PASS\nb.long.cpl0 RESET\nc.long.cpl0 PASS\nd.long.cpl0 RESET\ne.long.cpl0 PASS")
+        self.assertEqual(list(self.verdicts().values()), ["PASS", "FAIL", "PASS", "FAIL", "PASS"])
+        self.assertEqual(self.started(), ["index=0-4", "index=2-4", "index=4"])
+
     def test_dirty_baseline_ends_the_boot(self):
         self.run_cases("a.long.cpl0 DIRTY\nb.long.cpl0 PASS", status=0)
         self.assertEqual(self.started(), ["index=0-1", "index=1"])

@@ -46,6 +46,7 @@ class Boot:
             self.process.stdout.close()
         os.close(reader)
         self.waiter = os.pidfd_open(self.process.pid)
+        self.started = set()  # cases
         self.begun = self.touched = time.monotonic()
         self.patience = machines.BOOT
 
@@ -197,9 +198,13 @@ class Runner:
             self.described = True
             record.update(engine=self.machine.kind, cpu=self.machine.cpu, program=self.machine.version())
             self.say(**record)
-        elif kind == "start" and record["id"] in self.left:
-            self.out.write(line + b"\n")
-            self.out.flush()
+        elif kind == "start":
+            if record["id"] in self.boot.started:  # the machine was reset, and would go on so for ever
+                self.boot.kill("shutdown")
+            self.boot.started.add(record["id"])
+            if record["id"] in self.left:
+                self.out.write(line + b"\n")
+                self.out.flush()
         elif kind == "end" and record["id"] in self.left:
             self.left.pop(record["id"])
             if record["verdict"] in ("CRASH", "TIMEOUT") and self.boot.end():
