@@ -1,0 +1,203 @@
+/* vmx_nested_test.c: entries and exits of a guest's guest, MSR lists, VMX operation. */
+#include "kmod/test/vmx_rig.h"
+
+static void processor_refuses(void **state)
+{
+	uint64_t rip;
+
+	(void)state;
+	prepare();
+	rip = vcpu.rip;
+	launch();
+	assert_true(vcpu.vmx->nested.running);
+	fake_refuse(VMX_ERROR_ENTRY_CONTROLS);
+	enter();
+	assert_false(vcpu.vmx->nested.running);
+	assert_int_equal(region_get(&vcpu, VMCS_INSTRUCTION_ERROR), VMX_ERROR_ENTRY_CONTROLS);
+	assert_int_equal(vcpu.rip, rip + 3); /* behind its VMLAUNCH */
+	launch();
+	exits(VMX_EXIT_ENTRY_GUEST_STATE | VMX_EXIT_ENTRY_FAILURE, 3);
+	assert_false(vcpu.vmx->nested.running);
+	assert_int_equal(reason(), VMX_EXIT_ENTRY_GUEST_STATE | VMX_EXIT_ENTRY_FAILURE);
+	assert_int_equal(region_get(&vcpu, VMCS_EXIT_QUALIFICATION), 3);
+	assert_int_equal(*region_launched(INNER), 0);
+	assert_int_equal(vcpu.rip, 0xc000);
+}
+
+static void controls_are_merged(void **state)
+{
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_PRIMARY_CONTROLS, region_get(&vcpu, VMCS_PRIMARY_CONTROLS) | VMX_HLT);
+	region_set(&vcpu, VMCS_EXCEPTION_BITMAP, 1u << VECTOR_UD);
+	region_set(&vcpu, VMCS_CR0_MASK, CR0_TS);
+	region_set(&vcpu, VMCS_ENTRY_INTERRUPTION_INFO, exception(VECTOR_UD));
+	launch();
+	assert_int_equal(fake_vmcs(), hw_physical(vcpu.vmx->nested.vmcs));
+	assert_true(fake_get(VMCS_PRIMARY_CONTROLS) & VMX_HLT);
+	assert_true(fake_get(VMCS_SECONDARY_CONTROLS) & VMX2_EPT);
+	assert_int_equal(fake_get(VMCS_EXCEPTION_BITMAP), 1u << VECTOR_UD);
+	assert_int_equal(fake_get(VMCS_CR0_MASK), CR0_TS);
+	assert_int_equal(injected(), exception(VECTOR_UD));
+	assert_int_equal(vcpu.rip, 0x7000);
+	assert_int_equal(fake_get(VMCS_EPTP), vmx_eptp(vcpu.vmx->nested.shadow.page[0]));
+}
+
+static void exits_are_reflected(void **state)
+{
+	(void)state;
+	prepare();
+	launch();
+	fake_put(VMCS_GUEST_CR3, 0x77000);
+	memset(&next, 0, sizeof(next));
+	next.reason = VMX_EXIT_CR_ACCESS;
+	next.qualification = 0x203;
+	next.interrupted = exception(VECTOR_PF);
+	enter();
+	assert_false(vcpu.vmx->nested.running);
+	assert_int_equal(fake_vmcs(), hw_physical(vcpu.vmx->vmcs));
+	assert_int_equal(reason(), VMX_EXIT_CR_ACCESS);
+	assert_int_equal(region_get(&vcpu, VMCS_EXIT_QUALIFICATION), 0x203);
+	assert_int_equal(region_get(&vcpu, VMCS_IDT_VECTORING_INFO), exception(VECTOR_PF));
+	assert_int_equal(region_get(&vcpu, VMCS_GUEST_CR3), 0x77000);
+	assert_int_equal(region_get(&vcpu, VMCS_GUEST_RIP), 0x7000);
+	assert_int_equal(*region_launched(INNER), 1);
+	assert_int_equal(vcpu.rip, 0xc000);
+	assert_int_equal(vcpu.gpr[RSP], 0xd000);
+	assert_int_equal(fake_get(VMCS_GUEST_RFLAGS), RFLAGS_FIXED);
+	assert_true(fake_get(VMCS_GUEST_EFER) & EFER_LMA);
+	assert_int_equal(fake_get(VMCS_GUEST_TR), 8);
+	launch();
+	assert_int_equal(region_get(&vcpu, VMCS_INSTRUCTION_ERROR), VMX_ERROR_VMLAUNCH_NOT_CLEAR);
+}
+
+static void msr_permissions_are_merged(void **state)
+{
+	const uint8_t *merged, *theirs = fake_memory(BITMAP);
+	unsigned bit;
+
+	(void)state;
+	prepare();
+	assert_true(vmx_msr_bit(MSR_STAR, true, &bit));
+	((uint8_t *)fake_memory(BITMAP))[bit / 8] = (uint8_t)(1u << bit % 8);
+	launch();
+	merged = fake_memory(fake_get(VMCS_MSR_BITMAP));
+	for (unsigned i = 0; i < CORE_PAGE; i++)
+		assert_int_equal(merged[i], vcpu.vmx->msr_bitmap[i] | theirs[i]);
+	vcpu.gpr[RCX] = MSR_VMX_BASIC; /* ours */
+	exits(VMX_EXIT_RDMSR, 0);
+	assert_true(vcpu.vmx->nested.running);
+	vcpu.gpr[RCX] = MSR_STAR;
+	exits(VMX_EXIT_WRMSR, 0);
+	assert_false(vcpu.vmx->nested.running);
+	assert_int_equal(reason(), VMX_EXIT_WRMSR);
+}
+
+static void ports_are_the_guests(void **state)
+{
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_PRIMARY_CONTROLS,
+		   region_get(&vcpu, VMCS_PRIMARY_CONTROLS) | VMX_USE_IO_BITMAPS);
+	region_set(&vcpu, VMCS_IO_BITMAP_A, 0x70000);
+	region_set(&vcpu, VMCS_IO_BITMAP_B, 0x71000);
+	launch();
+	assert_int_equal(fake_get(VMCS_IO_BITMAP_A), 0x70000);
+	assert_int_equal(fake_get(VMCS_IO_BITMAP_B), 0x71000);
+	assert_true(fake_get(VMCS_PRIMARY_CONTROLS) & VMX_USE_IO_BITMAPS);
+}
+
+/* ---- lists of MSRs ---- */
+
+static void msr_lists(void **state)
+{
+	(void)state;
+	prepare();
+	put_msr(0, MSR_SYSENTER_ESP, 0);
+	put_msr(1, MSR_TSC, 0);
+	put_msr(2, MSR_PAT, 0x0606060606060606);
+	region_set(&vcpu, VMCS_EXIT_MSR_STORE, LIST);
+	region_set(&vcpu, VMCS_EXIT_MSR_STORE_COUNT, 2);
+	region_set(&vcpu, VMCS_EXIT_MSR_LOAD, LIST + 32);
+	region_set(&vcpu, VMCS_EXIT_MSR_LOAD_COUNT, 1);
+	region_set(&vcpu, VMCS_ENTRY_MSR_LOAD, LIST + 32);
+	region_set(&vcpu, VMCS_ENTRY_MSR_LOAD_COUNT, 1);
+	region_set(&vcpu, VMCS_GUEST_SYSENTER_ESP, 0x5555);
+	launch();
+	assert_int_equal(fake_get(VMCS_ENTRY_MSR_LOAD), LIST + 32); /* the processor does it, once */
+	assert_int_equal(fake_get(VMCS_ENTRY_MSR_LOAD_COUNT), 1);
+	violation(0x3000, EPT_VIOLATION_READ, 0);
+	assert_int_equal(fake_get(VMCS_ENTRY_MSR_LOAD_COUNT), 0);
+	exits(VMX_EXIT_HLT, 0);
+	assert_int_equal(*fake_quad(LIST + 8), 0x5555);
+	assert_int_equal(*fake_quad(LIST + 24), 0x1000);
+	assert_int_equal(fake_msr_value(MSR_PAT), 0x0606060606060606);
+	/* One that cannot be stored, or loaded, is the end. */
+	put_msr(1, 0x12345, 0);
+	exits(VMX_EXIT_VMRESUME, 0);
+	assert_true(fake_catches(exits(VMX_EXIT_HLT, 0)));
+	assert_true(fake.shut_down);
+	assert_int_equal(((uint32_t *)fake_memory(INNER))[1], VMX_ABORT_SAVING_MSRS);
+}
+
+/* ---- VMX operation ---- */
+
+static void init_waits_for_vmxoff(void **state)
+{
+	(void)state;
+	operate();
+	exits(VMX_EXIT_INIT, 0);
+	assert_true(vcpu.vmx->nested.init);
+	assert_true(vcpu.vmx->nested.on);
+	exits(VMX_EXIT_VMXOFF, 0);
+	assert_false(vcpu.vmx->nested.on);
+	assert_int_equal(fake_get(VMCS_GUEST_ACTIVITY), VMX_WAIT_FOR_SIPI);
+	machine.startup_vector[0] = 8;
+	exits(VMX_EXIT_SIPI, 0x9f);
+	assert_int_equal(fake_get(VMCS_GUEST_CS_BASE), 0x8000);
+}
+
+static void bits_are_fixed_in_operation(void **state)
+{
+	(void)state;
+	operate();
+	assert_true(fake_get(VMCS_CR0_MASK) & CR0_PG);
+	vcpu.gpr[RDX] = vmx_guest_cr(vcpu.vmx, 0) & ~(uint64_t)CR0_PG;
+	exits(VMX_EXIT_CR_ACCESS, RDX << 8);
+	assert_int_equal(injected(), exception(VECTOR_GP));
+	exits(VMX_EXIT_VMXOFF, 0);
+	assert_false(fake_get(VMCS_CR0_MASK) & CR0_PG);
+}
+
+/* An NMI is an exit of the guest's guest where the guest has asked for it. */
+static void nmi_is_reflected(void **state)
+{
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_PIN_CONTROLS, VMX_PIN_DEFAULT1 | VMX_PIN_NMI);
+	launch();
+	fake.nmi = true;
+	fake.guest = NULL;
+	vmx_run(&vcpu); /* no entry */
+	assert_false(vcpu.vmx->nested.running);
+	assert_int_equal(reason(), VMX_EXIT_EXCEPTION_NMI);
+	assert_int_equal(region_get(&vcpu, VMCS_EXIT_INTERRUPTION_INFO) & VMX_EVENT_VECTOR, VECTOR_NMI);
+	assert_int_equal(fake_get(VMCS_GUEST_INTERRUPTIBILITY), VMX_BLOCKING_NMI);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(processor_refuses, setup),
+		cmocka_unit_test_setup(controls_are_merged, setup),
+		cmocka_unit_test_setup(exits_are_reflected, setup),
+		cmocka_unit_test_setup(msr_permissions_are_merged, setup),
+		cmocka_unit_test_setup(ports_are_the_guests, setup),
+		cmocka_unit_test_setup(msr_lists, setup),
+		cmocka_unit_test_setup(init_waits_for_vmxoff, setup),
+		cmocka_unit_test_setup(bits_are_fixed_in_operation, setup),
+		cmocka_unit_test_setup(nmi_is_reflected, setup),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
