@@ -63,6 +63,8 @@ struct core_step {
 	bool on;
 	uint64_t guest; /* physical address of the write */
 	bool direct;    /* it goes to the local APIC itself */
+	bool joined;    /* by a guest's guest, through the joined tables: */
+	uint64_t at;    /* their address of it */
 	uint8_t *page;
 };
 
@@ -92,9 +94,9 @@ const char *core_create(struct core_vcpu *vcpu, struct core_machine *machine);
 
 /* How a guest starts. */
 struct core_start {
-	bool real;         /* real mode behind a SIPI; else 32-bit, flat, without paging (multiboot, PVH) */
-	uint8_t page;      /* real: the SIPI's vector */
-	uint64_t rip;      /* flat */
+	bool real;    /* real mode behind a SIPI; else 32-bit, flat, without paging (multiboot, PVH) */
+	uint8_t page; /* real: the SIPI's vector */
+	uint64_t rip; /* flat */
 	uint64_t rax, rbx, rsi; /* flat */
 };
 void core_start(struct core_vcpu *vcpu, const struct core_start *start);
@@ -115,6 +117,12 @@ bool core_write_msr(struct core_vcpu *vcpu, uint32_t index, uint64_t value);
 enum core_access { CORE_READ = 1, CORE_WRITE = 2, CORE_EXECUTE = 4 };
 /* The nested tables refused @access to @guest; the access is made again. */
 void core_exit_memory(struct core_vcpu *vcpu, uint64_t guest, unsigned access);
+/* A write to the local APIC's page at @guest: by one instruction to a page of ours. */
+void core_step_write(struct core_vcpu *vcpu, uint64_t guest);
+/* The same of a guest's guest, whose nested tables have it at @at. */
+void core_step_joined(struct core_vcpu *vcpu, uint64_t at, uint64_t guest);
+/* That instruction writes to @host, and may (@access). */
+void core_step_map(struct core_vcpu *vcpu, uint64_t host, unsigned access);
 /* The instruction that step() was for is done, or has raised something instead (@completed). */
 void core_exit_stepped(struct core_vcpu *vcpu, bool completed);
 
@@ -202,6 +210,8 @@ enum core_msr { MSR_DONE, MSR_FAULT, MSR_NOT_MINE };
 	void vendor##_release(struct core_vcpu *vcpu, uint32_t code, uint64_t info1);                        \
 	/* One instruction, nothing in between; then core_exit_stepped(). */                                 \
 	void vendor##_step(struct core_vcpu *vcpu);                                                          \
+	/* As tables_set(), in the joined tables of a guest that is a hypervisor. */                         \
+	void vendor##_shadow_set(struct core_vcpu *vcpu, uint64_t address, uint64_t host, unsigned access);  \
 	/* Forgets translations that went through the nested tables. */                                      \
 	void vendor##_flush(struct core_vcpu *vcpu);                                                         \
 	/* An entry of the nested tables: of a table, or of a page of 4 KiB or 2 MiB with @access. */        \

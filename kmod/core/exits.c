@@ -87,14 +87,35 @@ void core_exit_wrmsr(struct core_vcpu *vcpu)
 		CORE_CALL(vcpu, raise, vcpu, VECTOR_GP, 0);
 }
 
-/* The instruction writes to a page of ours, from which core_exit_stepped() takes what it wrote. */
-static void step_write(struct core_vcpu *vcpu, uint64_t guest)
+void core_step_map(struct core_vcpu *vcpu, uint64_t host, unsigned access)
+{
+	if (vcpu->step.joined)
+		CORE_CALL(vcpu, shadow_set, vcpu, vcpu->step.at, host, access);
+	else
+		tables_set(vcpu, vcpu->step.guest, host, access);
+	CORE_CALL(vcpu, flush, vcpu);
+}
+
+/* From the page of ours core_exit_stepped() takes what was written. */
+static void step(struct core_vcpu *vcpu, uint64_t guest)
 {
 	vcpu->step.on = true;
 	vcpu->step.guest = guest;
-	tables_set(vcpu, guest, hw_physical(vcpu->step.page), CORE_READ | CORE_WRITE);
-	CORE_CALL(vcpu, flush, vcpu);
+	core_step_map(vcpu, hw_physical(vcpu->step.page), CORE_READ | CORE_WRITE);
 	CORE_CALL(vcpu, step, vcpu);
+}
+
+void core_step_write(struct core_vcpu *vcpu, uint64_t guest)
+{
+	vcpu->step.joined = false;
+	step(vcpu, guest);
+}
+
+void core_step_joined(struct core_vcpu *vcpu, uint64_t at, uint64_t guest)
+{
+	vcpu->step.joined = true;
+	vcpu->step.at = at;
+	step(vcpu, guest);
 }
 
 void core_exit_memory(struct core_vcpu *vcpu, uint64_t guest, unsigned access)
@@ -106,7 +127,7 @@ void core_exit_memory(struct core_vcpu *vcpu, uint64_t guest, unsigned access)
 	if (!tables_guests(vcpu->machine, page, CORE_PAGE))
 		hw_stop("the guest reaches for the hypervisor's memory", guest);
 	if (vcpu->apic_page && page == vcpu->apic_page && access & CORE_WRITE)
-		step_write(vcpu, guest);
+		core_step_write(vcpu, guest);
 	else if (!tables_fill(vcpu, guest))
 		hw_stop("the nested tables permit what the processor refuses", guest);
 }
@@ -114,12 +135,10 @@ void core_exit_memory(struct core_vcpu *vcpu, uint64_t guest, unsigned access)
 void core_exit_stepped(struct core_vcpu *vcpu, bool completed)
 {
 	struct core_step *step = &vcpu->step;
-	uint64_t page = step->guest & ~(uint64_t)(CORE_PAGE - 1);
 	unsigned offset = (unsigned)(step->guest & (CORE_PAGE - 1) & ~3u);
 
 	step->on = false;
-	tables_set(vcpu, page, page, CORE_READ);
-	CORE_CALL(vcpu, flush, vcpu);
+	core_step_map(vcpu, step->guest, CORE_READ);
 	if (completed)
 		apic_write(vcpu, offset, *(volatile uint32_t *)(step->page + offset));
 }

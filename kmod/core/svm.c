@@ -287,6 +287,12 @@ void svm_start(struct core_vcpu *vcpu, const struct core_start *start)
 
 /* ---- entry ---- */
 
+/* Whether physical interrupts may come to a guest's guest; a step is of one instruction alone. */
+static bool interrupts_open(const struct svm_vcpu *svm, bool step)
+{
+	return svm->nested.running && svm->nested.host_if && !step;
+}
+
 void svm_run(struct core_vcpu *vcpu)
 {
 	struct svm_vcpu *svm = vcpu->svm;
@@ -298,7 +304,7 @@ void svm_run(struct core_vcpu *vcpu)
 	*(vmcb + VMCB_TLB_CONTROL) = svm->flush ? 1 : 0;
 	svm->flush = false;
 	svm->dr6 = *vmcb64(vmcb, VMCB_DR6);
-	hw_svm_run(hw_physical(vmcb), vcpu->gpr, svm->nested.running && svm->nested.host_if);
+	hw_svm_run(hw_physical(vmcb), vcpu->gpr, interrupts_open(svm, vcpu->step.on));
 	vcpu->gpr[RAX] = *vmcb64(vmcb, VMCB_RAX);
 	vcpu->gpr[RSP] = *vmcb64(vmcb, VMCB_RSP);
 	vcpu->rip = *vmcb64(vmcb, VMCB_RIP);

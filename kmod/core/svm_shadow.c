@@ -262,6 +262,16 @@ uint64_t *svm_shadow_root(struct core_vcpu *vcpu)
 	return root;
 }
 
+void svm_shadow_set(struct core_vcpu *vcpu, uint64_t address, uint64_t host, unsigned access)
+{
+	uint64_t *entry = shadow_entry(vcpu, shadow_of(vcpu), address, 0);
+
+	if (!entry)
+		hw_stop("no memory for joined tables", address);
+	*entry = svm_page_entry(vcpu, host & ~PAGE_MASK, access, false);
+	vcpu->svm->flush = true;
+}
+
 bool svm_shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, uint64_t *error)
 {
 	struct mapping mapping;
@@ -272,12 +282,12 @@ bool svm_shadow_fill(struct core_vcpu *vcpu, uint64_t address, unsigned access, 
 		hw_stop("nested tables of five levels, used to the full", address);
 	if (!tables_guests(vcpu->machine, mapping.host, CORE_PAGE))
 		hw_stop("the guest's guest reaches for the hypervisor's memory", mapping.host);
-	if (shadow_is_apic(vcpu, mapping.host) && access & CORE_WRITE)
-		hw_stop("the guest's guest writes to the local APIC past its hypervisor", address);
 	if (!join(vcpu, address, &mapping)) {
 		svm_shadow_drop(vcpu);
 		*vmcb64(vcpu->svm->nested.merged, VMCB_NCR3) = hw_physical(svm_shadow_root(vcpu));
 		join(vcpu, address, &mapping);
 	}
+	if (shadow_is_apic(vcpu, mapping.host) && access & CORE_WRITE)
+		core_step_joined(vcpu, address, mapping.host | (address & PAGE_MASK));
 	return true;
 }

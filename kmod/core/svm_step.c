@@ -19,7 +19,9 @@ void svm_step(struct core_vcpu *vcpu)
 	svm->step.events = *vmcb32(vmcb, VMCB_INTERCEPTS(3));
 	*vmcb64(vmcb, VMCB_RFLAGS) |= RFLAGS_TF;
 	*vmcb64(vmcb, VMCB_DR6) &= ~(uint64_t)(DR6_BS | DR6_HITS);
-	*vmcb64(vmcb, VMCB_INTERRUPT) |= SVM_V_INTR_MASKING; /* hw_svm_run() has interrupts masked */
+	/* hw_svm_run() has interrupts masked; those of a guest's guest may be virtual. */
+	*vmcb64(vmcb, VMCB_INTERRUPT) |= SVM_V_INTR_MASKING;
+	*vmcb64(vmcb, VMCB_INTERRUPT) &= ~SVM_V_IRQ;
 	*vmcb32(vmcb, VMCB_INTERCEPTS(2)) = 0xffffffff;
 	svm_intercept(vmcb, SVM_EXIT_NMI, true);
 }

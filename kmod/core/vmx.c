@@ -398,11 +398,13 @@ static void bring_nmi(struct core_vcpu *vcpu)
 	struct vmx_vcpu *vmx = vcpu->vmx;
 	uint64_t blocked = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) &
 			   (VMX_BLOCKING_MOV_SS | VMX_BLOCKING_STI | VMX_BLOCKING_NMI);
+	/* Then that bit is of virtual NMIs, and no other is blocked. */
+	bool virtual = vmx->nested.running && vmx_get(VMCS_PIN_CONTROLS) & VMX_PIN_VIRTUAL_NMIS;
 
 	vmx->nmi |= hw_vmx_take_nmi();
 	if (!vmx->nmi)
 		return;
-	if (blocked & VMX_BLOCKING_NMI) {
+	if (blocked & VMX_BLOCKING_NMI && !virtual) {
 		if (vmx->has_trap)
 			vmx_trap_monitor(true);
 		return;

@@ -59,6 +59,13 @@ static bool paging_valid(struct core_vcpu *vcpu)
 	return !region_uses(vcpu, VMX2_UNRESTRICTED_GUEST);
 }
 
+/* In our VMCS the timer's value is saved wherever there is the timer. */
+static bool timer_valid(struct core_vcpu *vcpu)
+{
+	return !(region_get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_SAVE_PREEMPTION_TIMER) ||
+	       region_get(vcpu, VMCS_PIN_CONTROLS) & VMX_PIN_PREEMPTION_TIMER;
+}
+
 /* A list of MSRs (27.2.1.2, 27.2.1.3). */
 static bool list_valid(struct core_vcpu *vcpu, enum vmcs_field address, enum vmcs_field count)
 {
@@ -75,7 +82,7 @@ static bool list_valid(struct core_vcpu *vcpu, enum vmcs_field address, enum vmc
 bool vmx_checks_controls(struct core_vcpu *vcpu)
 {
 	return offered(vcpu) && region_get(vcpu, VMCS_CR3_TARGET_COUNT) <= 4 && virtual_apic_valid(vcpu) &&
-	       bitmaps_valid(vcpu) && paging_valid(vcpu) &&
+	       bitmaps_valid(vcpu) && paging_valid(vcpu) && timer_valid(vcpu) &&
 	       list_valid(vcpu, VMCS_EXIT_MSR_STORE, VMCS_EXIT_MSR_STORE_COUNT) &&
 	       list_valid(vcpu, VMCS_EXIT_MSR_LOAD, VMCS_EXIT_MSR_LOAD_COUNT) &&
 	       list_valid(vcpu, VMCS_ENTRY_MSR_LOAD, VMCS_ENTRY_MSR_LOAD_COUNT);
@@ -99,6 +106,15 @@ uint64_t vmx_efer_valid(void)
 	       (r[3] & EDX_LONG ? EFER_LME | EFER_LMA : 0);
 }
 
+/* Each byte is a memory type (SDM 3A 12.12.2). */
+static bool pat_valid(uint64_t pat)
+{
+	for (unsigned i = 0; i < 8; i++, pat >>= 8)
+		if ((pat & 0xff) > 7 || (pat & 0xff) == 2 || (pat & 0xff) == 3)
+			return false;
+	return true;
+}
+
 static bool host_registers(struct core_vcpu *vcpu, bool wide)
 {
 	uint64_t cr0 = region_get(vcpu, VMCS_HOST_CR0), cr4 = region_get(vcpu, VMCS_HOST_CR4);
@@ -109,6 +125,9 @@ static bool host_registers(struct core_vcpu *vcpu, bool wide)
 	if (~cr0 & hw_read_msr(MSR_VMX_CR0_FIXED0) || cr0 & ~hw_read_msr(MSR_VMX_CR0_FIXED1) ||
 	    ~cr4 & hw_read_msr(MSR_VMX_CR4_FIXED0) || cr4 & ~hw_read_msr(MSR_VMX_CR4_FIXED1) ||
 	    cr4 & vcpu->vmx->cr4_refused || region_get(vcpu, VMCS_HOST_CR3) >> (r[0] & 0xff))
+		return false;
+	if (region_get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_LOAD_PAT &&
+	    !pat_valid(region_get(vcpu, VMCS_HOST_PAT)))
 		return false;
 	return !(region_get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_LOAD_EFER) ||
 	       (!(efer & ~vmx_efer_valid()) && (efer & (EFER_LMA | EFER_LME)) == mode);

@@ -14,6 +14,10 @@ static void only_what_is_nested_is_offered(void **state)
 	assert_int_equal(vmx_nested_read_msr(&vcpu, MSR_VMX_VMFUNC, &value), MSR_FAULT);
 	assert_true(vmx_offer_allows(MSR_VMX_PIN_CTLS, VMX_PIN_DEFAULT1 | VMX_PIN_NMI));
 	assert_false(vmx_offer_allows(MSR_VMX_PIN_CTLS, VMX_PIN_NMI));
+	assert_true(vmx_offer_allows(MSR_VMX_PIN_CTLS, VMX_PIN_DEFAULT1 | VMX_PIN_PREEMPTION_TIMER));
+	/* The timer's value could not be saved. */
+	assert_int_equal(vmx_nested_read_msr(&vcpu, MSR_VMX_EXIT_CTLS, &value), MSR_DONE);
+	fake_msr(MSR_VMX_EXIT_CTLS, value & ~((uint64_t)VMX_EXIT_SAVE_PREEMPTION_TIMER << 32), 0);
 	assert_false(vmx_offer_allows(MSR_VMX_PIN_CTLS, VMX_PIN_DEFAULT1 | VMX_PIN_PREEMPTION_TIMER));
 }
 
@@ -41,6 +45,8 @@ static void entry_is_checked(void **state)
 		{VMCS_HOST_RIP, 1ull << 50, VMX_ERROR_ENTRY_HOST_STATE},
 		{VMCS_HOST_GS_BASE, 1ull << 50, VMX_ERROR_ENTRY_HOST_STATE},
 		{VMCS_EXIT_CONTROLS, VMX_EXIT_DEFAULT1, VMX_ERROR_ENTRY_HOST_STATE},
+		{VMCS_EXIT_CONTROLS, VMX_EXIT_DEFAULT1 | VMX_EXIT_HOST_64 | VMX_EXIT_SAVE_PREEMPTION_TIMER,
+		 VMX_ERROR_ENTRY_CONTROLS},
 	};
 
 	(void)state;

@@ -99,6 +99,32 @@ static void operands_fault(void **state)
 	assert_int_equal(fake_get(VMCS_ENTRY_EXCEPTION_ERROR), PF_P | PF_W);
 }
 
+/* For the processor it is an exit in any mode. */
+static void vmcall_in_root_operation(void **state)
+{
+	uint64_t rights;
+
+	(void)state;
+	operate();
+	rights = fake_get(VMCS_GUEST_CS_RIGHTS);
+	exits(VMX_EXIT_VMCALL, 0);
+	assert_true(fake_get(VMCS_GUEST_RFLAGS) & ZF);
+	assert_int_equal(region_get(&vcpu, VMCS_INSTRUCTION_ERROR), VMX_ERROR_VMCALL_IN_ROOT);
+	fake_put(VMCS_GUEST_CS_RIGHTS, rights & ~(uint64_t)SEG_L); /* compatibility mode */
+	exits(VMX_EXIT_VMCALL, 0);
+	assert_int_equal(injected(), exception(VECTOR_UD));
+	fake_put(VMCS_GUEST_EFER, 0);
+	exits(VMX_EXIT_VMCALL, 0);
+	assert_false(injected() & VMX_EVENT_VALID);
+	fake_put(VMCS_GUEST_RFLAGS, RFLAGS_FIXED | RFLAGS_VM);
+	fake_put(VMCS_GUEST_SS_RIGHTS, fake_get(VMCS_GUEST_SS_RIGHTS) | SEG_DPL);
+	exits(VMX_EXIT_VMCALL, 0);
+	assert_int_equal(injected(), exception(VECTOR_UD));
+	fake_put(VMCS_GUEST_RFLAGS, RFLAGS_FIXED);
+	exits(VMX_EXIT_VMCALL, 0);
+	assert_int_equal(injected(), exception(VECTOR_GP));
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -106,6 +132,7 @@ int main(void)
 		cmocka_unit_test_setup(instructions, setup),
 		cmocka_unit_test_setup(invalidations, setup),
 		cmocka_unit_test_setup(operands_fault, setup),
+		cmocka_unit_test_setup(vmcall_in_root_operation, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

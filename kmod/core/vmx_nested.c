@@ -36,6 +36,8 @@ static bool is_state(uint16_t field)
 	case VMCS_GUEST_EFER:
 	case VMCS_GUEST_DEBUGCTL:
 	case VMCS_GUEST_DR7:
+	case VMCS_GUEST_PAT:
+	case VMCS_PREEMPTION_TIMER:
 	case VMCS_LINK_POINTER: return false;
 	default: return VMCS_TYPE(field) == VMCS_GUEST;
 	}
@@ -68,6 +70,24 @@ static void save_fields(struct core_vcpu *vcpu, const uint16_t *fields, unsigned
 {
 	for (unsigned i = 0; i < count; i++)
 		*region_slot(vcpu, fields[i]) = vmx_get((enum vmcs_field)fields[i]);
+}
+
+/*
+ * Without exits for interrupts there are those of a step (vmx_step.c), which must not take any. The
+ * preemption timer goes on behind exits that are ours alone, so its value is saved whether the guest wants it
+ * or not.
+ */
+static void merge_exit(struct core_vcpu *vcpu)
+{
+	uint64_t pin = region_get(vcpu, VMCS_PIN_CONTROLS), exit = vcpu->vmx->exit;
+
+	if (pin & VMX_PIN_EXTERNAL_INTERRUPT)
+		exit |= region_get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_ACKNOWLEDGE;
+	if (pin & VMX_PIN_PREEMPTION_TIMER) {
+		exit |= VMX_EXIT_SAVE_PREEMPTION_TIMER;
+		vmx_set(VMCS_PREEMPTION_TIMER, region_get(vcpu, VMCS_PREEMPTION_TIMER));
+	}
+	vmx_set(VMCS_EXIT_CONTROLS, exit);
 }
 
 /* The processor's controls for the guest's guest. */
@@ -104,11 +124,7 @@ static void merge_controls(struct core_vcpu *vcpu)
 	}
 	if (secondary & VMX2_XSAVES)
 		vmx_set(VMCS_XSS_EXITING_BITMAP, region_get(vcpu, VMCS_XSS_EXITING_BITMAP));
-	/* Without exits for interrupts there are those of a step (vmx_step.c), which must not take any. */
-	vmx_set(VMCS_EXIT_CONTROLS,
-		vmx->exit | (region_get(vcpu, VMCS_PIN_CONTROLS) & VMX_PIN_EXTERNAL_INTERRUPT
-				     ? region_get(vcpu, VMCS_EXIT_CONTROLS) & VMX_EXIT_ACKNOWLEDGE
-				     : 0));
+	merge_exit(vcpu);
 	vmx_set(VMCS_ENTRY_INTERRUPTION_INFO, region_get(vcpu, VMCS_ENTRY_INTERRUPTION_INFO));
 	vmx_set(VMCS_ENTRY_EXCEPTION_ERROR, region_get(vcpu, VMCS_ENTRY_EXCEPTION_ERROR));
 	vmx_set(VMCS_ENTRY_INSTRUCTION_LENGTH, region_get(vcpu, VMCS_ENTRY_INSTRUCTION_LENGTH));
@@ -160,7 +176,12 @@ static void merge_state(struct core_vcpu *vcpu, uint64_t own_efer, uint64_t own_
 	vmx_set(VMCS_GUEST_DR7, debug ? region_get(vcpu, VMCS_GUEST_DR7) : own_dr7);
 	vmx_set(VMCS_GUEST_DEBUGCTL, debug ? region_get(vcpu, VMCS_GUEST_DEBUGCTL) : own_debugctl);
 	vmx_set(VMCS_LINK_POINTER, region_get(vcpu, VMCS_LINK_POINTER));
-	nested_of(vcpu)->entry = vcpu->vmx->entry | (uint32_t)(entry & VMX_ENTRY_IA32E);
+	/* The processor checks and loads it, at the entry that is the guest's own; then it is in the
+	 * register. */
+	if (entry & VMX_ENTRY_LOAD_PAT)
+		vmx_set(VMCS_GUEST_PAT, region_get(vcpu, VMCS_GUEST_PAT));
+	nested_of(vcpu)->entry =
+		vcpu->vmx->entry | (uint32_t)(entry & (VMX_ENTRY_IA32E | VMX_ENTRY_LOAD_PAT));
 }
 
 /* Translations of the guest's guest, and whether what is known of them still holds. */
@@ -316,6 +337,10 @@ static void save_state(struct core_vcpu *vcpu)
 		region_set(vcpu, VMCS_GUEST_DR7, vmx_get(VMCS_GUEST_DR7));
 		region_set(vcpu, VMCS_GUEST_DEBUGCTL, vmx_get(VMCS_GUEST_DEBUGCTL));
 	}
+	if (exit & VMX_EXIT_SAVE_PAT)
+		region_set(vcpu, VMCS_GUEST_PAT, hw_read_msr(MSR_PAT));
+	if (exit & VMX_EXIT_SAVE_PREEMPTION_TIMER)
+		region_set(vcpu, VMCS_PREEMPTION_TIMER, vmx_get(VMCS_PREEMPTION_TIMER));
 	if (vmx_get(VMCS_GUEST_EFER) & EFER_LMA)
 		region_set(vcpu, VMCS_ENTRY_CONTROLS,
 			   region_get(vcpu, VMCS_ENTRY_CONTROLS) | VMX_ENTRY_IA32E);
@@ -374,6 +399,8 @@ static void load_host(struct core_vcpu *vcpu, uint64_t efer)
 	efer = (efer & ~(uint64_t)(EFER_LMA | EFER_LME)) | (wide ? EFER_LMA | EFER_LME : 0);
 	if (exit & VMX_EXIT_LOAD_EFER)
 		efer = region_get(vcpu, VMCS_HOST_EFER);
+	if (exit & VMX_EXIT_LOAD_PAT)
+		hw_write_msr(MSR_PAT, region_get(vcpu, VMCS_HOST_PAT));
 	/* CD and NW stay as they are, in the processor too (28.5.1). */
 	vmx_set_guest_cr(vcpu->vmx, 0, region_get(vcpu, VMCS_HOST_CR0) | CR0_ET);
 	vmx_set_guest_cr(vcpu->vmx, 4, cr4);
@@ -396,12 +423,27 @@ static void load_host(struct core_vcpu *vcpu, uint64_t efer)
 	vcpu->vmx->flush |= !vcpu->vmx->has_vpid;
 }
 
+/*
+ * Whether NMIs are blocked for the guest behind this exit of its own guest (28.5.5). With virtual NMIs what
+ * the VMCS says is of those, and VM entry has unblocked the others.
+ */
+static uint64_t blocking_behind(uint32_t reason)
+{
+	uint64_t event = vmx_get(VMCS_EXIT_INTERRUPTION_INFO);
+
+	if (reason == VMX_EXIT_EXCEPTION_NMI && event & VMX_EVENT_VALID &&
+	    VMX_EVENT_TYPE(event) == VMX_EVENT_NMI)
+		return VMX_BLOCKING_NMI;
+	if (vmx_get(VMCS_PIN_CONTROLS) & VMX_PIN_VIRTUAL_NMIS)
+		return 0;
+	return vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI;
+}
+
 /* The exit is the guest's; what else it tells is in the current VMCS. */
 static void reflect(struct core_vcpu *vcpu, uint32_t reason, uint64_t qualification)
 {
 	struct vmx_nested *nested = nested_of(vcpu);
-	uint64_t efer = vmx_get(VMCS_GUEST_EFER),
-		 blocking = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) & VMX_BLOCKING_NMI;
+	uint64_t efer = vmx_get(VMCS_GUEST_EFER), blocking = blocking_behind(reason);
 	bool failed = reason & VMX_EXIT_ENTRY_FAILURE;
 
 	if (!failed) {

@@ -185,6 +185,209 @@ static void nmi_is_reflected(void **state)
 	assert_int_equal(fake_get(VMCS_GUEST_INTERRUPTIBILITY), VMX_BLOCKING_NMI);
 }
 
+/* ---- exceptions that we raise for the guest's guest ---- */
+
+/* A #GP for an MSR of ours is an exit where the guest intercepts it, and else its guest's. */
+static void exceptions_of_ours_are_reflected(void **state)
+{
+	(void)state;
+	prepare();
+	launch();
+	vcpu.gpr[RCX] = MSR_FEATURE_CONTROL;
+	exits(VMX_EXIT_WRMSR, 0);
+	assert_true(vcpu.vmx->nested.running);
+	assert_int_equal(injected(), exception(VECTOR_GP));
+	exits(VMX_EXIT_HLT, 0);
+	region_set(&vcpu, VMCS_EXCEPTION_BITMAP, 1u << VECTOR_GP);
+	exits(VMX_EXIT_VMRESUME, 0);
+	vcpu.gpr[RCX] = MSR_FEATURE_CONTROL;
+	exits(VMX_EXIT_WRMSR, 0);
+	assert_false(vcpu.vmx->nested.running);
+	assert_int_equal(reason(), VMX_EXIT_EXCEPTION_NMI);
+	assert_int_equal(region_get(&vcpu, VMCS_EXIT_INTERRUPTION_INFO), exception(VECTOR_GP));
+	assert_int_equal(region_get(&vcpu, VMCS_EXIT_INTERRUPTION_ERROR), 0);
+	assert_true(region_get(&vcpu, VMCS_GUEST_RFLAGS) & RFLAGS_RF);
+}
+
+static void page_faults_by_error_code(void **state)
+{
+	(void)state;
+	prepare();
+	assert_false(vmx_nested_wants(&vcpu, VECTOR_PF, 2)); /* its guest does not run */
+	region_set(&vcpu, VMCS_EXCEPTION_BITMAP, 1u << VECTOR_PF);
+	region_set(&vcpu, VMCS_PF_ERROR_MASK, 2);
+	region_set(&vcpu, VMCS_PF_ERROR_MATCH, 2);
+	launch();
+	assert_true(vmx_nested_wants(&vcpu, VECTOR_PF, 3));
+	assert_false(vmx_nested_wants(&vcpu, VECTOR_PF, 1));
+	assert_false(vmx_nested_wants(&vcpu, VECTOR_GP, 1));
+	region_set(&vcpu, VMCS_EXCEPTION_BITMAP, 0);
+	assert_false(vmx_nested_wants(&vcpu, VECTOR_PF, 3));
+	assert_true(vmx_nested_wants(&vcpu, VECTOR_PF, 1));
+}
+
+/* On top of the event whose delivery was interrupted: an exit comes before a double fault, and a triple one
+ * is an exit. */
+static void exceptions_on_top(void **state)
+{
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_EXCEPTION_BITMAP, 1u << VECTOR_GP);
+	launch();
+	fake_put(VMCS_IDT_VECTORING_INFO, exception(VECTOR_NP));
+	vmx_raise_upon(&vcpu, VECTOR_GP, 0x18);
+	assert_int_equal(reason(), VMX_EXIT_EXCEPTION_NMI);
+	assert_int_equal(region_get(&vcpu, VMCS_IDT_VECTORING_INFO), exception(VECTOR_NP));
+	assert_int_equal(region_get(&vcpu, VMCS_EXIT_INTERRUPTION_ERROR), 0x18);
+	exits(VMX_EXIT_VMRESUME, 0);
+	fake_put(VMCS_IDT_VECTORING_INFO, exception(VECTOR_DF));
+	vmx_raise_upon(&vcpu, VECTOR_NP, 0x18);
+	assert_int_equal(reason(), VMX_EXIT_TRIPLE_FAULT);
+	assert_int_equal(region_get(&vcpu, VMCS_IDT_VECTORING_INFO), 0);
+	assert_false(vcpu.vmx->nested.running);
+}
+
+/* ---- IA32_PAT, the preemption timer, virtual NMIs ---- */
+
+static void or_field(enum vmcs_field field, uint64_t bits)
+{
+	region_set(&vcpu, field, region_get(&vcpu, field) | bits);
+}
+
+/* The processor loads it once; later it is in the register, where the guest's guest may have written it. */
+static void pat_is_switched(void **state)
+{
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_GUEST_PAT, 0x0404040404040404);
+	region_set(&vcpu, VMCS_HOST_PAT, 0x0505050505050505);
+	launch();
+	violation(0x3000, EPT_VIOLATION_READ, 0);
+	assert_false(fake_get(VMCS_ENTRY_CONTROLS) & VMX_ENTRY_LOAD_PAT); /* nobody asks */
+	exits(VMX_EXIT_HLT, 0);
+	assert_int_equal(region_get(&vcpu, VMCS_GUEST_PAT), 0x0404040404040404);
+	assert_int_equal(fake_msr_value(MSR_PAT), 0x0007040600070406);
+	or_field(VMCS_ENTRY_CONTROLS, VMX_ENTRY_LOAD_PAT);
+	or_field(VMCS_EXIT_CONTROLS, VMX_EXIT_SAVE_PAT | VMX_EXIT_LOAD_PAT);
+	exits(VMX_EXIT_VMRESUME, 0);
+	violation(0x3000, EPT_VIOLATION_READ, 0);
+	assert_true(fake_get(VMCS_ENTRY_CONTROLS) & VMX_ENTRY_LOAD_PAT);
+	assert_int_equal(fake_get(VMCS_GUEST_PAT), 0x0404040404040404);
+	fake_msr(MSR_PAT, 0x0606060606060606, ~0ull);
+	violation(0x3000, EPT_VIOLATION_READ, 0);
+	assert_false(fake_get(VMCS_ENTRY_CONTROLS) & VMX_ENTRY_LOAD_PAT);
+	exits(VMX_EXIT_HLT, 0);
+	assert_int_equal(region_get(&vcpu, VMCS_GUEST_PAT), 0x0606060606060606);
+	assert_int_equal(fake_msr_value(MSR_PAT), 0x0505050505050505);
+}
+
+static void host_pat_is_checked(void **state)
+{
+	static const uint8_t types[] = {2, 3, 8, 255};
+
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_HOST_PAT, ~0ull);
+	launch();
+	assert_true(vcpu.vmx->nested.running); /* it is not loaded */
+	exits(VMX_EXIT_HLT, 0);
+	or_field(VMCS_EXIT_CONTROLS, VMX_EXIT_LOAD_PAT);
+	for (unsigned byte = 0; byte < 8; byte++) {
+		region_set(&vcpu, VMCS_HOST_PAT, (uint64_t)types[byte % 4] << 8 * byte);
+		exits(VMX_EXIT_VMRESUME, 0);
+		assert_false(vcpu.vmx->nested.running);
+		assert_int_equal(region_get(&vcpu, VMCS_INSTRUCTION_ERROR), VMX_ERROR_ENTRY_HOST_STATE);
+	}
+	region_set(&vcpu, VMCS_HOST_PAT, 0x0706050401000706);
+	exits(VMX_EXIT_VMRESUME, 0);
+	assert_true(vcpu.vmx->nested.running);
+}
+
+/* It goes on behind an exit of ours; the guest is told what is left where it asks for that. */
+static void timer_goes_on(void **state)
+{
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_PREEMPTION_TIMER, 100);
+	launch();
+	assert_false(fake_get(VMCS_EXIT_CONTROLS) &
+		     VMX_EXIT_SAVE_PREEMPTION_TIMER); /* which would be refused */
+	exits(VMX_EXIT_HLT, 0);
+	or_field(VMCS_PIN_CONTROLS, VMX_PIN_PREEMPTION_TIMER);
+	exits(VMX_EXIT_VMRESUME, 0);
+	assert_true(fake_get(VMCS_PIN_CONTROLS) & VMX_PIN_PREEMPTION_TIMER);
+	assert_true(fake_get(VMCS_EXIT_CONTROLS) & VMX_EXIT_SAVE_PREEMPTION_TIMER);
+	assert_int_equal(fake_get(VMCS_PREEMPTION_TIMER), 100);
+	fake_put(VMCS_PREEMPTION_TIMER, 60);
+	violation(0x3000, EPT_VIOLATION_READ, 0);
+	assert_int_equal(fake_get(VMCS_PREEMPTION_TIMER), 60);
+	exits(VMX_EXIT_PREEMPTION_TIMER, 0);
+	assert_int_equal(reason(), VMX_EXIT_PREEMPTION_TIMER);
+	assert_int_equal(region_get(&vcpu, VMCS_PREEMPTION_TIMER), 100);
+	or_field(VMCS_EXIT_CONTROLS, VMX_EXIT_SAVE_PREEMPTION_TIMER);
+	exits(VMX_EXIT_VMRESUME, 0);
+	fake_put(VMCS_PREEMPTION_TIMER, 40);
+	exits(VMX_EXIT_HLT, 0);
+	assert_int_equal(region_get(&vcpu, VMCS_PREEMPTION_TIMER), 40);
+}
+
+/* What the VMCS says then is of virtual NMIs: others are not blocked, neither in the guest's guest nor behind
+ * it. */
+static void virtual_nmis(void **state)
+{
+	(void)state;
+	prepare();
+	or_field(VMCS_PIN_CONTROLS, VMX_PIN_NMI | VMX_PIN_VIRTUAL_NMIS);
+	or_field(VMCS_PRIMARY_CONTROLS, VMX_NMI_WINDOW);
+	region_set(&vcpu, VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_NMI);
+	launch();
+	assert_true(fake_get(VMCS_PIN_CONTROLS) & VMX_PIN_VIRTUAL_NMIS);
+	assert_true(fake_get(VMCS_PRIMARY_CONTROLS) & VMX_NMI_WINDOW);
+	exits(VMX_EXIT_NMI_WINDOW, 0);
+	assert_int_equal(reason(), VMX_EXIT_NMI_WINDOW);
+	assert_int_equal(region_get(&vcpu, VMCS_GUEST_INTERRUPTIBILITY), VMX_BLOCKING_NMI);
+	assert_int_equal(fake_get(VMCS_GUEST_INTERRUPTIBILITY), 0);
+	exits(VMX_EXIT_VMRESUME, 0);
+	fake.nmi = true;
+	fake.guest = NULL;
+	vmx_run(&vcpu);
+	assert_int_equal(reason(), VMX_EXIT_EXCEPTION_NMI);
+	assert_int_equal(fake_get(VMCS_GUEST_INTERRUPTIBILITY), VMX_BLOCKING_NMI);
+}
+
+/* Without them the bit is the processor's: it goes over, and an NMI's own exit sets it. */
+static void blocking_by_nmi_goes_over(void **state)
+{
+	(void)state;
+	prepare();
+	region_set(&vcpu, VMCS_GUEST_INTERRUPTIBILITY, VMX_BLOCKING_NMI);
+	launch();
+	exits(VMX_EXIT_HLT, 0);
+	assert_int_equal(fake_get(VMCS_GUEST_INTERRUPTIBILITY), VMX_BLOCKING_NMI);
+	region_set(&vcpu, VMCS_GUEST_INTERRUPTIBILITY, 0);
+	or_field(VMCS_PIN_CONTROLS, VMX_PIN_NMI);
+	exits(VMX_EXIT_VMRESUME, 0);
+	memset(&next, 0, sizeof(next));
+	next.event = VECTOR_NMI | VMX_EVENT_NMI << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID;
+	enter(); /* reason 0 */
+	assert_int_equal(reason(), VMX_EXIT_EXCEPTION_NMI);
+	assert_int_equal(fake_get(VMCS_GUEST_INTERRUPTIBILITY), VMX_BLOCKING_NMI);
+}
+
+/* An interrupt is taken at its exit only where there are such exits. */
+static void interrupts_are_acknowledged(void **state)
+{
+	(void)state;
+	prepare();
+	or_field(VMCS_EXIT_CONTROLS, VMX_EXIT_ACKNOWLEDGE);
+	launch();
+	assert_false(fake_get(VMCS_EXIT_CONTROLS) & VMX_EXIT_ACKNOWLEDGE);
+	exits(VMX_EXIT_HLT, 0);
+	or_field(VMCS_PIN_CONTROLS, VMX_PIN_EXTERNAL_INTERRUPT);
+	exits(VMX_EXIT_VMRESUME, 0);
+	assert_true(fake_get(VMCS_EXIT_CONTROLS) & VMX_EXIT_ACKNOWLEDGE);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -197,6 +400,15 @@ int main(void)
 		cmocka_unit_test_setup(init_waits_for_vmxoff, setup),
 		cmocka_unit_test_setup(bits_are_fixed_in_operation, setup),
 		cmocka_unit_test_setup(nmi_is_reflected, setup),
+		cmocka_unit_test_setup(exceptions_of_ours_are_reflected, setup),
+		cmocka_unit_test_setup(page_faults_by_error_code, setup),
+		cmocka_unit_test_setup(exceptions_on_top, setup),
+		cmocka_unit_test_setup(pat_is_switched, setup),
+		cmocka_unit_test_setup(host_pat_is_checked, setup),
+		cmocka_unit_test_setup(timer_goes_on, setup),
+		cmocka_unit_test_setup(virtual_nmis, setup),
+		cmocka_unit_test_setup(blocking_by_nmi_goes_over, setup),
+		cmocka_unit_test_setup(interrupts_are_acknowledged, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

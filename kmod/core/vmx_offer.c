@@ -5,19 +5,20 @@
 #include "x86/msr.h"
 
 /* What is offered besides the default1 class. */
-#define OFFERED_PIN (VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI)
+#define OFFERED_PIN                                                                                          \
+	(VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI | VMX_PIN_VIRTUAL_NMIS | VMX_PIN_PREEMPTION_TIMER)
 #define OFFERED_PRIMARY                                                                                      \
 	(VMX_USE_TSC_OFFSETTING | VMX_HLT | VMX_INVLPG | VMX_MWAIT | VMX_RDPMC | VMX_RDTSC | VMX_CR3_LOAD |  \
 	 VMX_CR3_STORE | VMX_CR8_LOAD | VMX_CR8_STORE | VMX_MOV_DR | VMX_UNCONDITIONAL_IO |                  \
 	 VMX_USE_IO_BITMAPS | VMX_MONITOR_TRAP_FLAG | VMX_USE_MSR_BITMAPS | VMX_MONITOR | VMX_PAUSE |        \
-	 VMX_ACTIVATE_SECONDARY | VMX_INTERRUPT_WINDOW | VMX_TPR_SHADOW)
+	 VMX_ACTIVATE_SECONDARY | VMX_INTERRUPT_WINDOW | VMX_NMI_WINDOW | VMX_TPR_SHADOW)
 #define OFFERED_SECONDARY                                                                                    \
 	(VMX2_EPT | VMX2_UNRESTRICTED_GUEST | VMX2_VPID | VMX2_DESCRIPTOR_TABLE | VMX2_RDTSCP |              \
 	 VMX2_WBINVD | VMX2_RDRAND | VMX2_INVPCID | VMX2_RDSEED | VMX2_XSAVES | VMX2_USER_WAIT)
 #define OFFERED_EXIT                                                                                         \
 	(VMX_EXIT_SAVE_DEBUG | VMX_EXIT_HOST_64 | VMX_EXIT_ACKNOWLEDGE | VMX_EXIT_SAVE_EFER |                \
-	 VMX_EXIT_LOAD_EFER)
-#define OFFERED_ENTRY (VMX_ENTRY_LOAD_DEBUG | VMX_ENTRY_IA32E | VMX_ENTRY_LOAD_EFER)
+	 VMX_EXIT_LOAD_EFER | VMX_EXIT_SAVE_PAT | VMX_EXIT_LOAD_PAT | VMX_EXIT_SAVE_PREEMPTION_TIMER)
+#define OFFERED_ENTRY (VMX_ENTRY_LOAD_DEBUG | VMX_ENTRY_IA32E | VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_PAT)
 #define OFFERED_EPT                                                                                          \
 	(VMX_EPT_4_LEVELS | VMX_EPT_WRITE_BACK | VMX_EPT_2M | VMX_EPT_1G | VMX_EPT_INVEPT |                  \
 	 VMX_EPT_INVEPT_CONTEXT | VMX_EPT_INVEPT_ALL | VMX_EPT_INVVPID | VMX_EPT_INVVPID_ADDRESS |           \
@@ -31,12 +32,20 @@ static uint64_t controls(uint32_t index, uint32_t must, uint32_t offered)
 	return must | (uint64_t)(may & (must | offered)) << 32;
 }
 
+/* The timer is nested where its value can be saved: it goes on behind an exit that is ours alone. */
+static uint32_t offered_pin(void)
+{
+	bool saves = hw_read_msr(MSR_VMX_EXIT_CTLS) >> 32 & VMX_EXIT_SAVE_PREEMPTION_TIMER;
+
+	return saves ? OFFERED_PIN : OFFERED_PIN & ~VMX_PIN_PREEMPTION_TIMER;
+}
+
 static bool capability(uint32_t index, uint64_t *value)
 {
 	switch (index) {
 	case MSR_VMX_BASIC: *value = hw_read_msr(index) & ~VMX_BASIC_DUAL_MONITOR; break;
 	case MSR_VMX_PIN_CTLS:
-	case MSR_VMX_TRUE_PIN_CTLS: *value = controls(index, VMX_PIN_DEFAULT1, OFFERED_PIN); break;
+	case MSR_VMX_TRUE_PIN_CTLS: *value = controls(index, VMX_PIN_DEFAULT1, offered_pin()); break;
 	case MSR_VMX_PRIMARY_CTLS: *value = controls(index, VMX_PRIMARY_DEFAULT1, OFFERED_PRIMARY); break;
 	case MSR_VMX_TRUE_PRIMARY_CTLS:
 		*value = controls(index, VMX_PRIMARY_DEFAULT1 & ~(VMX_CR3_LOAD | VMX_CR3_STORE),

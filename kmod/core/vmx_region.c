@@ -56,13 +56,10 @@ bool region_has(uint64_t field)
 	case VMCS_VMWRITE_BITMAP:
 	case VMCS_VE_INFORMATION:
 	case VMCS_TSC_MULTIPLIER:
-	case VMCS_GUEST_PAT:
-	case VMCS_HOST_PAT:
 	case VMCS_GUEST_PERF_GLOBAL_CTRL:
 	case VMCS_HOST_PERF_GLOBAL_CTRL:
 	case VMCS_PLE_GAP:
-	case VMCS_PLE_WINDOW:
-	case VMCS_PREEMPTION_TIMER: return false;
+	case VMCS_PLE_WINDOW: return false;
 	default: return hw_vmx_read(field, &unused) == HW_VMX_DONE;
 	}
 }

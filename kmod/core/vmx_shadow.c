@@ -110,6 +110,16 @@ static bool join(struct core_vcpu *vcpu, uint64_t address, const struct mapping 
 	return true;
 }
 
+void vmx_shadow_set(struct core_vcpu *vcpu, uint64_t address, uint64_t host, unsigned access)
+{
+	uint64_t *entry = shadow_entry(vcpu, shadow_of(vcpu), address, 0);
+
+	if (!entry)
+		hw_stop("no memory for joined tables", address);
+	*entry = vmx_page_entry(vcpu, host & ~PAGE_MASK, access, false);
+	hw_vmx_invept(INVEPT_CONTEXT, vmx_eptp(vmx_shadow_root(vcpu)));
+}
+
 enum shadow_result vmx_shadow_fill(struct core_vcpu *vcpu, uint64_t address, uint64_t why, uint64_t *rights)
 {
 	struct mapping mapping;
@@ -120,12 +130,12 @@ enum shadow_result vmx_shadow_fill(struct core_vcpu *vcpu, uint64_t address, uin
 		return result;
 	if (!tables_guests(vcpu->machine, mapping.host, CORE_PAGE))
 		hw_stop("the guest's guest reaches for the hypervisor's memory", mapping.host);
-	if (shadow_is_apic(vcpu, mapping.host) && why & EPT_VIOLATION_WRITE)
-		hw_stop("the guest's guest writes to the local APIC past its hypervisor", address);
 	if (!join(vcpu, address, &mapping)) {
 		vmx_shadow_drop(vcpu);
 		vmx_set(VMCS_EPTP, vmx_eptp(vmx_shadow_root(vcpu)));
 		join(vcpu, address, &mapping);
 	}
+	if (shadow_is_apic(vcpu, mapping.host) && why & EPT_VIOLATION_WRITE)
+		core_step_joined(vcpu, address, mapping.host | (address & PAGE_MASK));
 	return SHADOW_FILLED;
 }

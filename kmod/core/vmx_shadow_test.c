@@ -55,12 +55,114 @@ static void invept_forgets(void **state)
 	assert_false(entry_at(joined(), 0x3000, 1) & 7);
 }
 
+/* ---- the local APIC, to which the guest lets its guest write ---- */
+
+#define AT 0x203000ull /* where it has the page */
+
+static void reach_apic(void)
+{
+	start(true, 2);
+	prepare();
+	*fake_quad(EPT + 0x3018) = FAKE_APIC | EPT_READ | EPT_WRITE;
+}
+
+static void step_to(uint32_t offset, uint32_t value)
+{
+	violation(AT + offset, EPT_VIOLATION_WRITE, 0);
+	assert_true(vcpu.step.on);
+	assert_int_equal(entry_at(joined(), AT, 0) & ~0xfffull, hw_physical(vcpu.step.page));
+	assert_true(entry_at(joined(), AT, 0) & EPT_WRITE);
+	*(uint32_t *)(void *)(vcpu.step.page + offset) = value;
+}
+
+static void apic_is_stepped(void **state)
+{
+	(void)state;
+	reach_apic();
+	launch();
+	violation(AT + 0x20, EPT_VIOLATION_READ, 0);
+	assert_false(entry_at(joined(), AT, 0) & EPT_WRITE);
+	*(uint32_t *)hw_map(FAKE_APIC + 0x310) = 3u << 24;
+	step_to(0x300, 0x4608);
+	exits(VMX_EXIT_MONITOR_TRAP_FLAG, 0);
+	assert_true(vcpu.vmx->nested.running);
+	assert_int_equal(*(uint32_t *)hw_map(FAKE_APIC + 0x300), 0x469f);
+	assert_int_equal(machine.startup_vector[3], 8);
+	assert_int_equal(entry_at(joined(), AT, 0) & ~0xfffull, FAKE_APIC);
+	assert_false(entry_at(joined(), AT, 0) & EPT_WRITE);
+}
+
+/* The guest's own step ends as ours does, and what comes instead is its exit where it wants that. */
+static void step_in_a_step(void **state)
+{
+	(void)state;
+	reach_apic();
+	region_set(&vcpu, VMCS_PRIMARY_CONTROLS,
+		   region_get(&vcpu, VMCS_PRIMARY_CONTROLS) | VMX_MONITOR_TRAP_FLAG);
+	region_set(&vcpu, VMCS_PIN_CONTROLS,
+		   region_get(&vcpu, VMCS_PIN_CONTROLS) | VMX_PIN_EXTERNAL_INTERRUPT | VMX_PIN_NMI);
+	region_set(&vcpu, VMCS_EXCEPTION_BITMAP, 1u << VECTOR_UD);
+	launch();
+	step_to(0x80, 0x20);
+	exits(VMX_EXIT_MONITOR_TRAP_FLAG, 0);
+	assert_int_equal(*(uint32_t *)hw_map(FAKE_APIC + 0x80), 0x20);
+	assert_int_equal(reason(), VMX_EXIT_MONITOR_TRAP_FLAG);
+	exits(VMX_EXIT_VMRESUME, 0);
+	step_to(0x80, 0x30);
+	exits(VMX_EXIT_EXTERNAL_INTERRUPT, 0);
+	assert_int_equal(reason(), VMX_EXIT_EXTERNAL_INTERRUPT);
+	assert_int_equal(*(uint32_t *)hw_map(FAKE_APIC + 0x80), 0x20);
+	exits(VMX_EXIT_VMRESUME, 0);
+	step_to(0x80, 0x30);
+	memset(&next, 0, sizeof(next));
+	next.event = exception(VECTOR_UD);
+	enter();
+	assert_int_equal(reason(), VMX_EXIT_EXCEPTION_NMI);
+	exits(VMX_EXIT_VMRESUME, 0);
+	step_to(0x80, 0x30);
+	next.event = exception(VECTOR_NP); /* which it does not want */
+	next.reason = VMX_EXIT_EXCEPTION_NMI;
+	enter();
+	assert_true(vcpu.vmx->nested.running);
+	assert_int_equal(injected(), exception(VECTOR_NP));
+	step_to(0x80, 0x30);
+	next.event = VECTOR_NMI | VMX_EVENT_NMI << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID;
+	next.reason = VMX_EXIT_EXCEPTION_NMI;
+	enter();
+	assert_int_equal(reason(), VMX_EXIT_EXCEPTION_NMI);
+	assert_false(vcpu.vmx->nmi);
+}
+
+/* An SMI comes to who sends it: the instruction is executed once more, with the local APIC before it. */
+static void smi_comes_to_its_sender(void **state)
+{
+	(void)state;
+	reach_apic();
+	launch();
+	vcpu.gpr[RBX] = 0x5555;
+	step_to(0x300, 0x44200);
+	vcpu.gpr[RBX] = 0;
+	vcpu.rip += 3;
+	exits(VMX_EXIT_MONITOR_TRAP_FLAG, 0);
+	assert_true(vcpu.step.direct);
+	assert_int_equal(vcpu.gpr[RBX], 0x5555);
+	assert_int_equal(vcpu.rip, 0x7000);
+	assert_int_equal(entry_at(joined(), AT, 0) & ~0xff8ull, FAKE_APIC | EPT_READ | EPT_WRITE);
+	exits(VMX_EXIT_MONITOR_TRAP_FLAG, 0);
+	assert_false(vcpu.step.on);
+	assert_int_equal(*(uint32_t *)hw_map(FAKE_APIC + 0x300), 0); /* not by us */
+	assert_false(entry_at(joined(), AT, 0) & EPT_WRITE);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(tables_are_joined, setup),
 		cmocka_unit_test_setup(refusals_are_the_guests, setup),
 		cmocka_unit_test_setup(invept_forgets, setup),
+		cmocka_unit_test_setup(apic_is_stepped, setup),
+		cmocka_unit_test_setup(step_in_a_step, setup),
+		cmocka_unit_test_setup(smi_comes_to_its_sender, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

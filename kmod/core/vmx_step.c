@@ -36,6 +36,9 @@ static bool pass_exception(struct core_vcpu *vcpu)
 		 error = (uint32_t)vmx_get(VMCS_EXIT_INTERRUPTION_ERROR);
 	unsigned vector = event & VMX_EVENT_VECTOR;
 
+	if (VMX_EVENT_TYPE(event) == VMX_EVENT_NMI && vcpu->vmx->nested.running &&
+	    vcpu->vmx->before.pin & VMX_PIN_NMI)
+		return false;
 	if (VMX_EVENT_TYPE(event) == VMX_EVENT_NMI) {
 		vcpu->vmx->nmi = true;
 		vmx_set(VMCS_GUEST_INTERRUPTIBILITY,
@@ -53,15 +56,11 @@ static bool pass_exception(struct core_vcpu *vcpu)
 	return true;
 }
 
-/*
- * Not below another hypervisor of our kind: it watches the page too, and has no step for its guest's guest.
- */
 static bool sends_smi(const struct core_vcpu *vcpu)
 {
 	unsigned offset = (unsigned)(vcpu->step.guest & (CORE_PAGE - 1) & ~3u);
 
-	return vcpu->machine->depth < 2 &&
-	       apic_sends_smi(offset, *(volatile uint32_t *)(vcpu->step.page + offset));
+	return apic_sends_smi(offset, *(volatile uint32_t *)(vcpu->step.page + offset));
 }
 
 /*
@@ -71,7 +70,6 @@ static bool sends_smi(const struct core_vcpu *vcpu)
 static void step_directly(struct core_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
-	uint64_t page = vcpu->step.guest & ~(uint64_t)(CORE_PAGE - 1);
 
 	for (unsigned i = 0; i < GPR_COUNT; i++)
 		vcpu->gpr[i] = vmx->front.gpr[i];
@@ -80,8 +78,7 @@ static void step_directly(struct core_vcpu *vcpu)
 	vmx_set(VMCS_GUEST_INTERRUPTIBILITY, vmx->front.interruptibility);
 	vmx_set(VMCS_GUEST_PENDING_DEBUG, vmx->front.pending_debug);
 	vcpu->step.direct = true;
-	tables_set(vcpu, page, page, CORE_READ | CORE_WRITE);
-	vmx_flush(vcpu);
+	core_step_map(vcpu, vcpu->step.guest, CORE_READ | CORE_WRITE);
 }
 
 bool vmx_stepped(struct core_vcpu *vcpu, unsigned reason)
@@ -96,7 +93,9 @@ bool vmx_stepped(struct core_vcpu *vcpu, unsigned reason)
 	core_exit_stepped(vcpu, reason == VMX_EXIT_MONITOR_TRAP_FLAG && !vcpu->step.direct);
 	vcpu->step.direct = false;
 	switch (reason) {
-	case VMX_EXIT_MONITOR_TRAP_FLAG: return true;
+	case VMX_EXIT_MONITOR_TRAP_FLAG:
+		/* The guest may step its own guest too. */
+		return !(vmx->nested.running && vmx->before.primary & VMX_MONITOR_TRAP_FLAG);
 	case VMX_EXIT_EXTERNAL_INTERRUPT:
 		/* It comes at the next entry, where it is not the guest's own exit. */
 		return !(vmx->nested.running && vmx->before.pin & VMX_PIN_EXTERNAL_INTERRUPT);

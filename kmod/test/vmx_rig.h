@@ -185,6 +185,7 @@ static inline void prepare(void)
 	region_set(&vcpu, VMCS_HOST_RIP, 0xc000);
 	region_set(&vcpu, VMCS_HOST_RSP, 0xd000);
 	region_set(&vcpu, VMCS_GUEST_RIP, 0x7000);
+	region_set(&vcpu, VMCS_GUEST_CR0, CR0_PE | CR0_NE | CR0_ET);
 	region_set(&vcpu, VMCS_MSR_BITMAP, BITMAP);
 	region_set(&vcpu, VMCS_LINK_POINTER, ~0ull);
 	region_set(&vcpu, VMCS_EPTP, EPT | 6 | 3 << EPTP_LEVELS_SHIFT);
