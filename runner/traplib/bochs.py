@@ -19,6 +19,8 @@ HOLE = range(0xa0000, 0x100000)  # is no RAM
 START, INFORMATION, MODULE, LINE, LINE_MAX = 0x500, 0x600, 0x700, 0x80000, 0x10000
 PAGE = 4096
 LOG = "log"
+# An option ROM of one block that does nothing (RETF), for the display: its own stands in a package that may not be here.
+VGA_ROM = bytes((0x55, 0xaa, 1, 0xcb)) + bytes(507) + bytes((-(0x55 + 0xaa + 1 + 0xcb) & 0xff,))
 # A display without a window, a debugger that goes on at once, no sound, output on the debug console, ports
 # that end it. A shutdown of the processor ends it as well.
 CONFIGURATION = """display_library: rfb, options="timeout=0"
@@ -26,6 +28,7 @@ plugin_ctrl: speaker=0, gameport=0, parallel=0, unmapped=1
 cpu: model={model}, count={smp}, ips=10000000, reset_on_triple_fault=0, ignore_bad_msrs=0
 memory: guest={memory}, host={memory}
 romimage: file={rom}, address=0xffff0000
+vgaromimage: file=vga.rom
 optramimage1: file=ram.img, address=0
 clock: sync=none
 port_e9_hack: enabled=1
@@ -108,6 +111,7 @@ def prepare(folder, flat, line, model=DEFAULT_MODEL, memory=128 << 20, smp=1, mo
     except OSError as error:
         raise UsageError(f"{flat}: {error.strerror}; objcopy -O binary makes it of the guest") from error
     (folder / "ram.img").write_bytes(data)
+    (folder / "vga.rom").write_bytes(VGA_ROM)
     (folder / "rc").write_text("c\n", encoding="ascii")
     (folder / "bochsrc").write_text(CONFIGURATION.format(model=model, smp=smp, memory=memory >> 20, rom=rom(), log=LOG),
                                     encoding="utf-8")
