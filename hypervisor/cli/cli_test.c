@@ -387,6 +387,11 @@ static void wrong_words(void **state)
 	check_code(VISOR("run", "--timeout", "soon", suite_path), 2, "--timeout");
 	check_code(VISOR("run", "--break", "NOTHING", suite_path), 2, "--break NOTHING");
 	check_code(VISOR("run", "--initrd", "/nonexistent", suite_path), 2, "/nonexistent");
+	check_code(VISOR("run", "--module", "/nonexistent argument", suite_path), 2, "/nonexistent: No such file");
+	check_code(VISOR("run", "--depth", "1", "--module", suite_path, suite_path), 2, "--module: not with --depth");
+	check_code(VISOR("run", "--module", "a", "--module", "b", "--module", "c", "--module", "d", "--module", "e",
+			 "--module", "f", "--module", "g", "--module", "h", suite_path),
+		   2, "--module h: more than 7 modules");
 	check_code(VISOR("run", "/nonexistent"), 2, "/nonexistent: No such file");
 	check_code(VISOR("run", "--json", plain_path), 2, "holds no cases");
 	check_code(VISOR("run", suite_path, plain_path), 2, "one IMAGE");

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli/line.h"
@@ -47,11 +48,10 @@ static const char *find_l1(const struct run_options *options)
 static int load_nested(struct machine *machine, const struct run_options *options,
 		       const struct cli_image *opened, const struct boot_options *guest)
 {
-	struct boot_options boot = {.initrd = opened->image.data,
-				    .initrd_size = opened->image.size,
-				    .initrd_name = options->image,
-				    .second = guest->initrd,
-				    .second_size = guest->initrd_size,
+	struct boot_options boot = {.module = {{.data = opened->image.data,
+						.size = opened->image.size,
+						.name = options->image}},
+				    .modules = 1 + guest->modules,
 				    .seed = options->seed};
 	const char *path = find_l1(options);
 	struct line append = {0};
@@ -59,6 +59,8 @@ static int load_nested(struct machine *machine, const struct run_options *option
 	char why[256];
 	int error;
 
+	if (guest->modules)
+		boot.module[1] = guest->module[0];
 	if (!path)
 		return cli_fail(EXIT_USAGE, "--depth: no hypervisor was built with visor; --l1 names one");
 	error = image_open(&l1, path, why, sizeof(why));
@@ -75,31 +77,69 @@ static int load_nested(struct machine *machine, const struct run_options *option
 	return 0;
 }
 
-int run_load(struct machine *machine, const struct run_options *options, const struct cli_image *opened)
+/* Reads a module, "FILE ARGUMENTS" or FILE; free_modules() frees it. 0, or an exit code after a message. */
+static int add_module(struct boot_options *boot, const char *text, size_t name)
 {
-	struct boot_options boot = {.append = options->append, .seed = options->seed};
-	uint8_t *initrd = NULL;
+	struct boot_module *module = &boot->module[boot->modules];
+	char *path = strndup(text, name);
+	uint8_t *data;
+	char why[256];
+	int code;
+
+	if (!path)
+		return cli_fail(EXIT_HARNESS, "%s: no memory", text);
+	if (image_read_file(path, MEMORY_LOW_MAX, &data, &module->size, why, sizeof(why))) {
+		code = cli_fail(EXIT_USAGE, "%s: %s", path, why);
+		free(path);
+		return code;
+	}
+	module->data = data;
+	module->name = path;
+	module->arguments = text[name] ? text + name + 1 : NULL;
+	boot->modules++;
+	return 0;
+}
+
+static int add_modules(struct boot_options *boot, const struct run_options *options)
+{
+	int code = options->initrd ? add_module(boot, options->initrd, strlen(options->initrd)) : 0;
+
+	for (unsigned i = 0; i < options->modules && !code; i++)
+		code = add_module(boot, options->module[i], strcspn(options->module[i], " "));
+	return code;
+}
+
+static void free_modules(struct boot_options *boot)
+{
+	for (unsigned i = 0; i < boot->modules; i++) {
+		free((void *)boot->module[i].data);
+		free((void *)boot->module[i].name);
+	}
+}
+
+static int load(struct machine *machine, const struct run_options *options, const struct cli_image *opened,
+		const struct boot_options *boot)
+{
 	char why[256];
 	int error;
 
-	if (options->initrd) {
-		error = image_read_file(options->initrd, MEMORY_LOW_MAX, &initrd, &boot.initrd_size, why,
-					sizeof(why));
-		if (error)
-			return cli_fail(EXIT_USAGE, "%s: %s", options->initrd, why);
-		boot.initrd = initrd;
-		boot.initrd_name = options->initrd;
-	}
-	if (options->depth) {
-		error = load_nested(machine, options, opened, &boot);
-		free(initrd);
-		return error;
-	}
-	error = boot_image(machine, &opened->image, &boot, why, sizeof(why));
-	free(initrd);
+	if (options->depth)
+		return load_nested(machine, options, opened, boot);
+	error = boot_image(machine, &opened->image, boot, why, sizeof(why));
 	if (error)
 		return cli_fail(error == -EINVAL ? EXIT_USAGE : EXIT_HARNESS, "%s: %s", options->image, why);
 	return 0;
+}
+
+int run_load(struct machine *machine, const struct run_options *options, const struct cli_image *opened)
+{
+	struct boot_options boot = {.append = options->append, .seed = options->seed};
+	int code = add_modules(&boot, options);
+
+	if (!code)
+		code = load(machine, options, opened, &boot);
+	free_modules(&boot);
+	return code;
 }
 
 static struct disk *disks[DISKS_MAX]; /* of the one machine that there is */

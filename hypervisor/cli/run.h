@@ -32,6 +32,8 @@ struct run_options {
 	const char *l1; /* that hypervisor; NULL: the one that belongs to visor */
 	uint64_t seed;  /* of the vCPUs' turns, and of random numbers for the guest */
 	uint64_t slice; /* longest turn; 0: not given */
+	const char *module[BOOT_MODULES_MAX - 1]; /* behind the initrd: "FILE ARGUMENTS" */
+	unsigned modules;
 	struct {
 		const char *name;
 		bool read_only;

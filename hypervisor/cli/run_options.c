@@ -33,6 +33,9 @@ static const char help[] =
 	"                        hypervisors, each a guest of the one below it (default 0)\n"
 	"  --l1 FILE             that hypervisor (default: as it was built or installed with visor)\n"
 	"  --initrd FILE         Linux's initrd, or the first module of multiboot and PVH\n"
+	"  --module 'FILE ARGUMENTS'\n"
+	"                        another module for multiboot and PVH, with a command line of its own or without;\n"
+	"                        repeatable, in this order\n"
 	"  --disk FILE           virtio disk, raw or qcow2 by its first bytes, or raw:FILE, qcow2:FILE;\n"
 	"                        the guest writes to it. Repeatable. qcow2 needs qemu-nbd\n"
 	"  --disk-ro FILE        the same, read-only\n"
@@ -82,6 +85,7 @@ enum {
 	DEPTH,
 	L1,
 	INITRD,
+	MODULE,
 	SMP,
 	SEED,
 	SLICE,
@@ -119,6 +123,7 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"depth", required_argument, NULL, DEPTH},
 				      {"l1", required_argument, NULL, L1},
 				      {"initrd", required_argument, NULL, INITRD},
+				      {"module", required_argument, NULL, MODULE},
 				      {"smp", required_argument, NULL, SMP},
 				      {"seed", required_argument, NULL, SEED},
 				      {"slice", required_argument, NULL, SLICE},
@@ -197,6 +202,16 @@ static int parse_seed(struct run_options *options, const char *text)
 {
 	if (!span_number(span_of(text), &options->seed))
 		return cli_fail(EXIT_USAGE, "--seed %s: not a number", text);
+	return 0;
+}
+
+static int add_module(struct run_options *options, const char *text)
+{
+	const unsigned most = BOOT_MODULES_MAX - 1;
+
+	if (options->modules == most)
+		return cli_fail(EXIT_USAGE, "--module %s: more than %u modules", text, most);
+	options->module[options->modules++] = text;
 	return 0;
 }
 
@@ -292,6 +307,7 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case DEPTH: return parse_depth(options, value);
 	case L1: options->l1 = value; return 0;
 	case INITRD: options->initrd = value; return 0;
+	case MODULE: return add_module(options, value);
 	case SMP: options->given.vcpus = true; return parse_vcpus(options, value);
 	case SEED: options->given.seed = true; return parse_seed(options, value);
 	case SLICE: options->given.slice = true; return parse_slice(options, value);
@@ -361,6 +377,8 @@ int run_parse(int argc, char **argv, struct run_options *options)
 				options->engine->name);
 	if (options->slice && !options->engine->counts)
 		return cli_fail(EXIT_USAGE, "--slice: %s does not count instructions", options->engine->name);
+	if (options->modules && options->depth)
+		return cli_fail(EXIT_USAGE, "--module: not with --depth, whose hypervisors hand on an initrd alone");
 	if (run_breaks_state(options) && !options->move.text)
 		return cli_fail(EXIT_USAGE, "--break %s: only with --move", options->break_check);
 	if (options->move.compare && options->reboot)
@@ -412,6 +430,8 @@ char *run_again(const struct run_options *options)
 	quoted(&line, "rtc", options->rtc_text);
 	line_text(&line, options->no_hpet ? " --no-hpet" : "");
 	quoted(&line, "initrd", options->initrd);
+	for (unsigned i = 0; i < options->modules; i++)
+		quoted(&line, "module", options->module[i]);
 	if (options->depth)
 		line_format(&line, " --depth %u", options->depth);
 	quoted(&line, "l1", options->l1);

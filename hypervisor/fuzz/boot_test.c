@@ -57,7 +57,7 @@ static void round_of_boots(struct fuzz *fuzz, uint64_t round)
 	/* Exactly as large as it says, so that a sanitizer sees what lies behind. */
 	size_t size = fuzz_one_in(fuzz, 4) ? 1 + fuzz_next(fuzz) % SIZE : SIZE;
 	uint8_t whole[SIZE], *file = malloc(size);
-	struct boot_options options = {.append = append, .initrd = initrd, .initrd_name = "folder/initrd"};
+	struct boot_options options = {.append = append, .module = {{.data = initrd, .name = "folder/initrd"}, {initrd, 1, "x", "y z"}}};
 	struct image image = {.path = fuzz_one_in(fuzz, 2) ? "a b/c d" : "x", .data = file, .size = size};
 	unsigned length = fuzz_one_in(fuzz, 4) ? fuzz_below(fuzz, sizeof(append)) : 10;
 	int error;
@@ -65,7 +65,8 @@ static void round_of_boots(struct fuzz *fuzz, uint64_t round)
 	assert_non_null(file);
 	memset(append, 'a', length);
 	append[length] = 0;
-	options.initrd_size = fuzz_one_in(fuzz, 2) ? 0 : 1 + fuzz_below(fuzz, sizeof(initrd));
+	options.modules = fuzz_below(fuzz, 3);
+	options.module[0].size = 1 + fuzz_below(fuzz, sizeof(initrd));
 	if (fuzz_one_in(fuzz, 2)) {
 		make_kernel(whole);
 		fuzz_mutate(fuzz, whole + 0x1f1, 0x7f);

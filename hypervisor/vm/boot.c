@@ -73,46 +73,66 @@ static int check_entry(struct loader *loader, uint64_t entry)
 
 static uint64_t page_up(uint64_t address) { return (address + PAGE_MASK) & ~PAGE_MASK; }
 
-/* Puts information, command line and initrd into memory: the first below 1 MiB, the rest behind the image. */
+/* Where each module goes: behind @end, on a page of its own. False where memory ends before. */
+static bool lay_out_modules(const struct boot_options *options, uint64_t memory, uint64_t end,
+			    struct boot_info_request *request)
+{
+	for (unsigned i = 0; i < options->modules; i++) {
+		const struct boot_module *module = &options->module[i];
+		uint64_t start = page_up(end);
+
+		if (start > memory || module->size > memory - start)
+			return false;
+		request->module[i].address = (uint32_t)start;
+		end = start + module->size;
+	}
+	return end <= memory;
+}
+
+static void describe_modules(const struct boot_options *options, struct boot_info_request *request)
+{
+	request->modules = options->modules;
+	for (unsigned i = 0; i < options->modules; i++) {
+		const struct boot_module *module = &options->module[i];
+
+		request->module[i].size = module->size;
+		request->module[i].name = module->name ? module->name : "";
+		request->module[i].arguments = module->arguments ? module->arguments : "";
+	}
+}
+
+/* Puts information, command lines and modules into memory: the first below 1 MiB, the rest behind the image. */
 static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 {
 	const struct boot_options *options = loader->options;
+	struct machine *machine = loader->machine;
 	struct boot_info_request request = {
 		.pvh = pvh,
 		.image = loader->image->path,
 		.append = options->append ? options->append : "",
-		.memory = loader->machine->config.memory,
-		.rom = loader->machine->rom_size,
+		.memory = machine->config.memory,
+		.rom = machine->rom_size,
 		.rsdp = ACPI_BASE,
-		.initrd_size = options->initrd_size,
-		.initrd_name = options->initrd_name ? options->initrd_name : "initrd",
-		.second_size = options->second_size,
 	};
 	uint64_t base = page_up(loader->end), text = base + (loader->low_used ? BOOT_INFO_SIZE : 0);
-	uint64_t initrd = page_up(text + boot_info_text_size(&request)), end = memory_low(request.memory);
-	uint64_t second = page_up(initrd + request.initrd_size);
 	uint8_t info[BOOT_INFO_SIZE];
-	char *line;
+	char *lines;
 
-	if (initrd > end || request.initrd_size > end - initrd ||
-	    (request.second_size && (second > end || request.second_size > end - second)))
-		return boot_bad(loader, "command line and initrd do not fit into memory behind the image");
-	line = malloc(boot_info_text_size(&request));
-	if (!line)
+	describe_modules(options, &request);
+	if (!lay_out_modules(options, memory_low(request.memory), text + boot_info_text_size(&request), &request))
+		return boot_bad(loader, "command line, initrd and modules do not fit into memory behind the image");
+	lines = malloc(boot_info_text_size(&request));
+	if (!lines)
 		return -ENOMEM;
 	request.address = loader->low_used ? (uint32_t)base : INFO_PAGE;
 	request.text = (uint32_t)text;
-	request.initrd = (uint32_t)initrd;
-	request.second = (uint32_t)second;
 	boot_info_make(&request, info);
-	boot_info_text(&request, line);
-	machine_write(loader->machine, request.address, info, sizeof(info));
-	machine_write(loader->machine, text, line, strlen(line) + 1);
-	if (request.initrd_size)
-		machine_write(loader->machine, initrd, options->initrd, request.initrd_size);
-	if (request.second_size)
-		machine_write(loader->machine, second, options->second, request.second_size);
-	free(line);
+	boot_info_text(&request, lines);
+	machine_write(machine, request.address, info, sizeof(info));
+	machine_write(machine, text, lines, boot_info_text_size(&request));
+	for (unsigned i = 0; i < request.modules; i++)
+		machine_write(machine, request.module[i].address, options->module[i].data, request.module[i].size);
+	free(lines);
 	*address = request.address;
 	return 0;
 }
@@ -263,7 +283,7 @@ static int boot_rom(struct loader *loader)
 	if (image->size % PAGE_SIZE || image->size > ROM_MAX)
 		return boot_bad(loader,
 				"no ELF file, no multiboot image, and no ROM (whole pages, at most 16 MiB)");
-	if (loader->options->append || loader->options->initrd_size)
+	if (loader->options->append || loader->options->modules)
 		return boot_bad(loader, "a ROM takes no command line and no initrd");
 	error = add_rom(loader);
 	if (error)
@@ -279,8 +299,8 @@ static int place_platform(struct loader *loader)
 	const struct boot_options *options = loader->options;
 	const struct platform_boot boot = {.kernel = loader->image->data,
 					   .kernel_size = loader->image->size,
-					   .initrd = options->initrd,
-					   .initrd_size = options->initrd_size,
+					   .initrd = options->modules ? options->module[0].data : NULL,
+					   .initrd_size = options->modules ? options->module[0].size : 0,
 					   .append = options->append};
 
 	platform_place_tables(&loader->machine->platform);

@@ -10,8 +10,9 @@
  *   ROM          anything else of whole pages: below 4 GiB, from the reset vector
  *
  * The kinds are tried in this order. Multiboot and PVH start in 32-bit flat protected mode without paging;
- * command line and initrd stand behind the last byte of the image, each on a page of its own, and the
- * structures that tell of them at 0x9000, or, where the image has that page, behind it as well.
+ * command line and modules stand behind the last byte of the image, each on a page of its own, and the
+ * structures that tell of them at 0x9000, or, where the image has that page, behind it as well. Linux takes
+ * one module, which is its initrd; a ROM takes none.
  */
 #ifndef TRAPLINE_VM_BOOT_H
 #define TRAPLINE_VM_BOOT_H
@@ -19,14 +20,22 @@
 #include "vm/image.h"
 #include "vm/machine.h"
 
+/* Xen, for one, takes a kernel, its initrd, microcode and a policy. */
+#define BOOT_MODULES_MAX 8u
+
+/* What a guest is given besides the image. The caller keeps all of it until boot_image() is back. */
+struct boot_module {
+	const uint8_t *data;
+	size_t size;
+	const char *name;      /* its path; NULL for none */
+	const char *arguments; /* a command line of its own; NULL for none */
+};
+
 struct boot_options {
 	const char *append; /* command line, without the image's name; NULL for none */
-	const uint8_t *initrd;
-	size_t initrd_size;      /* 0 for none */
-	const char *initrd_name; /* path */
-	const uint8_t *second;   /* another module, for images that take several; where there is an initrd */
-	size_t second_size;      /* 0 for none */
-	uint64_t seed;           /* of what is random to the guest */
+	struct boot_module module[BOOT_MODULES_MAX];
+	unsigned modules;
+	uint64_t seed; /* of what is random to the guest */
 };
 
 /* 0, or -EINVAL with @why saying what is wrong with the image, or -ENOMEM. */

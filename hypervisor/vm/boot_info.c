@@ -1,6 +1,5 @@
 #include "vm/boot_info.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "vm/memory_map.h"
@@ -16,21 +15,48 @@ static const char *base_name(const char *path)
 	return name ? name + 1 : path;
 }
 
-size_t boot_info_text_size(const struct boot_info_request *request)
+/* Multiboot: "NAME ARGUMENTS", where a name is one word; PVH: ARGUMENTS alone. */
+static size_t line_size(bool pvh, const char *path, const char *arguments)
 {
-	return strlen(base_name(request->image)) + 1 + strlen(request->append) + 1;
+	size_t name = pvh ? 0 : strlen(base_name(path));
+
+	return name + (name && *arguments) + strlen(arguments) + 1;
 }
 
-/* Multiboot: "NAME APPEND", where a name is one word; PVH: APPEND alone. */
-void boot_info_text(const struct boot_info_request *request, char *to)
+static char *make_line(char *to, bool pvh, const char *path, const char *arguments)
 {
-	if (!request->pvh) {
-		for (const char *name = base_name(request->image); *name; name++)
+	if (!pvh) {
+		for (const char *name = base_name(path); *name; name++)
 			*to++ = *name == ' ' ? '_' : *name;
-		if (*request->append)
+		if (*base_name(path) && *arguments)
 			*to++ = ' ';
 	}
-	strcpy(to, request->append);
+	return stpcpy(to, arguments) + 1;
+}
+
+size_t boot_info_text_size(const struct boot_info_request *request)
+{
+	size_t size = line_size(request->pvh, request->image, request->append);
+
+	for (unsigned i = 0; i < request->modules; i++)
+		size += line_size(request->pvh, request->module[i].name, request->module[i].arguments);
+	return size;
+}
+
+void boot_info_text(const struct boot_info_request *request, char *to)
+{
+	to = make_line(to, request->pvh, request->image, request->append);
+	for (unsigned i = 0; i < request->modules; i++)
+		to = make_line(to, request->pvh, request->module[i].name, request->module[i].arguments);
+}
+
+/* Where the line of module @index lies; that of the image lies before them all. */
+static uint32_t line_of(const struct boot_info_request *request, unsigned index)
+{
+	struct boot_info_request before = *request;
+
+	before.modules = index;
+	return request->text + (uint32_t)boot_info_text_size(&before);
 }
 
 #define ADDRESS(pointer) (request->address + (uint32_t)((uint8_t *)(pointer)-info))
@@ -39,8 +65,8 @@ static void make_multiboot(uint8_t *info, const struct boot_info_request *reques
 {
 	struct multiboot_info *to = (struct multiboot_info *)info;
 	struct multiboot_module *module = (struct multiboot_module *)(to + 1);
-	struct multiboot_mmap *mmap = (struct multiboot_mmap *)(module + 2);
-	char *name = (char *)(mmap + MEMORY_RANGES_MAX), *string = name + sizeof(loader_name);
+	struct multiboot_mmap *mmap = (struct multiboot_mmap *)(module + BOOT_MODULES_MAX);
+	char *name = (char *)(mmap + MEMORY_RANGES_MAX);
 	struct memory_range range[MEMORY_RANGES_MAX];
 	unsigned count = memory_map(request->memory, request->rom, range);
 
@@ -56,20 +82,17 @@ static void make_multiboot(uint8_t *info, const struct boot_info_request *reques
 	for (unsigned i = 0; i < count; i++)
 		mmap[i] = (struct multiboot_mmap){sizeof(*mmap) - sizeof(mmap->size), range[i].base,
 						  range[i].end - range[i].base, range[i].type};
-	if (request->initrd_size) {
-		to->flags |= MULTIBOOT_INFO_MODULES;
-		to->mods_count = 1;
-		to->mods_addr = ADDRESS(module);
-		module->start = request->initrd;
-		module->end = (uint32_t)(request->initrd + request->initrd_size);
-		module->string = ADDRESS(string);
-		snprintf(string, BOOT_INFO_SIZE - (size_t)((uint8_t *)string - info), "%s",
-			 base_name(request->initrd_name));
-	}
-	if (request->second_size) {
-		to->mods_count = 2;
-		module[1].start = request->second;
-		module[1].end = (uint32_t)(request->second + request->second_size);
+	if (request->modules == 0)
+		return;
+	to->flags |= MULTIBOOT_INFO_MODULES;
+	to->mods_count = request->modules;
+	to->mods_addr = ADDRESS(module);
+	for (unsigned i = 0; i < request->modules; i++) {
+		const struct boot_info_module *from = &request->module[i];
+
+		module[i].start = from->address;
+		module[i].end = (uint32_t)(from->address + from->size);
+		module[i].string = line_of(request, i);
 	}
 }
 
@@ -77,7 +100,7 @@ static void make_start_info(uint8_t *info, const struct boot_info_request *reque
 {
 	struct start_info *to = (struct start_info *)info;
 	struct start_info_module *module = (struct start_info_module *)(to + 1);
-	struct start_info_memmap *map = (struct start_info_memmap *)(module + 2);
+	struct start_info_memmap *map = (struct start_info_memmap *)(module + BOOT_MODULES_MAX);
 	struct memory_range range[MEMORY_RANGES_MAX];
 
 	to->magic = START_INFO_MAGIC;
@@ -89,16 +112,14 @@ static void make_start_info(uint8_t *info, const struct boot_info_request *reque
 	for (unsigned i = 0; i < to->memmap_entries; i++)
 		map[i] = (struct start_info_memmap){range[i].base, range[i].end - range[i].base,
 						    range[i].type, 0};
-	if (request->initrd_size) {
-		to->nr_modules = 1;
-		to->modlist = ADDRESS(module);
-		module->address = request->initrd;
-		module->size = request->initrd_size;
-	}
-	if (request->second_size) {
-		to->nr_modules = 2;
-		module[1].address = request->second;
-		module[1].size = request->second_size;
+	if (request->modules == 0)
+		return;
+	to->nr_modules = request->modules;
+	to->modlist = ADDRESS(module);
+	for (unsigned i = 0; i < request->modules; i++) {
+		module[i].address = request->module[i].address;
+		module[i].size = request->module[i].size;
+		module[i].cmdline = line_of(request, i);
 	}
 }
 

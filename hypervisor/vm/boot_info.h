@@ -1,6 +1,6 @@
 /*
  * boot_info.h: the structures through which a loader tells a guest of its memory, command
- * line and initrd: multiboot information, or PVH's hvm_start_info.
+ * line and modules: multiboot information, or PVH's hvm_start_info.
  */
 #ifndef TRAPLINE_VM_BOOT_INFO_H
 #define TRAPLINE_VM_BOOT_INFO_H
@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "vm/boot.h"
 
 #define BOOT_INFO_SIZE 4096u
 
@@ -19,16 +21,18 @@ struct boot_info_request {
 	const char *append;
 	uint64_t memory, rom; /* bytes */
 	uint64_t rsdp;        /* 0: the guest looks for it */
-	uint32_t initrd;
-	uint64_t initrd_size; /* 0: there is none */
-	const char *initrd_name;
-	uint32_t second; /* another module */
-	uint64_t second_size;
+	struct boot_info_module {
+		uint32_t address;
+		uint64_t size;
+		const char *name; /* its path */
+		const char *arguments;
+	} module[BOOT_MODULES_MAX];
+	unsigned modules;
 };
 
 /* Fills @info, which goes to request->address. */
 void boot_info_make(const struct boot_info_request *request, uint8_t info[BOOT_INFO_SIZE]);
-/* The command line with its final zero: how long it is, and the text itself. */
+/* The command line and those of the modules, each with its final zero: how long they are, and the text itself. */
 size_t boot_info_text_size(const struct boot_info_request *request);
 void boot_info_text(const struct boot_info_request *request, char *to);
 

@@ -192,15 +192,18 @@ static int place_initrd(struct loader *loader, const struct kernel *kernel, uint
 {
 	uint64_t end = memory_low(loader->machine->config.memory);
 	uint64_t limit = field(kernel->header, INITRD_ADDR_MAX, 4) + 1; /* its last byte may lie there */
-	uint64_t size = loader->options->initrd_size, first;
+	const struct boot_module *initrd = &loader->options->module[0];
+	uint64_t size = loader->options->modules ? initrd->size : 0, first;
 
+	if (loader->options->modules > 1)
+		return boot_bad(loader, "Linux takes one initrd, and no other modules");
 	if (size == 0)
 		return 0;
 	if (limit < end)
 		end = limit;
 	if (size > end || (first = (end - size) & ~PAGE_MASK) < loader->end)
 		return boot_bad(loader, "not enough memory: the initrd does not fit above the Linux kernel");
-	machine_write(loader->machine, first, loader->options->initrd, size);
+	machine_write(loader->machine, first, initrd->data, size);
 	set(zero_page, RAMDISK_IMAGE, 4, first);
 	set(zero_page, RAMDISK_SIZE, 4, size);
 	return 0;

@@ -91,7 +91,7 @@ static void entry_64(void **state)
 	struct session *s = *state;
 	uint8_t initrd[5000];
 	struct boot_options options = {
-		.append = "console=ttyS0", .initrd = initrd, .initrd_size = sizeof(initrd)};
+		.append = "console=ttyS0", .module = {{.data = initrd, .size = sizeof(initrd)}}, .modules = 1};
 	uint64_t zero, data;
 
 	memset(initrd, 0x5a, sizeof(initrd));
@@ -168,7 +168,7 @@ static void initrd_limits(void **state)
 {
 	struct session *s = *state;
 	uint8_t initrd[4096] = {1};
-	struct boot_options options = {.initrd = initrd, .initrd_size = sizeof(initrd)};
+	struct boot_options options = {.module = {{.data = initrd, .size = sizeof(initrd)}}, .modules = 1};
 
 	put(0x22c, 4, 0x2fffff);
 	assert_int_equal(boot(s, sizeof(file), &options), 0);
@@ -180,8 +180,12 @@ static void initrd_limits(void **state)
 	uint8_t *large = calloc(2, TEST_MEMORY);
 
 	assert_non_null(large);
-	options.initrd = large;
-	options.initrd_size = TEST_MEMORY * 2;
+	options.modules = 2;
+	assert_int_equal(boot(s, sizeof(file), &options), -EINVAL);
+	assert_non_null(strstr(s->why, "no other modules"));
+	options.modules = 1;
+	options.module[0].data = large;
+	options.module[0].size = TEST_MEMORY * 2;
 	assert_int_equal(boot(s, sizeof(file), &options), -EINVAL);
 	free(large);
 }

@@ -98,9 +98,8 @@ static void multiboot(void **state)
 	struct flat f = flat();
 	uint8_t initrd[5000];
 	struct boot_options options = {.append = "a=1 b",
-				       .initrd = initrd,
-				       .initrd_size = sizeof(initrd),
-				       .initrd_name = "folder/the initrd"};
+				       .module = {{initrd, sizeof(initrd), "folder/the initrd", NULL}},
+				       .modules = 1};
 	uint32_t info, module, map, end;
 	uint64_t ram = 0;
 
@@ -123,7 +122,7 @@ static void multiboot(void **state)
 	assert_int_equal(word(s, module) % 4096, 0);
 	assert_int_equal(word(s, module + 4) - word(s, module), sizeof(initrd));
 	assert_memory_equal(s->machine->ram + word(s, module), initrd, sizeof(initrd));
-	assert_string_equal((char *)s->machine->ram + word(s, module + 8), "the initrd");
+	assert_string_equal((char *)s->machine->ram + word(s, module + 8), "the_initrd");
 	map = word(s, info + 48);
 	end = map + word(s, info + 44);
 	for (; map < end; map += word(s, map) + 4)
@@ -133,14 +132,16 @@ static void multiboot(void **state)
 	assert_int_equal(ram, TEST_MEMORY - 0x100000 + 0x9fc00);
 }
 
-/* Behind the first, which is then the guest of the hypervisor that is booted (--depth). */
-static void second_module(void **state)
+/* As of a hypervisor: the kernel of its first guest with a command line, and what that takes. */
+static void several_modules(void **state)
 {
 	struct session *s = *state;
 	struct flat f = flat();
 	uint8_t first[5000], second[6000];
-	struct boot_options options = {
-		.initrd = first, .initrd_size = sizeof(first), .second = second, .second_size = sizeof(second)};
+	struct boot_options options = {.module = {{first, sizeof(first), "a/kernel", "console=hvc0 quiet"},
+						  {second, sizeof(second), "initrd", NULL},
+						  {second, 1, NULL, NULL}},
+				       .modules = 3};
 	uint32_t info, module;
 
 	memset(first, 0x77, sizeof(first));
@@ -148,13 +149,19 @@ static void second_module(void **state)
 	assert_int_equal(boot(s, &f, sizeof(f), &options), 0);
 	info = (uint32_t)vcpu(s).gpr[RBX];
 	module = word(s, info + 24);
-	assert_int_equal(word(s, info + 20), 2);
+	assert_int_equal(word(s, info + 20), 3);
 	assert_int_equal(word(s, module + 16) % 4096, 0);
 	assert_true(word(s, module + 16) >= word(s, module + 4));
 	assert_int_equal(word(s, module + 20) - word(s, module + 16), sizeof(second));
 	assert_memory_equal(s->machine->ram + word(s, module), first, sizeof(first));
 	assert_memory_equal(s->machine->ram + word(s, module + 16), second, sizeof(second));
-	options.second_size = TEST_MEMORY;
+	assert_string_equal((char *)s->machine->ram + word(s, module + 8), "kernel console=hvc0 quiet");
+	assert_string_equal((char *)s->machine->ram + word(s, module + 24), "initrd");
+	assert_true(word(s, module + 32) >= word(s, module + 20));
+	assert_int_equal(word(s, module + 32) % 4096, 0);
+	assert_int_equal(word(s, module + 36) - word(s, module + 32), 1);
+	assert_string_equal((char *)s->machine->ram + word(s, module + 40), "");
+	options.module[1].size = TEST_MEMORY;
 	assert_int_equal(boot(s, &f, sizeof(f), &options), -EINVAL);
 	assert_non_null(strstr(s->why, "do not fit"));
 }
@@ -204,7 +211,8 @@ static void elf_with_pvh(void **state)
 			      .segment = {{0, 16, 0x100000, 16}, {16, 16, 0x200000, 0x3000}},
 			      .has_pvh = true,
 			      .pvh_entry = 0x200004};
-	struct boot_options options = {.append = "cases=x", .initrd = bytes, .initrd_size = 10};
+	struct boot_options options = {.append = "cases=x", .module = {{bytes, 10, "initrd", NULL}, {bytes + 10, 5, "second", "of two"}},
+				       .modules = 2};
 	uint32_t info, map;
 
 	for (unsigned i = 0; i < sizeof(bytes); i++)
@@ -217,8 +225,11 @@ static void elf_with_pvh(void **state)
 	assert_int_equal(s->machine->ram[0x200001], 17);
 	assert_int_equal(word(s, info), 0x336ec578);
 	assert_int_equal(word(s, info + 4), 1);
-	assert_int_equal(word(s, info + 12), 1);
+	assert_int_equal(word(s, info + 12), 2);
 	assert_memory_equal(s->machine->ram + word(s, word(s, info + 16)), bytes, 10);
+	assert_memory_equal(s->machine->ram + word(s, word(s, info + 16) + 32), bytes + 10, 5);
+	assert_string_equal((char *)s->machine->ram + word(s, word(s, info + 16) + 16), "");
+	assert_string_equal((char *)s->machine->ram + word(s, word(s, info + 16) + 48), "of two");
 	assert_string_equal((char *)s->machine->ram + word(s, info + 24), "cases=x");
 	map = word(s, info + 40);
 	assert_int_equal(word(s, info + 48), 4);
@@ -335,7 +346,7 @@ static void rom(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(multiboot),    TEST(second_module), TEST(multiboot_mistakes), TEST(multiboot_elf),
+		TEST(multiboot),    TEST(several_modules), TEST(multiboot_mistakes), TEST(multiboot_elf),
 		TEST(elf_with_pvh), TEST(elf_mistakes),       TEST(firmware), TEST(rom),
 	};
 
