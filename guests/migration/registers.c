@@ -108,6 +108,63 @@ static bool has_counters(void)
 			   "no performance counters (#GP)");
 }
 
+static bool has_global_control(void)
+{
+	uint64_t value;
+
+	return story_needs(story_try_rdmsr(MSR_PERF_GLOBAL_CTRL, &value) == STORY_NO_FAULT,
+			   "no IA32_PERF_GLOBAL_CTRL (#GP)");
+}
+
+/* One counter is selected but held by IA32_PERF_GLOBAL_CTRL, another goes on. */
+STORY(counters_held)
+{
+	uint64_t all, held, last;
+
+	if (!has_global_control())
+		return;
+	all = machine_read_msr(MSR_PERF_GLOBAL_CTRL) | 3;
+	machine_write_msr(MSR_PERF_GLOBAL_CTRL, all & ~2ull);
+	machine_write_msr(select_msr(0), RETIRED);
+	machine_write_msr(select_msr(1), RETIRED);
+	held = machine_read_msr(counter_msr(1));
+	last = machine_read_msr(counter_msr(0));
+	hold();
+	story_check("control", all & ~2ull, machine_read_msr(MSR_PERF_GLOBAL_CTRL));
+	story_check("held", held, machine_read_msr(counter_msr(1)));
+	story_check("other", 1, machine_read_msr(counter_msr(0)) > last);
+	machine_write_msr(MSR_PERF_GLOBAL_CTRL, all);
+	hold();
+	story_check("again", 1, machine_read_msr(counter_msr(1)) > held);
+	machine_write_msr(select_msr(0), 0);
+	machine_write_msr(select_msr(1), 0);
+}
+
+/* IA32_PERF_GLOBAL_STATUS keeps what has overflowed: of a counter that goes on, and of one that was set anew. */
+STORY(counter_overflowed)
+{
+	if (!has_global_control())
+		return;
+	machine_write_msr(MSR_PERF_GLOBAL_OVF_CTRL, 3);
+	story_check("none", 0, machine_read_msr(MSR_PERF_GLOBAL_STATUS) & 3);
+	machine_write_msr(counter_msr(0), 0xfffffffe);
+	machine_write_msr(counter_msr(1), 0xfffffffe);
+	machine_write_msr(select_msr(0), RETIRED);
+	machine_write_msr(select_msr(1), RETIRED);
+	hold();
+	machine_write_msr(counter_msr(1), 0);
+	hold();
+	story_check("both", 3, machine_read_msr(MSR_PERF_GLOBAL_STATUS) & 3);
+	machine_write_msr(MSR_PERF_GLOBAL_OVF_CTRL, 1);
+	hold();
+	story_check("one", 2, machine_read_msr(MSR_PERF_GLOBAL_STATUS) & 3);
+	machine_write_msr(MSR_PERF_GLOBAL_OVF_CTRL, 2);
+	hold();
+	story_check("cleared", 0, machine_read_msr(MSR_PERF_GLOBAL_STATUS) & 3);
+	machine_write_msr(select_msr(0), 0);
+	machine_write_msr(select_msr(1), 0);
+}
+
 /* Counter @index counts instructions, another stands still with what it had. */
 STORY(counter_counts)
 {

@@ -60,7 +60,13 @@ static bool write_bus(struct cpu *cpu, const struct msr_rule *rule, uint32_t ind
 
 /* ---- time and counters ---- */
 
-static bool select_counts(uint64_t select) { return select & PERFEVTSEL_ENABLE; }
+#define COUNTERS     PROFILE_INTEL_COUNTERS /* as many as on AMD */
+#define COUNTERS_ALL ((1u << COUNTERS) - 1)
+
+static bool counts(const struct vcpu_state *msr, unsigned n)
+{
+	return (msr->perf_select[n] & PERFEVTSEL_ENABLE) && !(msr->perf_off >> n & 1);
+}
 
 /*
  * MPERF, APERF and the counters that count follow the instructions of this CPU alone, one a cycle: they stand still
@@ -70,8 +76,8 @@ void msr_counters_move(struct vcpu_state *msr, uint64_t by)
 {
 	msr->mperf += by;
 	msr->aperf += by;
-	for (unsigned i = 0; i < 4; i++)
-		msr->perf_counter[i] += select_counts(msr->perf_select[i]) ? by : 0;
+	for (unsigned i = 0; i < COUNTERS; i++)
+		msr->perf_counter[i] += counts(msr, i) ? by : 0;
 }
 
 static void tsc_move(struct cpu *cpu, uint64_t by)
@@ -126,32 +132,39 @@ static bool write_cycles(struct cpu *cpu, const struct msr_rule *rule, uint32_t 
 
 #define COUNTER_MASK 0xffffffffffffull /* 48 bits: CPUID.0AH:EAX[23:16], APM 2 13.2.1 */
 
-static uint64_t counter_read(struct cpu *cpu, unsigned n)
+/* With all that was carried out of its 48 bits since it was written. */
+static uint64_t counter_whole(struct cpu *cpu, unsigned n)
 {
-	uint64_t base = select_counts(cpu->msr.perf_select[n]) ? cpu_retired(cpu) : 0;
-
-	return (cpu->msr.perf_counter[n] + base) & COUNTER_MASK;
+	return cpu->msr.perf_counter[n] + (counts(&cpu->msr, n) ? cpu_retired(cpu) : 0);
 }
+
+static uint64_t counter_read(struct cpu *cpu, unsigned n) { return counter_whole(cpu, n) & COUNTER_MASK; }
 
 static void counter_write(struct cpu *cpu, unsigned n, uint64_t value)
 {
-	uint64_t base = select_counts(cpu->msr.perf_select[n]) ? cpu_retired(cpu) : 0;
+	uint64_t base = counts(&cpu->msr, n) ? cpu_retired(cpu) : 0;
 
 	cpu->msr.perf_counter[n] = value - base;
 	if (cpu->bus.counters_moved)
 		cpu->bus.counters_moved(cpu->bus.owner);
 }
 
+/* Before it is written anew: an overflow stays to be seen until it is cleared by name. */
+static void counter_keep_overflow(struct cpu *cpu, unsigned n)
+{
+	if (counter_whole(cpu, n) > COUNTER_MASK)
+		cpu->msr.perf_overflowed |= 1u << n;
+}
+
 /* A counter overflows when it comes from its highest value to 0 (SDM 3B 20.2.1.1, APM 2 13.2.4). */
 uint64_t msr_counter_overflow(struct cpu *cpu)
 {
-	const uint64_t wanted = PERFEVTSEL_INT | PERFEVTSEL_ENABLE;
 	uint64_t first = UINT64_MAX;
 
-	for (unsigned n = 0; n < 4; n++) {
+	for (unsigned n = 0; n < COUNTERS; n++) {
 		uint64_t at;
 
-		if ((cpu->msr.perf_select[n] & wanted) != wanted)
+		if (!counts(&cpu->msr, n) || !(cpu->msr.perf_select[n] & PERFEVTSEL_INT))
 			continue;
 		at = cpu_retired(cpu) + (COUNTER_MASK + 1 - counter_read(cpu, n));
 		first = at < first ? at : first;
@@ -170,6 +183,7 @@ static bool write_pmc(struct cpu *cpu, const struct msr_rule *rule, uint32_t ind
 {
 	if (cpu->profile->vendor == VENDOR_INTEL)
 		value = sign_extend(value, 32);
+	counter_keep_overflow(cpu, index - rule->first);
 	counter_write(cpu, index - rule->first, value & COUNTER_MASK);
 	return true;
 }
@@ -189,10 +203,57 @@ static bool write_perfevtsel(struct cpu *cpu, const struct msr_rule *rule, uint3
 	unsigned n = index - rule->first;
 	uint64_t count = counter_read(cpu, n);
 
-	if (select_counts(value) && !event_modelled(cpu, value))
+	if ((value & PERFEVTSEL_ENABLE) && !event_modelled(cpu, value))
 		cpu_unmodelled(cpu, "performance-monitoring event");
+	counter_keep_overflow(cpu, n);
 	store(cpu, rule, index, value);
 	counter_write(cpu, n, count);
+	return true;
+}
+
+static bool read_perf_control(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
+{
+	(void)rule;
+	(void)index;
+	*value = ~cpu->msr.perf_off & COUNTERS_ALL;
+	return true;
+}
+
+/* RESET lets all of them count (SDM 3A table 10-1). */
+static bool write_perf_control(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+{
+	uint64_t count[COUNTERS];
+
+	(void)rule;
+	(void)index;
+	for (unsigned n = 0; n < COUNTERS; n++) {
+		counter_keep_overflow(cpu, n);
+		count[n] = counter_read(cpu, n);
+	}
+	cpu->msr.perf_off = ~value & COUNTERS_ALL;
+	for (unsigned n = 0; n < COUNTERS; n++)
+		counter_write(cpu, n, count[n]);
+	return true;
+}
+
+static bool read_perf_status(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
+{
+	(void)rule;
+	(void)index;
+	*value = cpu->msr.perf_overflowed;
+	for (unsigned n = 0; n < COUNTERS; n++)
+		*value |= (uint64_t)(counter_whole(cpu, n) > COUNTER_MASK) << n;
+	return true;
+}
+
+static bool write_perf_clear(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+{
+	(void)rule;
+	(void)index;
+	cpu->msr.perf_overflowed &= ~value;
+	for (unsigned n = 0; n < COUNTERS; n++)
+		if (value >> n & 1)
+			counter_write(cpu, n, counter_read(cpu, n));
 	return true;
 }
 

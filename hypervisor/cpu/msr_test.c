@@ -209,6 +209,38 @@ static void test_time(void **state)
 	machine_close(&m);
 }
 
+/* IA32_PERF_GLOBAL_CTRL stops a counter where it is; _STATUS keeps an overflow until _OVF_CTRL clears it. */
+static void check_perf_global(struct machine *m)
+{
+	uint64_t count;
+
+	assert_int_equal(read_msr(m, MSR_PERF_GLOBAL_CTRL), 0xf);
+	write_msr(m, MSR_PMC(2), 100);
+	write_msr(m, MSR_PERFEVTSEL(2), 0x4300c0);
+	write_msr(m, MSR_PERF_GLOBAL_CTRL, 0xb);
+	count = read_msr(m, MSR_PMC(2));
+	assert_true(count > 100);
+	assert_int_equal(read_msr(m, MSR_PMC(2)), count);
+	write_msr(m, MSR_PERF_GLOBAL_CTRL, 0xf);
+	assert_true(read_msr(m, MSR_PMC(2)) > count);
+	assert_int_equal(read_msr(m, MSR_PERF_GLOBAL_STATUS), 0);
+	write_msr(m, MSR_PMC(2), 0xfffffffe);
+	for (unsigned i = 0; i < 4; i++)
+		read_msr(m, MSR_PMC(2));
+	assert_int_equal(read_msr(m, MSR_PERF_GLOBAL_STATUS), 4);
+	write_msr(m, MSR_PMC(2), 5);
+	assert_int_equal(read_msr(m, MSR_PERF_GLOBAL_STATUS), 4);
+	write_msr(m, MSR_PERF_GLOBAL_OVF_CTRL, 0xb);
+	assert_int_equal(read_msr(m, MSR_PERF_GLOBAL_STATUS), 4);
+	write_msr(m, MSR_PERF_GLOBAL_OVF_CTRL, 4);
+	assert_int_equal(read_msr(m, MSR_PERF_GLOBAL_STATUS), 0);
+	assert_true(read_msr(m, MSR_PMC(2)) < 100);
+	write_msr(m, MSR_PERFEVTSEL(2), 0);
+	refuse_write(m, "MSR_RESERVED", MSR_PERF_GLOBAL_CTRL, 0x10);
+	refuse_write(m, "MSR_READ_ONLY", MSR_PERF_GLOBAL_STATUS, 0);
+	refuse_write(m, "MSR_RESERVED", MSR_PERF_GLOBAL_OVF_CTRL, 0x10);
+}
+
 static void test_counters(void **state)
 {
 	struct machine m;
@@ -228,6 +260,7 @@ static void test_counters(void **state)
 	write_msr(&m, MSR_PERFEVTSEL(1), 0);
 	count = read_msr(&m, MSR_PMC(1));
 	assert_int_equal(read_msr(&m, MSR_PMC(1)), count);
+	check_perf_global(&m);
 	m.cpu->reg[RCX] = 4;
 	FAULTS(&m, "RDPMC_INDEX", VECTOR_GP, RDPMC);
 	m.cpu->reg[RCX] = 0;

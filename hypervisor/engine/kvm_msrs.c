@@ -58,6 +58,7 @@ static const struct msr_field msr_fields[] = {
 	MSR_FOUR(MSR_PMC, perf_counter, 'I'),
 	MSR_FOUR(MSR_AMD_PERFEVTSEL, perf_select, 'A'),
 	MSR_FOUR(MSR_AMD_PERFCTR, perf_counter, 'A'),
+	MSR(MSR_POWER_CTL, power_ctl, 'I'),
 	MSR(MSR_UMWAIT_CONTROL, umwait_control, 'I'),
 	MSR(MSR_MCG_STATUS, mcg_status, 0),
 	MSR(MSR_MCG_CTL, mcg_ctl, 0),
@@ -324,7 +325,8 @@ const char *kvm_msrs_unheld(const struct kvm_vcpu *vcpu, const struct vcpu_state
 		if (value != kvm_neutral(msr_fields[i].offset) && !holds(vcpu, msr_fields[i].offset))
 			return msr_fields[i].name;
 	}
-	return NULL;
+	/* The device's processor has more counters than these, and its own registers are among the remainder. */
+	return from->perf_off ? "perf_off" : from->perf_overflowed ? "perf_overflowed" : NULL;
 }
 
 /* ---- the remainder as it travels ---- */

@@ -23,6 +23,7 @@
 #define MSR_PMC(n)               (0xc1u + (n))
 #define MSR_PLATFORM_INFO        0xceu
 #define MSR_UMWAIT_CONTROL       0xe1u
+#define MSR_PKG_CST_CONFIG       0xe2u
 #define MSR_MPERF                0xe7u
 #define MSR_APERF                0xe8u
 #define MSR_MTRRCAP              0xfeu
@@ -35,6 +36,10 @@
 #define MSR_MCG_STATUS           0x17au
 #define MSR_MCG_CTL              0x17bu
 #define MSR_PERFEVTSEL(n)        (0x186u + (n))
+#define MSR_POWER_CTL            0x1fcu
+#define MSR_PERF_GLOBAL_STATUS   0x38eu
+#define MSR_PERF_GLOBAL_CTRL     0x38fu
+#define MSR_PERF_GLOBAL_OVF_CTRL 0x390u
 #define MSR_MISC_ENABLE          0x1a0u
 #define MSR_DEBUGCTL             0x1d9u
 #define MSR_LASTBRANCHFROMIP     0x1dbu /* AMD */
