@@ -127,6 +127,12 @@ static inline uint64_t guest_tsc(const struct cpu *cpu, uint64_t tsc)
 	return cpu->msr.vmx_guest ? vmx_tsc(cpu, tsc) : svm_tsc(cpu, tsc);
 }
 
+/* MPERF that they read. */
+static inline uint64_t guest_mperf(const struct cpu *cpu, uint64_t mperf)
+{
+	return svm_guest(cpu) ? svm_mperf(cpu, mperf) : mperf;
+}
+
 /* How long @cycles of that TSC take. */
 static inline uint64_t guest_ticks(const struct cpu *cpu, uint64_t cycles)
 {

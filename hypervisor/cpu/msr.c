@@ -1,6 +1,7 @@
 /* msr.c: RDMSR and WRMSR by index: what msr.def says, and what does not fit into a row. */
 #include "cpu/checks.h"
 #include "cpu/control.h"
+#include "cpu/guest.h"
 #include "cpu/insn.h"
 #include "cpu/mem/mem.h"
 #include "cpu/segment.h"
@@ -121,6 +122,14 @@ static bool write_tsc_adjust(struct cpu *cpu, const struct msr_rule *rule, uint3
 static bool read_cycles(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
 {
 	*value = *field_of(cpu, rule, index) + cpu_retired(cpu);
+	return true;
+}
+
+static bool read_mperf(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value)
+{
+	(void)rule;
+	(void)index;
+	*value = guest_mperf(cpu, cpu->msr.mperf + cpu_retired(cpu));
 	return true;
 }
 

@@ -30,7 +30,9 @@ static inline void vmrun(struct cpu *cpu, const struct insn *insn)
 }
 DEFINE_INSN(vmrun)
 
-/* Virtual VMLOAD and VMSAVE (15.33): the VMCB is in guest-physical memory; outside of 64-bit mode they exit.
+/*
+ * Virtual VMLOAD and VMSAVE (15.33.1): the VMCB is in guest-physical memory. That they are on counts only where the
+ * hypervisor is in 64-bit mode and nested paging is on; the guest's own mode does not matter. Else they exit.
  */
 static uint64_t virtual_vmcb(struct cpu *cpu, const struct insn *insn, uint64_t vmcb, unsigned access)
 {
@@ -40,7 +42,7 @@ static uint64_t virtual_vmcb(struct cpu *cpu, const struct insn *insn, uint64_t 
 
 	if (!svm_guest(cpu) || !CHECK(SVM_VLS, cpu->msr.svm_virtual & SVM_VLS_ENABLE))
 		return vmcb;
-	if (CHECK(SVM_VLS_MODE, !cpu_ia32e(cpu) || !svm_nested_paging(cpu)))
+	if (CHECK(SVM_VLS_MODE, !svm_host_64bit(cpu) || !svm_nested_paging(cpu)))
 		svm_exit_insn(cpu, &info);
 	if (!svm_nested_walk(cpu, vmcb, access, &nested))
 		svm_nested_fault(cpu, nested.error | SVM_NPF_FINAL, vmcb);

@@ -1,5 +1,6 @@
 /* time.c: RDTSC RDTSCP RDPID RDPMC RDPRU (SDM 2B; APM 3 chapters 3 and 4). TSD and PCE are gates. */
 #include "cpu/control.h"
+#include "cpu/guest.h"
 #include "cpu/insn/operand.h"
 #include "cpu/svm/svm.h"
 
@@ -50,6 +51,8 @@ static inline void rdpru(struct cpu *cpu, const struct insn *insn)
 	(void)insn;
 	if (index < 2)
 		value = cpu_retired(cpu) + (index ? cpu->msr.aperf : cpu->msr.mperf);
+	if (index == 0)
+		value = guest_mperf(cpu, value);
 	write_edx_eax(cpu, value);
 }
 DEFINE_INSN(rdpru)

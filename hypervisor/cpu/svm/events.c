@@ -124,7 +124,7 @@ bool svm_take_exception(struct cpu *cpu, struct event *event)
 	/* Where a fault was found behind the change of code that its instruction made, the guest is there. */
 	if (event->kind == EVENT_FAULT)
 		cpu->rip = event->return_rip;
-	if (is_data_page_fault(event))
+	if (CHECK(SVM_FETCHED_DATA, is_data_page_fault(event)))
 		svm_fetch_bytes(cpu, info.fetched);
 	svm_exit(cpu, &info);
 	return true;
@@ -211,7 +211,8 @@ bool svm_take_virtual(struct cpu *cpu, struct event *event)
 	if (CHECK(SVM_VIRTUAL_SHADOW, cpu->shadow != SHADOW_NONE))
 		return false;
 	if (virtual_nmi_pending(cpu)) {
-		cpu->msr.svm_interrupt = (cpu->msr.svm_interrupt & ~SVM_V_NMI) | SVM_V_NMI_MASK;
+		if (CHECK(SVM_V_NMI_TAKEN, true))
+			cpu->msr.svm_interrupt = (cpu->msr.svm_interrupt & ~SVM_V_NMI) | SVM_V_NMI_MASK;
 		event->kind = EVENT_NMI;
 		event->vector = VECTOR_NMI;
 		return true;
@@ -222,7 +223,8 @@ bool svm_take_virtual(struct cpu *cpu, struct event *event)
 		svm_exit(cpu, &info);
 		return true;
 	}
-	cpu->msr.svm_interrupt &= ~SVM_V_IRQ;
+	if (CHECK(SVM_V_IRQ_TAKEN, true))
+		cpu->msr.svm_interrupt &= ~SVM_V_IRQ;
 	event->kind = EVENT_EXTERNAL_INTERRUPT;
 	event->vector = SVM_V_VECTOR(cpu->msr.svm_interrupt);
 	return true;
@@ -230,7 +232,7 @@ bool svm_take_virtual(struct cpu *cpu, struct event *event)
 
 void svm_iret_done(struct cpu *cpu)
 {
-	if (cpu->msr.svm_interrupt & SVM_V_NMI_ENABLE)
+	if (CHECK(SVM_V_NMI_IRET, cpu->msr.svm_interrupt & SVM_V_NMI_ENABLE))
 		cpu->msr.svm_interrupt &= ~SVM_V_NMI_MASK;
 }
 
@@ -259,10 +261,20 @@ void svm_set_gif(struct cpu *cpu, bool gif)
 		cpu->msr.svm_gif_clear = !gif;
 }
 
-/* The ratio has 32 bits behind the point; then the offset is added (15.30.5). */
+/* The ratio has 32 bits behind the point (15.30.5). */
+static uint64_t scaled(const struct cpu *cpu, uint64_t value)
+{
+	return (uint64_t)((unsigned __int128)value * cpu->msr.svm_tsc_ratio >> 32);
+}
+
 uint64_t svm_tsc(const struct cpu *cpu, uint64_t tsc)
 {
 	if (CHECK(SVM_TSC_RATIO, cpu_has(cpu, FEATURE_svm_tsc_rate)))
-		tsc = (uint64_t)((unsigned __int128)tsc * cpu->msr.svm_tsc_ratio >> 32);
-	return tsc + cpu->msr.svm_tsc_offset;
+		tsc = scaled(cpu, tsc);
+	return CHECK(SVM_TSC_OFFSET, true) ? tsc + cpu->msr.svm_tsc_offset : tsc;
+}
+
+uint64_t svm_mperf(const struct cpu *cpu, uint64_t mperf)
+{
+	return CHECK(SVM_MPERF_RATIO, cpu_has(cpu, FEATURE_svm_tsc_rate)) ? scaled(cpu, mperf) : mperf;
 }

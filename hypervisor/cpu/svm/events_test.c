@@ -603,6 +603,37 @@ static void time_stamp_counter(void **state)
 	machine_close(&m);
 }
 
+/* MPERF has the ratio and not the offset, APERF neither; what is written has none (15.30.5, 17.3.2). */
+static void effective_frequency(void **state)
+{
+	/* rdmsr; VMMCALL. rdpru; VMMCALL. wrmsr; VMMCALL */
+	static const uint8_t reads[] = {0x0f, 0x32, VMMCALL}, user[] = {0x0f, 0x01, 0xfd, VMMCALL},
+			     writes[] = {0x0f, 0x30, VMMCALL};
+	struct machine m;
+
+	(void)state;
+	open(&m);
+	vmcb_put(&m, VMCB_TSC_OFFSET, 0x100000000, 8);
+	m.cpu->msr.svm_tsc_ratio = 1ull << 34; /* 4 */
+	m.cpu->msr.mperf = m.cpu->msr.aperf = 0x100000;
+	for (unsigned i = 0; i < 4; i++) {
+		m.cpu->reg[RCX] = i & 1 ? (i < 2 ? MSR_APERF : 1) : (i < 2 ? MSR_MPERF : 0);
+		vmcb_put(&m, VMCB_RIP, GUEST_AT, 8);
+		assert_int_equal(i < 2 ? svm_run(&m, reads, sizeof(reads)) : svm_run(&m, user, sizeof(user)),
+				 SVM_EXIT_VMMCALL);
+		assert_int_equal(m.cpu->reg[RDX], 0);
+		assert_in_range(vmcb_get(&m, VMCB_RAX, 8), i & 1 ? 0x100000 : 0x400000,
+				i & 1 ? 0x101000 : 0x404000);
+	}
+	m.cpu->reg[RCX] = MSR_MPERF;
+	m.cpu->reg[RDX] = 0;
+	vmcb_put(&m, VMCB_RAX, 0x5000000, 8);
+	vmcb_put(&m, VMCB_RIP, GUEST_AT, 8);
+	assert_int_equal(svm_run(&m, writes, sizeof(writes)), SVM_EXIT_VMMCALL);
+	assert_in_range(m.cpu->msr.mperf + m.cpu->retired, 0x5000000, 0x5001000);
+	machine_close(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -627,6 +658,7 @@ int main(void)
 		cmocka_unit_test(task_priority),
 		cmocka_unit_test(virtual_gif),
 		cmocka_unit_test(time_stamp_counter),
+		cmocka_unit_test(effective_frequency),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

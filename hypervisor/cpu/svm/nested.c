@@ -192,9 +192,9 @@ void svm_fetch_bytes(struct cpu *cpu, uint8_t fetched[16])
 		uint64_t rip = (cpu->rip + i) & cpu->linear_mask;
 		uint64_t linear = (cpu->segment[CS].linear_base + rip) & cpu->linear_mask;
 
-		if (rip >= cpu->code_end || (cpu_64bit(cpu) && !linear_is_canonical(cpu, linear)))
+		if (CHECK(SVM_FETCHED_LIMIT, rip >= cpu->code_end) || (cpu_64bit(cpu) && !linear_is_canonical(cpu, linear)))
 			return;
-		if (!walk(cpu, linear, access, &walked))
+		if (CHECK(SVM_FETCHED_FAULT, !walk(cpu, linear, access, &walked)))
 			return;
 		fetched[i + 1] = (uint8_t)physical_read(cpu, walked.physical | (linear & PAGE_MASK), 1);
 		fetched[0] = (uint8_t)(i + 1);
@@ -206,7 +206,7 @@ void svm_nested_fault(struct cpu *cpu, uint64_t info1, uint64_t address)
 	struct svm_exit_info info = {.code = SVM_EXIT_NPF, .info1 = info1, .info2 = address};
 
 	cpu_leave_insn(cpu);
-	if (!(info1 & PF_I))
+	if (CHECK(SVM_FETCHED_DATA, !(info1 & PF_I)))
 		svm_fetch_bytes(cpu, info.fetched);
 	svm_exit(cpu, &info);
 	cpu_switch(cpu);

@@ -202,7 +202,8 @@ static void guest_without_paging(void **state)
 	machine_close(&m);
 }
 
-/* What the guest reads at DATA_AT, once the nested entry leads to the page at @page; it was 1 elsewhere before. */
+/* What the guest reads at DATA_AT, once the nested entry leads to the page at @page; it was 1 elsewhere
+ * before. */
 static uint64_t read_after(struct machine *m, uint64_t page, unsigned control, unsigned asid)
 {
 	guest_put(m, NESTED_PTE(DATA_AT), page | 7, 8);
@@ -213,7 +214,8 @@ static uint64_t read_after(struct machine *m, uint64_t page, unsigned control, u
 	return m->cpu->reg[RBX];
 }
 
-/* Of translations it is promised when they go; that they are kept in between is how their going is seen (15.16). */
+/* Of translations it is promised when they go; that they are kept in between is how their going is seen
+ * (15.16). */
 static void translations_by_asid(void **state)
 {
 	const uint64_t one = MACHINE_BASE + 0x70000, two = MACHINE_BASE + 0x71000;
@@ -388,6 +390,27 @@ static void virtual_vmload(void **state)
 	machine_close(&m);
 }
 
+/* The host's mode is what counts for that, not the guest's (15.33.1). */
+static void virtual_vmsave_by_the_hosts_mode(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	open(&m);
+	vmcb_put(&m, VMCB_VIRTUAL, SVM_VLS_ENABLE, 8);
+	vmcb_put(&m, VMCB_RAX, DATA_AT, 8);
+	vmcb_put(&m, VMCB_EFER, EFER_SVME, 8);
+	vmcb_put(&m, VMCB_CR0, CR0_PE | CR0_ET | CR0_NE, 8);
+	vmcb_put(&m, VMCB_CS + 2, 0xc9b, 2);
+	m.cpu->msr.star = 0x4712;
+	assert_int_equal(GUEST(&m, 0x0f, 0x01, 0xdb, VMMCALL), SVM_EXIT_VMMCALL);
+	assert_int_equal(guest_get(&m, DATA_AT + VMCB_STAR, 8), 0x4712);
+	vmcb_put(&m, VMCB_NESTED, 0, 8);
+	vmcb_put(&m, VMCB_RIP, GUEST_AT, 8);
+	assert_int_equal(GUEST(&m, 0x0f, 0x01, 0xdb, VMMCALL), SVM_EXIT_VMSAVE);
+	machine_close(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -405,6 +428,7 @@ int main(void)
 		cmocka_unit_test(delivery_that_faults),
 		cmocka_unit_test(page_attribute_table),
 		cmocka_unit_test(virtual_vmload),
+		cmocka_unit_test(virtual_vmsave_by_the_hosts_mode),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

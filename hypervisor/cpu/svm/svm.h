@@ -82,6 +82,8 @@ _Noreturn void svm_enter(struct cpu *cpu, uint64_t vmcb);
 void svm_exit(struct cpu *cpu, const struct svm_exit_info *info);
 /* The same out of a handler; does not return. */
 _Noreturn void svm_exit_insn(struct cpu *cpu, const struct svm_exit_info *info);
+/* Whether the host of the guest that runs is in 64-bit mode: its CS is in its save area. In a guest. */
+bool svm_host_64bit(struct cpu *cpu);
 /* FS, GS, TR, LDTR and MSRs, to and from the VMCB at @vmcb (15.5.2). */
 void svm_save(struct cpu *cpu, uint64_t vmcb);
 void svm_load(struct cpu *cpu, uint64_t vmcb);
@@ -145,6 +147,8 @@ bool svm_write_cr8(struct cpu *cpu, uint64_t value);
 void svm_set_gif(struct cpu *cpu, bool gif);
 /* The TSC as the guest reads it (15.30.5, 15.5.1). */
 uint64_t svm_tsc(const struct cpu *cpu, uint64_t tsc);
+/* MPERF as the guest reads it: the ratio counts for it, the offset does not (15.30.5, 17.3.2). */
+uint64_t svm_mperf(const struct cpu *cpu, uint64_t mperf);
 
 /* ---- nested.c ---- */
 

@@ -393,7 +393,7 @@ static bool injection_valid(struct cpu *cpu, const struct vmcb *vmcb, struct eve
 
 	if (CHECK(VMRUN_EVENTINJ, !valid))
 		return false;
-	if (valid && event->kind == EVENT_NMI && cpu->msr.svm_interrupt & SVM_V_NMI_ENABLE)
+	if (CHECK(VMRUN_V_NMI_MASK, valid && event->kind == EVENT_NMI && cpu->msr.svm_interrupt & SVM_V_NMI_ENABLE))
 		cpu->msr.svm_interrupt |= SVM_V_NMI_MASK;
 	return true;
 }
@@ -469,7 +469,7 @@ static void save_reason(struct cpu *cpu, const struct vmcb *vmcb, const struct s
 	field_set(cpu, vmcb, VMCB_EXITINTINFO,
 		  cpu->delivering_depth ? svm_exit_int_info(&cpu->delivering) : 0, 8);
 	field_set(cpu, vmcb, VMCB_EVENTINJ, injected & ~SVM_EVENT_VALID, 8);
-	if (cpu_has(cpu, FEATURE_svm_nrips))
+	if (CHECK(VMEXIT_NRIP, cpu_has(cpu, FEATURE_svm_nrips)))
 		field_set(cpu, vmcb, VMCB_NRIP, info->next_rip, 8);
 	if (!cpu_has(cpu, FEATURE_svm_decode))
 		return;
@@ -618,6 +618,13 @@ void svm_resume(struct cpu *cpu, const struct svm_suspended *suspended)
 }
 
 /* ---- VMSAVE, VMLOAD ---- */
+
+bool svm_host_64bit(struct cpu *cpu)
+{
+	struct vmcb host = vmcb_at(cpu, cpu->msr.vm_hsave_pa, false);
+
+	return cpu->msr.svm_host_efer & EFER_LMA && attributes_from(field(cpu, &host, VMCB_CS + 2, 2)) & SEG_L;
+}
 
 static const struct {
 	unsigned offset;
