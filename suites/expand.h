@@ -136,7 +136,7 @@ struct cell {
 	struct machine_state state; /* as the settings so far make it */
 	struct case_setting settings[SETTINGS_MAX];
 	unsigned setting_count;
-	uint8_t prefixes[8];
+	uint8_t prefixes[16];
 	unsigned prefix_count;
 	bool form_register; /* ModRM.mod = 3 though the instruction takes memory */
 	bool base_bp;       /* the memory operand is [RBP], of the stack segment */

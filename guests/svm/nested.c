@@ -1,6 +1,6 @@
 /*
- * nested.c: nested paging from hosts in legacy modes, whose paging mode is the nested tables'; VMLOAD and
- * VMSAVE in a guest; last branch records (APM 2 15.5.1, 15.6, 15.23, 15.25.3, 15.33.1).
+ * nested.c: VMLOAD and VMSAVE in a guest; last branch records (APM 2 15.23, 15.33.1): the first look at both. vls.c
+ * and records.c go through them field by field.
  */
 #include "lib/exchange.h"
 #include "lib/machine.h"
@@ -10,127 +10,6 @@
 #include "x86/vectors.h"
 
 static volatile uint64_t *quad(uint32_t address) { return (volatile uint64_t *)(uintptr_t)address; }
-
-/* ---- hosts in legacy modes ---- */
-
-enum { HOST_NO_PAGING, HOST_PAE, HOST_32, HOST_PSE };
-
-#define HOST_CR0 (CR0_PE | CR0_ET | CR0_NE)
-
-/* A host's own tables, identity, for all of memory that is used: 4 GiB by PAE or PSE pages, the first 4 MiB
- * by small ones. */
-static uint32_t host_pd[1024] __attribute__((aligned(4096))), host_pt[1024][4] __attribute__((aligned(4096)));
-static uint64_t pae_pdpt[4] __attribute__((aligned(4096))), pae_pd[4][512] __attribute__((aligned(4096)));
-
-static void host_tables(uint64_t mode, uint32_t cr[3])
-{
-	cr[0] = HOST_CR0 | (mode == HOST_NO_PAGING ? 0 : CR0_PG);
-	cr[1] = 0;
-	cr[2] = 0;
-	if (mode == HOST_PAE) {
-		/* not the last GiB: a table that is taken to begin at its entry is noticed */
-		for (uint64_t i = 0; i < 4; i++)
-			pae_pdpt[i] = i < 3 ? (uintptr_t)pae_pd[i] | PTE_P : 0;
-		for (uint64_t i = 0; i < 2048; i++)
-			pae_pd[i / 512][i % 512] = i << 21 | CASE_NESTED_BITS | PTE_PS;
-		cr[1] = (uint32_t)(uintptr_t)pae_pdpt;
-		cr[2] = CR4_PAE;
-	} else if (mode == HOST_PSE) {
-		for (uint32_t i = 0; i < 1024; i++)
-			host_pd[i] = i << 22 | (uint32_t)(CASE_NESTED_BITS | PTE_PS);
-		cr[1] = (uint32_t)(uintptr_t)host_pd;
-		cr[2] = CR4_PSE;
-	} else if (mode == HOST_32) { /* four tables: the first 16 MiB */
-		for (uint32_t i = 0; i < 4096; i++)
-			((uint32_t *)host_pt)[i] = i << 12 | (uint32_t)CASE_NESTED_BITS;
-		for (uint32_t i = 0; i < 1024; i++)
-			host_pd[i] = i < 4 ? (uint32_t)(uintptr_t)((uint32_t *)host_pt + 1024 * i) |
-						     (uint32_t)CASE_NESTED_BITS
-					   : 0;
-		cr[1] = (uint32_t)(uintptr_t)host_pd;
-	}
-}
-
-/* A guest of 32 bits runs and returns, and the host's control registers are back. */
-STORY(svm_legacy_host)
-{
-	uint64_t mode = GIVEN(mode), guest_mode = GIVEN(from);
-	bool nested = GIVEN(nested);
-	uint64_t code;
-	uint32_t cr[3];
-
-	if (!svm_begin() || (nested && !SVM_NEEDS(0)))
-		return;
-	svm_baseline((unsigned)guest_mode, guest_mode == MODE_VM86 ? 3 : 0);
-	SVM_CODE(0x0f, 0x01, 0xd9);
-	host_tables(mode, cr);
-	if (nested) {
-		svm_set(VMCB_NESTED, SVM_NP_ENABLE);
-		/* PWT and PCD: no part of the address of PAE's four entries */
-		svm_set(VMCB_NCR3, cr[1] | (mode == HOST_PAE ? 0x18u : 0u));
-	}
-	code = svm_run_legacy(cr);
-	if (nested && mode == HOST_NO_PAGING)
-		story_check("exitcode", (uint64_t)SVM_EXIT_INVALID, code);
-	else
-		story_check("exitcode", SVM_EXIT_VMMCALL, code);
-	story_check("cr0", cr[0], svm_legacy_cr[0]);
-	story_check("cr3", cr[1], svm_legacy_cr[1]);
-	story_check("cr4", cr[2], svm_legacy_cr[2]);
-	svm_end();
-}
-
-/* Nested tables of 32-bit paging: an entry's bits, as a host in long mode has them (nested.def). */
-STORY(svm_legacy_nested)
-{
-	uint64_t missing = GIVEN(value), kind = GIVEN(from);
-	bool faults = missing == PTE_P || missing == PTE_U || (missing == PTE_W && kind == 1);
-	uint32_t cr[3];
-	uint64_t code;
-
-	if (!svm_begin() || !SVM_NEEDS(0))
-		return;
-	svm_baseline(MODE_PROT32, 0);
-	if (kind) /* mov %eax, (%ebx) */
-		SVM_CODE(0x89, 0x03, 0x0f, 0x01, 0xd9);
-	else /* mov (%ebx), %eax */
-		SVM_CODE(0x8b, 0x03, 0x0f, 0x01, 0xd9);
-	host_tables(HOST_32, cr);
-	((uint32_t *)host_pt)[CASE_OPERAND >> 12] &= ~(uint32_t)missing;
-	svm_set(VMCB_NESTED, SVM_NP_ENABLE);
-	svm_set(VMCB_NCR3, cr[1]);
-	code = svm_run_legacy(cr);
-	story_check("exitcode", faults ? SVM_EXIT_NPF : SVM_EXIT_VMMCALL, code);
-	if (faults) {
-		story_check("error",
-			    (uint64_t)SVM_NPF_FINAL | PF_U | (kind ? PF_W : 0u) |
-				    (missing == PTE_P ? 0u : PF_P),
-			    svm_get(VMCB_EXITINFO1));
-		story_check("address", CASE_OPERAND, svm_get(VMCB_EXITINFO2));
-	}
-	svm_end();
-}
-
-/* The PDPEs of a host in PAE mode are loaded again: illegal ones are a shutdown (15.6). */
-STORY(svm_host_pdpes)
-{
-	uint32_t cr[3];
-
-	if (!svm_begin())
-		return;
-	story_spoils();
-	svm_baseline(MODE_PROT32, 0);
-	/* The guest makes entry 3 of the host's table illegal, present with a reserved bit: mov $0x1e1,
-	 * (%ebx); VMMCALL. */
-	SVM_CODE(0xc7, 0x03, 0xe1, 0x01, 0x00, 0x00, 0x0f, 0x01, 0xd9);
-	host_tables(HOST_PAE, cr);
-	machine_copy((void *)(uintptr_t)CASE_PATH_PDPT, pae_pdpt,
-		     sizeof(pae_pdpt)); /* where the guest reaches it */
-	cr[1] = CASE_PATH_PDPT;
-	svm_registers.rbx = CASE_PATH_PDPT + 24;
-	svm_run_legacy(cr);
-	story_check("came_back", 0, 1);
-}
 
 /* ---- VMLOAD and VMSAVE in a guest (15.33.1) ---- */
 

@@ -51,6 +51,30 @@ FAMILY(hosts){
 #include "hosts.def"
 }
 
+FAMILY(records){
+#include "records.def"
+}
+
+FAMILY(virtual){
+#include "virtual.def"
+}
+
+FAMILY(legacy){
+#include "legacy.def"
+}
+
+FAMILY(counters){
+#include "counters.def"
+}
+
+FAMILY(assists){
+#include "assists.def"
+}
+
+FAMILY(order){
+#include "order.def"
+}
+
 FAMILY(entry)
 {
 #include "entry.def"
@@ -73,4 +97,10 @@ void suite_rows(struct suite *suite)
 	tasks(&cell);
 	nested(&cell);
 	events(&cell);
+	records(&cell);
+	virtual(&cell);
+	legacy(&cell);
+	counters(&cell);
+	assists(&cell);
+	order(&cell);
 }

@@ -27,6 +27,15 @@
 
 #define INTERCEPT_CITES APM(SVM_INSTRUCTION_INTERCEPTS), APM(SVM_STATE_SAVED), APM(SVM_INTERCEPTS)
 
+/* As many of the prefix as make the instruction @total bytes long. */
+#define PREFIX_UP_TO(byte, total) given_length(x, (byte), (total))
+static inline void given_length(struct cell *x, unsigned prefix, unsigned total)
+{
+	cell_encode(x);
+	for (unsigned n = x->length; n < total; n++)
+		given_prefix(x, prefix);
+}
+
 static inline void given_all_but(struct cell *x, unsigned code)
 {
 	static const uint32_t instructions[VMCB_INTERCEPT_WORDS] = {0xffffffff, 0xffffffff, 0,
