@@ -9,7 +9,7 @@
 
 #include "migrate/channels.h"
 #include "migrate/pages.h"
-#include "migrate/placing.h"
+#include "migrate/placer.h"
 #include "migrate/postcopy.h"
 #include "migrate/state.h"
 #include "x86/paging.h"
@@ -26,7 +26,7 @@ struct incoming {
 	struct machine *machine;
 	struct parts parts;
 	struct blobs blobs;
-	struct placing placing;
+	struct placer *placer;
 	struct stream_totals come;
 	bool has_parts, owns; /* owns: HAND_OVER has come */
 	uint32_t rounds;
@@ -113,14 +113,15 @@ static int make_machine(struct incoming *incoming)
 	if (!error)
 		error = parts_init(&incoming->parts, incoming->machine);
 	incoming->has_parts = !error;
-	incoming->placing.machine = incoming->machine;
+	if (!error)
+		error = placer_new(&incoming->placer, incoming->machine);
 	return error ? fail(incoming, error, "no machine: %s", strerror(-error)) : 0;
 }
 
 static int accept_terms(struct incoming *incoming)
 {
-	uint32_t agreed =
-		incoming->terms.features & (STREAM_ZSTD | (postcopy_possible() ? STREAM_POSTCOPY : 0u));
+	uint32_t agreed = incoming->terms.features &
+			  (STREAM_ZSTD | STREAM_CATCHES_UP | (postcopy_possible() ? STREAM_POSTCOPY : 0u));
 
 	if (!incoming->link.transport->two_way)
 		return incoming->terms.channels
@@ -170,10 +171,18 @@ static int take_description(struct incoming *incoming, struct stream_cursor *pay
 
 static int take_pages(struct incoming *incoming, struct stream_cursor *payload)
 {
-	int error = placing_take(&incoming->placing, payload);
+	int error = placer_take(incoming->placer, &incoming->link.reader, payload);
 
-	incoming->come.pages = incoming->placing.pages;
-	return error ? fail(incoming, error, "%s", incoming->placing.why) : 0;
+	return error ? fail(incoming, error, "%s", placer_why(incoming->placer)) : 0;
+}
+
+/* What comes behind pages may count on them. */
+static int await_pages(struct incoming *incoming)
+{
+	int error = placer_wait(incoming->placer);
+
+	incoming->come.pages = placer_pages(incoming->placer);
+	return error ? fail(incoming, error, "%s", placer_why(incoming->placer)) : 0;
 }
 
 static int take_blob(struct incoming *incoming, struct stream_cursor *payload)
@@ -198,13 +207,26 @@ static int take_round(struct incoming *incoming, struct stream_cursor *payload)
 	char why[STREAM_WHY + 64];
 
 	if (!stream_take_round(payload, &round) || round.number != incoming->rounds ||
-	    round.pages != incoming->placing.pages - incoming->round_pages)
+	    round.pages != incoming->come.pages - incoming->round_pages)
 		return fail(incoming, -EPROTO, "pages of round %u are missing", incoming->rounds);
 	if (incoming->receivers && receivers_round(incoming->receivers, round.number, why, sizeof(why)))
 		return fail(incoming, -EPROTO, "%s", why);
 	incoming->rounds++;
-	incoming->round_pages = incoming->placing.pages;
+	incoming->round_pages = incoming->come.pages;
 	return 0;
+}
+
+static int take_catch_up(struct incoming *incoming, struct stream_cursor *payload)
+{
+	uint32_t number = stream_take_u32(payload);
+
+	if (!stream_taken(payload) || !(incoming->terms.features & STREAM_CATCHES_UP) ||
+	    !incoming->link.transport->two_way)
+		return fail(incoming, -EPROTO, "a catch-up that is none");
+	stream_begin(&incoming->link.back, STREAM_CAUGHT_UP);
+	stream_put_u32(&incoming->link.back, number);
+	stream_end(&incoming->link.back);
+	return say(incoming);
 }
 
 static int load(struct incoming *incoming)
@@ -267,7 +289,7 @@ static int take_state_end(struct incoming *incoming, struct stream_cursor *paylo
 	int error = 0;
 
 	if (incoming->receivers)
-		incoming->come.pages = incoming->placing.pages + receivers_pages(incoming->receivers);
+		incoming->come.pages += receivers_pages(incoming->receivers);
 	if (!stream_take_totals(payload, &totals) || memcmp(&totals, &incoming->come, sizeof(totals)) != 0)
 		return fail(incoming, -EPROTO, "parts of the machine are missing at the end of its state");
 	if (incoming->owed.word)
@@ -329,6 +351,7 @@ static bool may_come(const struct incoming *incoming, uint32_t type, enum stage 
 	case STREAM_ROUND_END:
 	case STREAM_PART:
 	case STREAM_OWED:
+	case STREAM_CATCH_UP:
 	case STREAM_STATE_END: return stage == STAGE_RAM;
 	case STREAM_HAND_OVER: return stage == STAGE_READY;
 	case STREAM_CANCEL: return true;
@@ -340,13 +363,17 @@ static int take_section(struct incoming *incoming, struct stream_section *sectio
 {
 	struct stream_cursor *payload = &section->payload;
 	const char *name = stream_type_name(section->type);
-	int error;
+	int error = 0;
 
 	if (section->type == STREAM_ALIVE)
 		return 0;
 	if (!may_come(incoming, section->type, *stage))
 		return name ? fail(incoming, -EPROTO, "the section %s comes where it may not", name)
 			    : fail(incoming, -EPROTO, "a section of unknown type %u", section->type);
+	if (*stage != STAGE_BEGIN && section->type != STREAM_PAGES)
+		error = await_pages(incoming);
+	if (error)
+		return error;
 	switch (section->type) {
 	case STREAM_DESCRIPTION: return take_description(incoming, payload);
 	case STREAM_TERMS:
@@ -358,6 +385,7 @@ static int take_section(struct incoming *incoming, struct stream_section *sectio
 	case STREAM_ROUND_END: return take_round(incoming, payload);
 	case STREAM_PART: return take_part(incoming, payload);
 	case STREAM_OWED: return take_owed(incoming, payload);
+	case STREAM_CATCH_UP: return take_catch_up(incoming, payload);
 	case STREAM_STATE_END:
 		error = take_state_end(incoming, payload);
 		*stage = STAGE_READY;
@@ -406,6 +434,15 @@ static int begin(struct incoming *incoming)
 					 : 0;
 }
 
+/* Nobody puts pages anywhere any more: the machine is its owner's, who runs it, or frees it. */
+static void end_threads(struct incoming *incoming)
+{
+	receivers_free(incoming->receivers);
+	placer_free(incoming->placer);
+	incoming->receivers = NULL;
+	incoming->placer = NULL;
+}
+
 /* Behind this the guest is ours, whatever becomes of the connection. */
 static int take_over(struct incoming *incoming)
 {
@@ -452,10 +489,13 @@ static int receive(struct incoming *incoming)
 	if (!error)
 		error = read_all(incoming);
 	if (error) {
+		end_threads(incoming);
 		say_failure(incoming);
 		return error;
 	}
-	return take_over(incoming);
+	error = take_over(incoming);
+	end_threads(incoming);
+	return error;
 }
 
 /* The URI that migrate-incoming names; -EINTR. */
@@ -533,7 +573,6 @@ void incoming_free(struct incoming *incoming)
 {
 	if (!incoming)
 		return;
-	receivers_free(incoming->receivers);
 	postcopy_free(incoming->postcopy);
 	bitmap_free(&incoming->owed);
 	transport_listener_free(incoming->listener);
@@ -545,7 +584,6 @@ void incoming_free(struct incoming *incoming)
 	if (incoming->has_parts)
 		parts_free(&incoming->parts);
 	blobs_free(&incoming->blobs);
-	placing_free(&incoming->placing);
 	free(incoming->there);
 	free(incoming);
 }

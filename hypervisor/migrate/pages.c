@@ -85,6 +85,30 @@ static bool put(struct pages *pages, struct stream_writer *writer, size_t number
 	return true;
 }
 
+static bool is_block(const struct pages *pages, size_t at)
+{
+	const uint64_t *word = pages->todo.word + at / 64;
+
+	if (at % PAGES_BLOCK || at + PAGES_BLOCK > pages->todo.bits)
+		return false;
+	for (unsigned i = 0; i < PAGES_BLOCK / 64; i++)
+		if (word[i] != ~0ull)
+			return false;
+	return true;
+}
+
+size_t pages_stop(const struct pages *pages, size_t from)
+{
+	size_t at = from;
+
+	if (is_block(pages, from))
+		return from + PAGES_BLOCK;
+	do
+		at += PAGES_BLOCK - at % PAGES_BLOCK;
+	while (at < pages->todo.bits && !is_block(pages, at));
+	return at < pages->todo.bits ? at : pages->todo.bits;
+}
+
 size_t pages_write(struct pages *pages, struct stream_writer *writer, size_t *from, size_t end, unsigned most,
 		   struct compressor *compressor)
 {

@@ -31,6 +31,13 @@ void pages_free(struct pages *pages);
 size_t pages_sync(struct pages *pages);
 uint64_t pages_left(const struct pages *pages);
 
+/* Pages of a block: a section of its own where all of one is to be sent, which has a huge page at the
+ * destination, perhaps. */
+#define PAGES_BLOCK 512u
+/* Where a section that begins at @from should end, at most: behind the block that begins there, or before the
+ * next one. */
+size_t pages_stop(const struct pages *pages, size_t from);
+
 /*
  * Writes one section of pages from number *@from on, below @end, and takes them off the list; *@from is where
  * to go on, @end when there are no more. Pages of zeros that the destination has as such are left out; where

@@ -12,6 +12,7 @@ struct placing {
 	struct machine *machine;
 	struct decompressor *decompressor; /* made when it is needed */
 	uint64_t pages;                    /* so far */
+	unsigned small, wait; /* blocks that get small pages, from now on; and at the last time */
 	char why[STREAM_WHY];
 };
 

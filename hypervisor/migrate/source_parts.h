@@ -84,7 +84,7 @@ int source_set_up(struct source *source);
 /* Puts what was sent so far into migration->counts; there is a transport. */
 void source_count(struct source *source);
 /* One round and its line in the history, but for @dirty, which is found later. @gently: keeping to the
- * limits, and stopping where a post-copy is wanted. */
+ * limits, stopping where a post-copy is wanted, and waiting until the destination has all of it. */
 int source_send_round(struct source *source, bool gently, struct migration_round *round);
 /* What the guest has written is to be sent (again). The machine's thread; @owner is the source. */
 void source_take_log(void *owner);

@@ -4,9 +4,6 @@
 
 #include "x86/paging.h"
 
-/* Pages of a section: what one level of cache holds. */
-#define BATCH 256u
-
 /* ---- a round ---- */
 
 void source_count(struct source *source)
@@ -42,7 +39,9 @@ static int send_pages(struct source *source, bool gently)
 		uint64_t before = source->writer.bytes, pages;
 		int error;
 
-		pages = pages_write(&source->pages, &source->writer, &at, end, BATCH, NULL);
+		at = bitmap_next(&source->pages.todo, at);
+		pages = pages_write(&source->pages, &source->writer, &at, pages_stop(&source->pages, at),
+				    STREAM_PAGES_MAX, NULL);
 		source->totals.pages += pages;
 		left -= pages < left ? pages : left;
 		if (source->writer.error)
@@ -87,6 +86,26 @@ static int send_channels(struct source *source, bool gently)
 	return error ? error : source_look_back(source);
 }
 
+/* What the destination has not taken yet would make the guest wait for it, once it is stopped. */
+static int catch_up(struct source *source)
+{
+	const uint32_t number = source->rounds;
+	struct stream_section section;
+	int error;
+
+	if (!(source->agreed & STREAM_CATCHES_UP))
+		return 0;
+	stream_begin(&source->writer, STREAM_CATCH_UP);
+	stream_put_u32(&source->writer, number);
+	stream_end(&source->writer);
+	error = source_flush(source);
+	if (!error)
+		error = source_await(source, &section, STREAM_CAUGHT_UP);
+	if (!error && (stream_take_u32(&section.payload) != number || !stream_taken(&section.payload)))
+		error = source_fail(source, -EPROTO, "the destination has caught up with another round");
+	return error;
+}
+
 int source_send_round(struct source *source, bool gently, struct migration_round *round)
 {
 	uint64_t pages = source->totals.pages, bytes = atomic_load(&source->migration->counts.bytes);
@@ -98,6 +117,8 @@ int source_send_round(struct source *source, bool gently, struct migration_round
 	round->pages = source->totals.pages - pages;
 	if (!error)
 		error = end_round(source, source->senders ? 0 : round->pages);
+	if (!error && gently)
+		error = catch_up(source);
 	source_count(source);
 	round->took = machine_now() - round->began;
 	round->bytes = atomic_load(&source->migration->counts.bytes) - bytes;

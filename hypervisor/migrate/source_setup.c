@@ -87,7 +87,8 @@ static int open_channels(struct source *source)
 static int send_description(struct source *source)
 {
 	struct description *description = calloc(1, sizeof(*description));
-	struct stream_terms terms = {.touched = pages_left(&source->pages) * PAGE_SIZE,
+	struct stream_terms terms = {.features = source->transport->two_way ? STREAM_CATCHES_UP : 0,
+				     .touched = pages_left(&source->pages) * PAGE_SIZE,
 				     .channels = (uint16_t)channels_of(source)};
 	int error = description ? describe_machine(description, source->machine) : -ENOMEM;
 

@@ -25,6 +25,7 @@ const char *stream_type_name(uint32_t type)
 		[STREAM_CANCEL] = "cancel",
 		[STREAM_ALIVE] = "alive",
 		[STREAM_TERMS] = "terms",
+		[STREAM_CATCH_UP] = "catch-up",
 		[STREAM_ACCEPTED] = "accepted",
 		[STREAM_READY] = "ready",
 		[STREAM_RUNNING] = "running",
@@ -32,6 +33,7 @@ const char *stream_type_name(uint32_t type)
 		[STREAM_WANTED] = "wanted pages",
 		[STREAM_HELD] = "held pages",
 		[STREAM_COMPLETE] = "complete",
+		[STREAM_CAUGHT_UP] = "caught up",
 	};
 
 	return type < sizeof(names) / sizeof(names[0]) ? names[type] : NULL;
@@ -270,6 +272,16 @@ static int check_header(struct stream_reader *reader, const uint8_t *header, enu
 	return 0;
 }
 
+uint8_t *stream_room_new(void) { return malloc(STREAM_PAYLOAD_MAX + STREAM_CHECK_SIZE); }
+
+uint8_t *stream_reader_swap(struct stream_reader *reader, uint8_t *room)
+{
+	uint8_t *old = reader->room;
+
+	reader->room = room;
+	return old;
+}
+
 int stream_reader_accept(struct stream_reader *reader, const struct stream_input *input,
 			 const struct stream_session *session, enum stream_direction direction)
 {
@@ -277,7 +289,7 @@ int stream_reader_accept(struct stream_reader *reader, const struct stream_input
 	int error;
 
 	*reader = (struct stream_reader){.input = *input};
-	reader->room = malloc(STREAM_PAYLOAD_MAX + STREAM_CHECK_SIZE);
+	reader->room = stream_room_new();
 	if (!reader->room)
 		return refuse(reader, -ENOMEM, "no memory for a stream");
 	error = want(reader, header, sizeof(header), "its header");

@@ -55,6 +55,9 @@ enum stream_type {
 	STREAM_ALIVE =
 		10, /* nothing; keeps a quiet connection known to be one. No payload. Both directions */
 	STREAM_TERMS = 11, /* behind DESCRIPTION: struct stream_terms */
+	STREAM_CATCH_UP =
+		12, /* before STATE_END, where STREAM_CATCHES_UP was agreed to: say when all before
+		       this is in its place, on all channels whose rounds have ended. u32: a number */
 
 	/* ---- return ---- */
 	STREAM_ACCEPTED = 64, /* the description fits. u32: features of the transport, a bit each, that the
@@ -64,7 +67,8 @@ enum stream_type {
 	STREAM_FAILURE = 67,  /* it does not, and will not. A reason, as text */
 	STREAM_WANTED = 68,   /* post-copy: pages that the guest waits for. u32 count, u64 address each */
 	STREAM_HELD = 69,     /* post-copy, over a new connection: pages that have come, as STREAM_OWED */
-	STREAM_COMPLETE = 70  /* post-copy: every page has come. No payload */
+	STREAM_COMPLETE = 70, /* post-copy: every page has come. No payload */
+	STREAM_CAUGHT_UP = 71 /* the answer to CATCH_UP, with its number */
 };
 
 /* Name of a type, for messages; "section 99" is the caller's where this is NULL. */
@@ -170,6 +174,11 @@ int stream_reader_init(struct stream_reader *reader, const struct stream_input *
 int stream_reader_accept(struct stream_reader *reader, const struct stream_input *input,
 			 const struct stream_session *session, enum stream_direction direction);
 void stream_reader_free(struct stream_reader *reader);
+/* Keeps what was read last beyond the next stream_read(): the memory it lies in, which is the caller's from
+ * now on; the reader has @room instead, and frees it. */
+uint8_t *stream_reader_swap(struct stream_reader *reader, uint8_t *room);
+/* Such memory, for free(); NULL: there is none. */
+uint8_t *stream_room_new(void);
 
 /*
  * The next section, checked. 0; 1: the stream ended behind a section; -EPROTO with reader->why where it is
@@ -204,7 +213,7 @@ void stream_put_round(struct stream_writer *writer, const struct stream_round *r
 bool stream_take_round(struct stream_cursor *cursor, struct stream_round *round);
 
 /* STREAM_TERMS: how the source would like to send. */
-enum stream_feature { STREAM_POSTCOPY = 1, STREAM_ZSTD = 2 };
+enum stream_feature { STREAM_POSTCOPY = 1, STREAM_ZSTD = 2, STREAM_CATCHES_UP = 4 };
 struct stream_terms {
 	uint32_t features; /* enum stream_feature: what it may use, if the destination agrees */
 	uint16_t channels; /* besides channel 0 */

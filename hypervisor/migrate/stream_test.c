@@ -404,7 +404,8 @@ static void types_have_names(void **state)
 	assert_string_equal(stream_type_name(STREAM_PART), "part");
 	assert_string_equal(stream_type_name(STREAM_COMPLETE), "complete");
 	assert_null(stream_type_name(0));
-	assert_null(stream_type_name(12));
+	assert_string_equal(stream_type_name(STREAM_CAUGHT_UP), "caught up");
+	assert_null(stream_type_name(13));
 	assert_null(stream_type_name(UINT32_MAX));
 }
 

@@ -10,6 +10,8 @@
 
 #include "x86/control_device.h"
 
+#define HUGE_PAGE (2u << 20)
+
 uint64_t machine_now(void)
 {
 	struct timespec now;
@@ -357,6 +359,21 @@ static int open_engine(struct machine *machine, char *why, size_t size)
 	return error;
 }
 
+/* Where huge pages fit, if the system has any. NULL: no memory. */
+static uint8_t *ram_new(uint64_t size)
+{
+	uint8_t *all = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before = -(uintptr_t)all % HUGE_PAGE;
+
+	if (all == MAP_FAILED)
+		return NULL;
+	if (before)
+		munmap(all, before);
+	munmap(all + before + size, HUGE_PAGE - before);
+	return all + before;
+}
+
 int machine_new(struct machine **made, const struct machine_config *config, char *why, size_t size)
 {
 	struct machine *machine = calloc(1, sizeof(*machine));
@@ -367,11 +384,8 @@ int machine_new(struct machine **made, const struct machine_config *config, char
 		machine->config = *config;
 		machine->slice = MACHINE_SLICE;
 		clock_init(&machine->clock);
-		machine->ram = mmap(NULL, config->memory, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (machine->ram == MAP_FAILED)
-			machine->ram = NULL;
-		else
+		machine->ram = ram_new(config->memory);
+		if (machine->ram)
 			error = attach_devices(machine);
 	}
 	if (!error)

@@ -359,6 +359,20 @@ class Converges(Case):
         destination.wait_line("round")
         self.assertNotIn("LOST", destination.quit()[0])
 
+    def test_slow_connection(self):
+        """What has left the source and has not come yet does not make the guest wait: it is not stopped before."""
+        uri, relayed = self.path("move"), self.path("relay")
+        source, destination = self.source("fill=5000 write=10 rounds=3 idle"), self.destination("unix:" + uri)
+        with Relay(relayed, uri) as relay:
+            source.control.do("migrate", uri="unix:" + relayed)
+            relay.pass_slowly(40 << 20)
+        answer = source.control.wait("completed", "failed")
+        self.assertEqual(answer["status"], "completed", answer)
+        self.assertGreater(answer["total-time"], 400)
+        self.assertLess(answer["downtime"], 200)
+        source.quit()
+        destination.quit()
+
     def test_auto_converge(self):
         uri = "unix:" + self.path("move")
         source, destination = self.source(self.HEAVY), self.destination(uri)
@@ -832,6 +846,25 @@ class Relay:
                     source.sendall(got)
                 if source in ready:
                     destination.sendall(source.recv(1 << 20))
+
+    def pass_slowly(self, rate):
+        """Takes all that the source has at once, and hands on so many bytes a second of it; until the source leaves."""
+        source, _ = self.listener.accept()
+        with source, socket.socket(socket.AF_UNIX) as destination:
+            destination.connect(self.to)
+            held, here = bytearray(), True
+            while here or held:
+                ready, _, _ = select.select([source, destination] if here else [], [], [], 0 if held else LIMIT)
+                if source in ready:
+                    got = source.recv(1 << 20)
+                    here = bool(got)
+                    held += got
+                if destination in ready:
+                    source.sendall(destination.recv(1 << 16))
+                elif held:
+                    time.sleep(min(len(held), 1 << 16) / rate)
+                    destination.sendall(held[:1 << 16])
+                    del held[:1 << 16]
 
     def says_running(self, back):
         """Whether a stream has come to the section RUNNING."""
