@@ -101,6 +101,132 @@ static void smi_is_dismissed(void **state)
 	assert_int_equal(sent(), 0x4200);
 }
 
+/* CR8 as the guest wrote it meanwhile; the page of the local APIC it has reached by itself. */
+static void task_priority(void **state)
+{
+	(void)state;
+	prepare_inner(false);
+	fake.cr8 = 5;
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	assert_int_equal(*vmcb64(own(), VMCB_INTERRUPT) & SVM_V_TPR, 5);
+	fake.cr8 = 3;
+	exits(SVM_EXIT_STGI, 0, 0, 0);
+	assert_int_equal(fake.cr8, 3);
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	*vmcb64(own(), VMCB_INTERRUPT) = SVM_V_INTR_MASKING | 9;
+	exits(SVM_EXIT_STGI, 0, 0, 0);
+	assert_int_equal(fake.cr8, 9);
+	assert_int_equal(*vmcb64(own(), VMCB_INTERRUPT), 0);
+}
+
+#define SX (SVM_EXIT_EXCEPTION + VECTOR_SX)
+
+static void guest_redirects_init(void)
+{
+	vcpu.gpr[RCX] = MSR_VM_CR;
+	vcpu.gpr[RAX] = VM_CR_R_INIT;
+	vcpu.gpr[RDX] = 0;
+	exits(SVM_EXIT_MSR, 1, 0, 0);
+}
+
+/* Where the guest too has INITs made #SX: of whoever runs. */
+static void init_is_redirected(void **state)
+{
+	(void)state;
+	prepare_inner(false);
+	guest_redirects_init();
+	exits(SX, 1, 0, 0);
+	assert_int_equal(injected(), exception(VECTOR_SX, 1));
+	assert_false(vcpu.svm->nested.init);
+	run_inner();
+	exits(SX, 1, 0, 0);
+	assert_true(vcpu.svm->nested.running);
+	assert_int_equal(injected(), exception(VECTOR_SX, 1));
+	svm_intercept(inner(), SX, true);
+	exits(SX, 1, 0, 0);
+	assert_false(vcpu.svm->nested.running);
+	assert_int_equal(*vmcb64(inner(), VMCB_EXITCODE), SX);
+	assert_int_equal(*vmcb64(inner(), VMCB_EXITINFO1), 1);
+	assert_false(vcpu.svm->nested.init);
+	assert_int_equal(sent(), 0);
+}
+
+/* Another #SX is none of ours. */
+static void other_sx(void **state)
+{
+	(void)state;
+	prepare_inner(false);
+	svm_intercept(inner(), SX, true);
+	run_inner();
+	exits(SX, 2, 0, 0);
+	assert_false(vcpu.svm->nested.init);
+	assert_int_equal(*vmcb64(inner(), VMCB_EXITCODE), SX);
+	assert_int_equal(*vmcb64(inner(), VMCB_EXITINFO1), 2);
+	exits(SVM_EXIT_STGI, 0, 0, 0);
+	assert_true(fake_catches(exits(SX, 2, 0, 0)));
+}
+
+/* An SMI that has waited is an exit of the guest's guest where the guest wants it and SMM is not locked. */
+static void smi_comes_with_gif(void **state)
+{
+	(void)state;
+	prepare_inner(false);
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	assert_true(svm_holds_smi(&vcpu));
+	svm_intercept(inner(), SVM_EXIT_SMI, true);
+	run_inner();
+	assert_false(vcpu.svm->nested.running);
+	assert_int_equal(*vmcb64(inner(), VMCB_EXITCODE), SVM_EXIT_SMI);
+	assert_int_equal(*vmcb64(inner(), VMCB_EXITINFO1), 1);
+	assert_true(vcpu.svm->nested.smi); /* it waits on */
+	assert_int_equal(sent(), 0);
+	fake_msr(MSR_HWCR, HWCR_SMM_LOCK, 0);
+	run_inner();
+	assert_true(vcpu.svm->nested.running);
+	assert_int_equal(sent(), 0x4200);
+	/* It does not want it. */
+	setup(NULL);
+	prepare_inner(false);
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	assert_true(svm_holds_smi(&vcpu));
+	run_inner();
+	assert_true(vcpu.svm->nested.running);
+	assert_int_equal(sent(), 0x4200);
+}
+
+/* INT1 is no breakpoint; a hit on data is dropped without RF. */
+static void no_breakpoints(void **state)
+{
+	(void)state;
+	prepare_inner(false);
+	assert_false(svm_gif_debug(&vcpu)); /* GIF is 1 */
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	vcpu.svm->dr6 = *vmcb64(own(), VMCB_DR6) = DR6_FIXED_1;
+	*vmcb64(own(), VMCB_CR0) &= ~(uint64_t)CR0_PG;
+	vcpu.rip = CODE;
+	*(uint8_t *)fake_memory(CODE) = 0xf1;
+	assert_true(svm_gif_debug(&vcpu));
+	assert_int_equal(vcpu.rip, CODE + 1);
+	assert_int_equal(injected(), exception(VECTOR_DB, 0));
+	/* The byte at RIP does not matter to a hit. */
+	*vmcb64(own(), VMCB_EVENTINJ) = *vmcb64(own(), VMCB_RFLAGS) = 0;
+	vcpu.rip = CODE;
+	*vmcb64(own(), VMCB_DR6) = DR6_FIXED_1 | 2;
+	*vmcb64(own(), VMCB_DR7) = 1u << 20;
+	assert_true(svm_gif_debug(&vcpu));
+	assert_int_equal(vcpu.rip, CODE);
+	assert_false(injected() & SVM_EVENT_VALID);
+	assert_false(*vmcb64(own(), VMCB_RFLAGS) & RFLAGS_RF);
+	assert_int_equal(*vmcb64(own(), VMCB_DR6), DR6_FIXED_1);
+	/* Nor do bits that were set before. */
+	*(uint8_t *)fake_memory(CODE) = 0x90;
+	*vmcb64(own(), VMCB_DR6) = DR6_FIXED_1;
+	*vmcb64(own(), VMCB_EXITINTINFO) = 0;
+	assert_true(svm_gif_debug(&vcpu));
+	assert_int_equal(vcpu.rip, CODE);
+	assert_false(injected() & SVM_EVENT_VALID);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -109,6 +235,11 @@ int main(void)
 		cmocka_unit_test_setup(breakpoints_are_dropped, setup),
 		cmocka_unit_test_setup(interrupts_of_the_host, setup),
 		cmocka_unit_test_setup(smi_is_dismissed, setup),
+		cmocka_unit_test_setup(task_priority, setup),
+		cmocka_unit_test_setup(init_is_redirected, setup),
+		cmocka_unit_test_setup(other_sx, setup),
+		cmocka_unit_test_setup(smi_comes_with_gif, setup),
+		cmocka_unit_test_setup(no_breakpoints, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

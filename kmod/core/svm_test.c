@@ -273,6 +273,169 @@ static void step_that_faults(void **state)
 	assert_int_equal(*vmcb64(own(), VMCB_CR2), 0x7000);
 }
 
+/* ---- events, once more ---- */
+
+static uint64_t upon(unsigned first, unsigned second)
+{
+	*vmcb64(own(), VMCB_EXITINTINFO) = exception(first, 8);
+	*vmcb64(own(), VMCB_EVENTINJ) = 0;
+	*vmcb64(own(), VMCB_RFLAGS) = RFLAGS_FIXED;
+	svm_raise_upon(&vcpu, second, true, 0x18);
+	return injected() & SVM_EVENT_VECTOR;
+}
+
+static void pairs_of_exceptions(void **state)
+{
+	(void)state;
+	assert_int_equal(upon(VECTOR_PF, VECTOR_PF), VECTOR_DF);
+	assert_false(*vmcb64(own(), VMCB_RFLAGS) & RFLAGS_RF); /* an abort */
+	assert_int_equal(upon(VECTOR_PF, VECTOR_NP), VECTOR_DF);
+	assert_int_equal(upon(VECTOR_PF, VECTOR_UD), VECTOR_UD);
+	assert_int_equal(upon(VECTOR_GP, VECTOR_PF), VECTOR_PF);
+	assert_int_equal(upon(VECTOR_GP, VECTOR_SS), VECTOR_DF);
+	assert_int_equal(upon(VECTOR_UD, VECTOR_SS), VECTOR_SS);
+	assert_true(*vmcb64(own(), VMCB_RFLAGS) & RFLAGS_RF);
+	assert_int_equal(upon(VECTOR_UD, VECTOR_DB), VECTOR_DB);
+	assert_false(*vmcb64(own(), VMCB_RFLAGS) & RFLAGS_RF);
+}
+
+/* #DB comes again but for INT1's, which is executed again; RF of one that is a fault is ours to set. */
+static uint64_t debug_again(uint64_t dr6, uint64_t dr7, uint8_t byte)
+{
+	start(true, 1);
+	*vmcb64(own(), VMCB_DR6) = DR6_FIXED_1 | dr6;
+	*vmcb64(own(), VMCB_DR7) = DR7_FIXED_1 | dr7;
+	*(uint8_t *)fake_memory(CODE) = byte;
+	exits(SVM_EXIT_NPF, PF_U, 0x80000000ull, exception(VECTOR_DB, 0));
+	return injected() & SVM_EVENT_VALID ? 1 | (*vmcb64(own(), VMCB_RFLAGS) & RFLAGS_RF) : 0;
+}
+
+static void debug_exceptions_again(void **state)
+{
+	(void)state;
+	assert_int_equal(debug_again(0, 0, 0xf1), 0);
+	assert_int_equal(debug_again(0, 0, 0x90), 1);
+	assert_int_equal(debug_again(DR6_BS, 0, 0xf1), 1);
+	assert_int_equal(debug_again(1, 0, 0x90), 1 | RFLAGS_RF);
+	assert_int_equal(debug_again(8, 0, 0x90), 1 | RFLAGS_RF);
+	assert_int_equal(debug_again(2, 1u << 20, 0x90), 1); /* on data */
+	assert_int_equal(debug_again(1, 1u << 20, 0x90), 1 | RFLAGS_RF);
+	assert_int_equal(debug_again(DR6_BD, 0, 0x90), 1 | RFLAGS_RF);
+	/* No other event is a fault of these. */
+	start(true, 1);
+	*vmcb64(own(), VMCB_DR6) = DR6_FIXED_1 | 1;
+	exits(SVM_EXIT_NPF, PF_U, 0x80000000ull, exception(VECTOR_UD, 0));
+	assert_false(*vmcb64(own(), VMCB_RFLAGS) & RFLAGS_RF);
+	start(true, 1);
+	*vmcb64(own(), VMCB_DR6) = DR6_FIXED_1 | 1;
+	exits(SVM_EXIT_NPF, PF_U, 0x80000000ull, VECTOR_DB | SVM_EVENT_VALID); /* an interrupt */
+	assert_false(*vmcb64(own(), VMCB_RFLAGS) & RFLAGS_RF);
+}
+
+/* ---- the length of an instruction, where the processor does not say ---- */
+
+static uint64_t length(const uint8_t *bytes, unsigned count, uint64_t code)
+{
+	fake_start(&machine, &vcpu, CORE_SVM, true, 1, CODE);
+	vcpu.svm->nrips = false;
+	memcpy(fake_memory(CODE), bytes, count);
+	exits(code, 0, 0, 0);
+	return vcpu.rip - CODE;
+}
+
+static void lengths(void **state)
+{
+	static const uint8_t cpuid[] = {0x66, 0xf2, 0x0f, 0xa2}, rdmsr[] = {0x0f, 0x32},
+			     clgi[] = {0x48, 0x0f, 0x01, 0xdd};
+
+	(void)state;
+	assert_int_equal(length(cpuid, 4, SVM_EXIT_CPUID), 4);
+	vcpu.gpr[RCX] = MSR_PAT;
+	assert_int_equal(length(rdmsr, 2, SVM_EXIT_CPUID), 2);
+	/* REX is a prefix in 64-bit mode alone. */
+	assert_int_equal(svm_prefixes(&vcpu, clgi, 4), 0);
+	*vmcb64(own(), VMCB_EFER) |= EFER_LMA;
+	assert_int_equal(svm_prefixes(&vcpu, clgi, 4), 0);
+	*vmcb16(own(), VMCB_CS + 2) |= 1u << 9;
+	assert_int_equal(svm_prefixes(&vcpu, clgi, 4), 1);
+	assert_int_equal(svm_prefixes(&vcpu, clgi + 1, 3), 0);
+	assert_int_equal(svm_prefixes(&vcpu, cpuid, 1), 1); /* nothing but prefixes */
+}
+
+/* ---- CPUID ---- */
+
+static void cpuid_may_fault(void **state)
+{
+	(void)state;
+	vcpu.gpr[RAX] = 1;
+	own()[VMCB_CPL] = 3;
+	fake_msr(MSR_HWCR, HWCR_CPUID_USER_DISABLE, ~0ull);
+	exits(SVM_EXIT_CPUID, 0, 0, 0); /* a processor that has no such leaf */
+	assert_int_equal(vcpu.rip, CODE + 3);
+	fake_cpuid(0x80000000u, 0x80000021u, 0, 0, 0);
+	exits(SVM_EXIT_CPUID, 0, 0, 0); /* or no such feature */
+	assert_int_equal(vcpu.rip, CODE + 6);
+	fake_cpuid(0x80000021u, 1u << 17, 0, 0, 0);
+	exits(SVM_EXIT_CPUID, 0, 0, 0);
+	assert_int_equal(injected(), exception(VECTOR_GP, 0));
+	assert_int_equal(vcpu.rip, CODE + 6);
+	own()[VMCB_CPL] = 0;
+	exits(SVM_EXIT_CPUID, 0, 0, 0);
+	assert_int_equal(vcpu.rip, CODE + 9);
+	own()[VMCB_CPL] = 3;
+	fake_msr(MSR_HWCR, 0, ~0ull);
+	exits(SVM_EXIT_CPUID, 0, 0, 0);
+	assert_int_equal(vcpu.rip, CODE + 12);
+}
+
+static uint64_t leaf_7(uint32_t leaf, uint32_t subleaf)
+{
+	vcpu.gpr[RAX] = leaf;
+	vcpu.gpr[RCX] = subleaf;
+	exits(SVM_EXIT_CPUID, 0, 0, 0);
+	return vcpu.gpr[RCX] >> 4 & 1;
+}
+
+static void cpuid_of_cr4(void **state)
+{
+	(void)state;
+	fake_cpuid(7, 0, 0, 1u << 4, 0);
+	fake_cpuid(6, 0, 0, 1u << 4, 0);
+	assert_int_equal(leaf_7(7, 0), 0); /* the hypervisor's own CR4.PKE */
+	assert_int_equal(leaf_7(7, 1), 1);
+	assert_int_equal(leaf_7(6, 0), 1);
+	*vmcb64(own(), VMCB_CR4) |= CR4_PKE;
+	assert_int_equal(leaf_7(7, 0), 1);
+}
+
+/* ---- the start ---- */
+
+static void starts(void **state)
+{
+	(void)state;
+	assert_true(svm_intercepted(own(), SVM_EXIT_EXCEPTION + VECTOR_GP));
+	assert_int_equal(*vmcb32(own(), VMCB_TR + 4), 0x67);
+	core_start(&vcpu, &(struct core_start){.real = true, .page = 0x9f});
+	assert_int_equal(*vmcb32(own(), VMCB_TR + 4), 0xffff);
+	assert_int_equal(*vmcb64(own(), VMCB_CS + 8), 0x9f000);
+	assert_int_equal(*vmcb16(own(), VMCB_CS), 0x9f00);
+	vcpu.gpr[RCX] = MSR_EFER;
+	vcpu.gpr[RAX] = EFER_SVME;
+	vcpu.gpr[RDX] = 0;
+	exits(SVM_EXIT_MSR, 1, 0, 0);
+	assert_false(svm_intercepted(own(), SVM_EXIT_EXCEPTION + VECTOR_GP));
+	/* EFER.LMSLE, where CPUID does not say that it is gone. */
+	vcpu.gpr[RAX] = EFER_LMSLE;
+	exits(SVM_EXIT_MSR, 1, 0, 0);
+	assert_false(injected() & SVM_EVENT_VALID);
+	fake_cpuid(0x80000008u, 48, 1u << 20, 0, 0);
+	assert_null(core_create(&vcpu, &machine));
+	vcpu.svm->efer_valid = vcpu.svm->efer_kept = 0;
+	assert_null(core_create(&vcpu, &machine));
+	exits(SVM_EXIT_MSR, 1, 0, 0);
+	assert_int_equal(injected() & SVM_EVENT_VECTOR, VECTOR_GP);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -291,6 +454,12 @@ int main(void)
 		cmocka_unit_test_setup(record, setup),
 		cmocka_unit_test(sipi_is_redirected),
 		cmocka_unit_test(step_that_faults),
+		cmocka_unit_test_setup(pairs_of_exceptions, setup),
+		cmocka_unit_test_setup(debug_exceptions_again, setup),
+		cmocka_unit_test_setup(lengths, setup),
+		cmocka_unit_test_setup(cpuid_may_fault, setup),
+		cmocka_unit_test_setup(cpuid_of_cr4, setup),
+		cmocka_unit_test_setup(starts, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,8 +73,8 @@ static enum shadow_result walk(struct core_vcpu *vcpu, uint64_t address, uint64_
 			 size = 1ull << (12 + 9 * level);
 		bool leaf;
 
-		if (!tables_guests(vcpu->machine, at, 8))
-			hw_stop("the guest's EPT is in the hypervisor's memory", at);
+		if (!tables_reached(vcpu->machine, at, 8))
+			hw_stop("the guest's EPT is in the hypervisor's memory, or in none", at);
 		entry = *(uint64_t *)(void *)((uint8_t *)hw_map(at & ~PAGE_MASK) + (at & PAGE_MASK));
 		mapping->rights &= entry;
 		if (!(entry & ENTRY_RIGHTS))

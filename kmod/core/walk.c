@@ -8,7 +8,7 @@ static bool read_entry(const struct core_machine *machine, uint64_t at, unsigned
 {
 	uint8_t *page;
 
-	if (!tables_guests(machine, at, size))
+	if (!tables_reached(machine, at, size))
 		return false;
 	page = hw_map(at & ~PAGE_MASK);
 	*entry = size == 8 ? *(uint64_t *)(void *)(page + (at & PAGE_MASK))

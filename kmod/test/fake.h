@@ -26,6 +26,7 @@ struct fake {
 	char log[FAKE_LOG];   /* what was printed, a line each */
 	unsigned wbinvd, invept, invvpid, loads, saves;
 	uint64_t cr2, cr8;
+	uint32_t pkru;
 	bool shut_down;
 	const char *stopped;
 	bool catching;
