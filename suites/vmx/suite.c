@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../guests/vmx/information.h"
 #include "words.h"
 
 const char suite_name[] = "vmx";
@@ -22,11 +23,13 @@ FAMILY(exits)
 #include "io_msr.def"
 #include "exceptions.def"
 #include "tasks.def"
+#include "information.def"
 }
 
 FAMILY(events)
 {
 #include "injection.def"
+#include "vectoring.def"
 #include "lifecycle.def"
 #include "events.def"
 #include "ept.def"

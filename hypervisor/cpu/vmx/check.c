@@ -271,6 +271,9 @@ enum vmx_error vmx_check_controls(struct cpu *cpu)
 
 	if (CHECK(VMX_VPID_ZERO, c.secondary & VMX2_VPID && !vmcs_read(cpu, VMCS_VPID)))
 		valid = false;
+	if (CHECK(VMX_TSC_MULTIPLIER_ZERO,
+		  c.secondary & VMX2_TSC_SCALING && !vmcs_read(cpu, VMCS_TSC_MULTIPLIER)))
+		valid = false;
 	valid = valid && ept_controls_valid(cpu, &c) && vm_functions_valid(cpu, &c) &&
 		exit_controls_valid(cpu, &c) && entry_controls_valid(cpu, &c);
 	return valid ? VMX_ERROR_NONE : VMX_ERROR_ENTRY_CONTROLS;
