@@ -434,7 +434,7 @@ static int begin(struct incoming *incoming)
 					 : 0;
 }
 
-/* Nobody puts pages anywhere any more: the machine is its owner's, who runs it, or frees it. */
+/* Nobody puts pages anywhere any more: the machine may be freed. */
 static void end_threads(struct incoming *incoming)
 {
 	receivers_free(incoming->receivers);
@@ -444,17 +444,22 @@ static void end_threads(struct incoming *incoming)
 }
 
 /* Behind this the guest is ours, whatever becomes of the connection. */
-static int take_over(struct incoming *incoming)
+static void take_over(struct incoming *incoming)
 {
+	struct migration *migration = incoming->migration;
+
+	pthread_mutex_lock(&migration->lock);
+	migration->machine = incoming->machine;
+	migration->awaits = false;
+	migration->listens[0] = migration->deferred[0] = 0;
+	pthread_mutex_unlock(&migration->lock);
 	if (incoming->postcopy) {
 		postcopy_say(incoming->postcopy, STREAM_RUNNING);
-		return 0;
-	}
-	if (incoming->link.transport->two_way) {
+	} else if (incoming->link.transport->two_way) {
 		stream_send(&incoming->link.back, STREAM_RUNNING);
 		transport_flush(incoming->link.transport);
 	}
-	return 0;
+	placer_end(incoming->placer);
 }
 
 static int listen_at(struct incoming *incoming, const char *uri, char *why, size_t size)
@@ -493,9 +498,7 @@ static int receive(struct incoming *incoming)
 		say_failure(incoming);
 		return error;
 	}
-	error = take_over(incoming);
-	end_threads(incoming);
-	return error;
+	return 0;
 }
 
 /* The URI that migrate-incoming names; -EINTR. */
@@ -557,11 +560,7 @@ int migration_receive(struct migration *migration, char *why, size_t size)
 		migration_set_error(migration, MIGRATION_FAILED, "%s", why);
 		return error;
 	}
-	pthread_mutex_lock(&migration->lock);
-	migration->machine = incoming->machine;
-	migration->awaits = false;
-	migration->listens[0] = migration->deferred[0] = 0;
-	pthread_mutex_unlock(&migration->lock);
+	take_over(incoming);
 	transport_listener_free(incoming->listener);
 	incoming->listener = NULL;
 	if (!incoming->postcopy)
@@ -573,6 +572,7 @@ void incoming_free(struct incoming *incoming)
 {
 	if (!incoming)
 		return;
+	end_threads(incoming);
 	postcopy_free(incoming->postcopy);
 	bitmap_free(&incoming->owed);
 	transport_listener_free(incoming->listener);

@@ -28,6 +28,14 @@ struct placer {
 	int error;
 };
 
+static void free_rooms(struct placer *placer)
+{
+	for (unsigned i = 0; i < SECTIONS; i++) {
+		free(placer->waiting[i].room);
+		placer->waiting[i].room = NULL;
+	}
+}
+
 static void *placer_thread(void *owner)
 {
 	struct placer *placer = owner;
@@ -49,6 +57,7 @@ static void *placer_thread(void *owner)
 		pthread_cond_broadcast(&placer->changed);
 	}
 	pthread_mutex_unlock(&placer->lock);
+	free_rooms(placer);
 	return NULL;
 }
 
@@ -115,18 +124,22 @@ uint64_t placer_pages(const struct placer *placer) { return placer->placing.page
 
 const char *placer_why(const struct placer *placer) { return placer->placing.why; }
 
-void placer_free(struct placer *placer)
+void placer_end(struct placer *placer)
 {
-	if (!placer)
-		return;
 	pthread_mutex_lock(&placer->lock);
 	placer->ends = true;
 	pthread_cond_broadcast(&placer->changed);
 	pthread_mutex_unlock(&placer->lock);
+}
+
+void placer_free(struct placer *placer)
+{
+	if (!placer)
+		return;
+	placer_end(placer);
 	if (placer->has_thread)
 		pthread_join(placer->thread, NULL);
-	for (unsigned i = 0; i < SECTIONS; i++)
-		free(placer->waiting[i].room);
+	free_rooms(placer);
 	pthread_cond_destroy(&placer->changed);
 	pthread_mutex_destroy(&placer->lock);
 	placing_free(&placer->placing);

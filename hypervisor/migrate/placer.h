@@ -27,6 +27,8 @@ int placer_wait(struct placer *placer);
 uint64_t placer_pages(const struct placer *placer);
 /* Behind an error: one line. */
 const char *placer_why(const struct placer *placer);
+/* There will be no more: memory is given back, without waiting for that. */
+void placer_end(struct placer *placer);
 /* What was taken and is not in its place yet is forgotten. NULL is fine. */
 void placer_free(struct placer *placer);
 
