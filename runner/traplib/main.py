@@ -224,10 +224,10 @@ def command_published(options):
     if not options.list:
         published.run(chosen, options.jobs)
     for bug in chosen:
-        print(f"{bug.verdict or 'listed':8} {bug.reference}: {bug.what}\n{'':9}{bug.case} --break {bug.name}")
+        print(f"{bug.verdict or 'listed':8} {bug.named()}: {bug.what}\n{'':9}{bug.case} --break {bug.name}")
     if not options.bug:
-        for reference, why in untested:
-            print(f"untested {reference}: {why}")
+        for reference, why, looked_up in untested:
+            print(f"untested {published.named(reference, looked_up)}: {why}")
     caught = sum(bug.verdict == "caught" for bug in chosen)
     print(f"{len(chosen)} cases of {len({bug.reference for bug in chosen})} published bugs"
           + ("" if options.list else f": {caught} caught, {len(chosen) - caught} missed")

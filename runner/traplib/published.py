@@ -11,8 +11,9 @@ from .errors import UsageError
 
 ROW = re.compile(r'^(PUBLISHED|UNTESTED)\((.*?)\)$', re.M | re.S)
 STRING = r'"((?:[^"\\]|\\.)*)"'
-BUG = re.compile(rf'{STRING},\s*([\w. ]+),\s*{STRING},\s*((?:{STRING}\s*)+)$', re.S)
-LEFT = re.compile(rf'{STRING},\s*((?:{STRING}\s*)+)$', re.S)
+RECALLED = r'(,\s*NOT_LOOKED_UP)?$'
+BUG = re.compile(rf'{STRING},\s*([\w. ]+),\s*{STRING},\s*((?:{STRING}\s*)+){RECALLED}', re.S)
+LEFT = re.compile(rf'{STRING},\s*((?:{STRING}\s*)+){RECALLED}', re.S)
 # Suites of which one vendor has what they are about; the other suites' cases run everywhere until one fails.
 PROFILES = {"svm": ("soft:amd",), "vmx": ("soft:intel",)}
 EVERYWHERE = ("soft:amd", "soft:intel", "soft:intel,-vmx")
@@ -21,9 +22,17 @@ EVERYWHERE = ("soft:amd", "soft:intel", "soft:intel,-vmx")
 class Bug:
     """A row of published.def; `verdict` once it was run: caught, missed, or why it could not be tried."""
 
-    def __init__(self, reference, name, case, what):
-        self.reference, self.name, self.case, self.what = reference, name, case, what
+    def __init__(self, reference, name, case, what, looked_up=True):
+        self.reference, self.name, self.case, self.what, self.looked_up = reference, name, case, what, looked_up
         self.verdict = ""
+
+    def named(self):
+        return named(self.reference, self.looked_up)
+
+
+def named(reference, looked_up):
+    """A reference, and whether anyone has seen it."""
+    return reference if looked_up else f"{reference} (not looked up)"
 
 
 def text(words):
@@ -32,7 +41,7 @@ def text(words):
 
 
 def table(path=None):
-    """(bugs, [(reference, why)] of those that are untested)."""
+    """(bugs, [(reference, why, looked up)] of those that are untested)."""
     path = path or (paths.TREE or paths.SHARE) / "suites" / "published.def"
     source = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.S)
     bugs, untested = [], []
@@ -41,9 +50,9 @@ def table(path=None):
         if not match:
             raise UsageError(f"{paths.shown(path)}: not a row: {kind}({row.split(',')[0]}, …)")
         if kind == "PUBLISHED":
-            bugs.append(Bug(match[1], match[2].strip(), match[3], text(match[4])))
+            bugs.append(Bug(match[1], match[2].strip(), match[3], text(match[4]), not match[6]))
         else:
-            untested.append((match[1], text(match[2])))
+            untested.append((match[1], text(match[2]), not match[4]))
     if source.count("PUBLISHED(") + source.count("UNTESTED(") != len(bugs) + len(untested):
         raise UsageError(f"{paths.shown(path)}: a row that is none: each ends in a line's last parenthesis")
     return bugs, untested
