@@ -37,7 +37,7 @@ CORE_PARTS := $(patsubst %.c,$(B)/%.o,$(sort $(filter-out %_test.c,$(wildcard km
 TEST_PROGRAMS := $(TESTS:%.c=$(B)/%) $(CORE_TEST_PROGRAMS)
 BENCH_PROGRAMS := $(BENCHES:%.c=$(B)/%)
 
-.PHONY: all visor unit conform check check-linux check-long fuzz lint bench install format clean deps oracle
+.PHONY: all visor unit conform check check-linux check-xen check-long fuzz lint bench install format clean deps oracle
 all: visor guests
 
 visor: $(VISOR)
@@ -93,6 +93,10 @@ check: all $(TEST_PROGRAMS) $(BENCH_GUEST)
 # Debian's own kernel, fetched from Debian, booted to a shell; its time beside QEMU's.
 check-linux: visor
 	@.ci/linux
+
+# Debian's own Xen, with Linux as its first guest and another in a domain that runs on our AMD-V and VT-x.
+check-xen: visor
+	@.ci/xen
 
 # The tests that throw random input at what reads any, FUZZ times as long as in `make check`.
 FUZZ ?= 50

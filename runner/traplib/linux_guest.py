@@ -29,13 +29,32 @@ def _run(command, **more):
     return done.stdout
 
 
-def _kernel_package(package):
-    """The package that the one without a version stands for."""
-    for line in _run(["apt-cache", "depends", package]).splitlines():
-        words = line.split()
-        if len(words) == 2 and words[0] == "Depends:" and words[1].startswith("linux-image-"):
-            return words[1]
-    raise Missing(f"apt-cache depends {package}: names no kernel")
+def depends(package, prefix):
+    """The packages that @package depends on whose names begin with @prefix. Raises Missing where there is none."""
+    lines = (line.split() for line in _run(["apt-cache", "depends", package]).splitlines())
+    found = [words[1] for words in lines if len(words) == 2 and words[0] == "Depends:" and words[1].startswith(prefix)]
+    if not found:
+        raise Missing(f"apt-cache depends {package}: names no {prefix}…")
+    return found
+
+
+def have_apt():
+    """Raises Missing where Debian's packages cannot be fetched."""
+    for program in ("apt-get", "apt-cache", "dpkg-deb"):
+        if not shutil.which(program):
+            raise Missing(f"{program} is not installed")
+
+
+def unpack(folder, packages):
+    """Fetches @packages and unpacks them below @folder, of which nothing is left from before. The path. Raises Missing."""
+    tree, debs = os.path.join(folder, "tree"), os.path.join(folder, "debs")
+    shutil.rmtree(debs, ignore_errors=True)
+    shutil.rmtree(tree, ignore_errors=True)
+    os.makedirs(debs)
+    _run(["apt-get", "download", *packages], cwd=debs)
+    for deb in sorted(glob.glob(os.path.join(debs, "*.deb"))):
+        _run(["dpkg-deb", "-x", deb, tree])
+    return tree
 
 
 def fetch(folder, package=PACKAGES[0]):
@@ -43,17 +62,8 @@ def fetch(folder, package=PACKAGES[0]):
     tree = os.path.join(folder, "tree")
     if glob.glob(os.path.join(tree, "boot", "vmlinuz-*")) and os.path.exists(os.path.join(tree, "bin", "busybox")):
         return tree
-    for program in ("apt-get", "apt-cache", "dpkg-deb"):
-        if not shutil.which(program):
-            raise Missing(f"{program} is not installed")
-    debs = os.path.join(folder, "debs")
-    shutil.rmtree(debs, ignore_errors=True)
-    shutil.rmtree(tree, ignore_errors=True)
-    os.makedirs(debs)
-    _run(["apt-get", "download", _kernel_package(package), PACKAGES[1]], cwd=debs)
-    for deb in sorted(glob.glob(os.path.join(debs, "*.deb"))):
-        _run(["dpkg-deb", "-x", deb, tree])
-    return tree
+    have_apt()
+    return unpack(folder, [depends(package, "linux-image-")[0], PACKAGES[1]])
 
 
 def kernel(tree):
