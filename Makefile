@@ -57,6 +57,9 @@ $(B)/%.o: %.c | $(DEPS)
 	@echo '  CC      $@'
 	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
+# It asks the processor before it goes there.
+$(B)/hypervisor/migrate/checksum_avx2.o: CFLAGS_ALL += -mavx2
+
 $(LIBRARY): $(filter-out $(B)/hypervisor/cli/main.o,$(OBJECTS))
 	@rm -f $@
 	ar qcs $@ $^ # not r: two folders may hold files of one name

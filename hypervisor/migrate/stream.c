@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-/* All of it inline: a checksum of a few hundred bytes is faster than the call. */
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+
+#include "migrate/checksum.h"
 
 const char *stream_type_name(uint32_t type)
 {
@@ -52,12 +51,7 @@ int stream_session_new(struct stream_session *session)
 static uint64_t seed_of(const struct stream_session *session, uint16_t channel,
 			enum stream_direction direction)
 {
-	return XXH3_64bits_withSeed(session->id, sizeof(session->id), (uint64_t)channel << 1 | direction);
-}
-
-static uint64_t check_of(uint64_t seed, const void *bytes, size_t size)
-{
-	return XXH3_64bits_withSeed(bytes, size, seed);
+	return checksum((uint64_t)channel << 1 | direction, session->id, sizeof(session->id));
 }
 
 /* Of a section's parts, which must not be taken for each other. */
@@ -133,7 +127,7 @@ int stream_writer_init(struct stream_writer *writer, const struct stream_sink *s
 	store16(header + 12, channel);
 	header[14] = (uint8_t)direction;
 	memcpy(header + 16, session->id, sizeof(session->id));
-	store64(header + 32, check_of(0, header, 32));
+	store64(header + 32, checksum(0, header, 32));
 	return give(writer, header, sizeof(header));
 }
 
@@ -211,10 +205,10 @@ int stream_end(struct stream_writer *writer)
 	store32(head, writer->type);
 	store32(head + 4, (uint32_t)size);
 	store64(head + 8, writer->sequence);
-	check = check_of(head_seed(writer->seed, writer->sequence), head, 16);
+	check = checksum(head_seed(writer->seed, writer->sequence), head, 16);
 	store64(head + 16, check);
 	if (size)
-		store64(payload + size, check_of(payload_seed(check, writer->seed), payload, size));
+		store64(payload + size, checksum(payload_seed(check, writer->seed), payload, size));
 	writer->sequence++;
 	return give(writer, head, STREAM_SECTION_HEAD + size + (size ? STREAM_CHECK_SIZE : 0));
 }
@@ -265,7 +259,7 @@ static int check_header(struct stream_reader *reader, const uint8_t *header, enu
 	if (fetch32(header + 8) != STREAM_VERSION)
 		return refuse(reader, -EPROTO, "the stream has version %u, and this visor reads version %u",
 			      fetch32(header + 8), STREAM_VERSION);
-	if (fetch64(header + 32) != check_of(0, header, 32))
+	if (fetch64(header + 32) != checksum(0, header, 32))
 		return refuse(reader, -EPROTO, "the header of the stream is damaged");
 	if (header[14] != direction || header[15])
 		return refuse(reader, -EPROTO, "the stream goes in the other direction");
@@ -328,7 +322,7 @@ static int read_payload(struct stream_reader *reader, uint32_t size, uint64_t he
 	int error = want(reader, reader->room, size + STREAM_CHECK_SIZE, "a section");
 
 	if (!error && fetch64(reader->room + size) !=
-			      check_of(payload_seed(head_check, reader->seed), reader->room, size))
+			      checksum(payload_seed(head_check, reader->seed), reader->room, size))
 		return refuse(reader, -EPROTO, "section %llu of the stream is damaged",
 			      (unsigned long long)reader->sequence);
 	return error;
@@ -350,7 +344,7 @@ int stream_read(struct stream_reader *reader, struct stream_section *section)
 		return refuse(reader, error, "%s", strerror(-error));
 	reader->bytes += sizeof(head);
 	check = fetch64(head + 16);
-	if (check != check_of(head_seed(reader->seed, reader->sequence), head, 16) ||
+	if (check != checksum(head_seed(reader->seed, reader->sequence), head, 16) ||
 	    fetch64(head + 8) != reader->sequence)
 		return refuse(reader, -EPROTO, "section %llu of the stream is damaged, or is another one",
 			      number);
