@@ -1,6 +1,7 @@
 """When a mutant counts as killed, and how a run of mutants is kept, stopped, resumed, divided and merged."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -174,6 +175,8 @@ class Keeping(Hunting):
             kinds.append(record["t"])
             for name in record if record["t"] in ("run", "end") else ():
                 self.assertIn(f"`{name}`", documented)
+            for name in record["mutants"] if record["t"] == "run" else ():
+                self.assertIn(f"`{name}`", re.search(r"`mutants` \{([^}]*)\}", documented)[1])
         self.assertEqual(kinds, ["run"] + ["case"] * 12 + ["target"] + ["start", "end"] * 12 + ["done"])
         for state in mutants.STATES:
             self.assertIn(f"`{state}`", documented)
