@@ -51,6 +51,8 @@ static void open_all(unsigned cpus)
 	for (unsigned n = 1; n < cpus; n++)
 		cpus_tell(n, open_and_wait, NULL);
 	let_run(500);
+	story_open(); /* what an earlier story has sent to them, and waited */
+	forget();
 }
 
 static void close_all(unsigned cpus)

@@ -42,6 +42,8 @@ bool board_has_testdev(void)
 	return story_needs(machine_in32(0xe0) == 0x5aa55aa5, "no pc-testdev (port e0H)");
 }
 
+bool board_has_port_61(void) { return story_needs(machine_in8(PORT_61) != 0xff, "no port 61H"); }
+
 void board_nap(uint32_t count)
 {
 	apic_write(APIC_DIVIDE, 0xb);

@@ -34,6 +34,7 @@ bool board_has_hpet(void);
 bool board_has_pm(void); /* power management at ports 600H to 60BH, which it moves there where it must */
 bool board_has_rtc(void);
 bool board_has_testdev(void);
+bool board_has_port_61(void); /* the gate, the speaker and OUT of the 8254's counter 2 */
 
 /* Halts for @count ticks of the APIC timer, so that slow clocks go on without instructions; xAPIC or x2APIC is on. */
 void board_nap(uint32_t count);

@@ -104,21 +104,24 @@ STORY(clock_ratio)
 {
 	unsigned n = (unsigned)GIVEN(index);
 	uint64_t tsc[3], at[3], want, got;
+	bool as_before = false;
 
 	if (!clocks[n].begin())
 		return;
-	for (unsigned i = 0; i < 3; i++) {
-		at[i] = clocks[n].now();
-		tsc[i] = read_tsc();
-		for (unsigned k = 0; k < 40; k++)
-			hold();
+	for (unsigned try = first_try(); try <= last_try() && !as_before; try++) {
+		for (unsigned i = 0; i < 3; i++) {
+			at[i] = clocks[n].now();
+			tsc[i] = read_tsc();
+			for (unsigned k = 0; k < 40; k++)
+				hold();
+		}
+		story_check("tsc", 1, tsc[1] > tsc[0] && tsc[2] > tsc[1]);
+		/* at2 - at1 : at1 - at0 as tsc2 - tsc1 : tsc1 - tsc0 */
+		want = (tsc[2] - tsc[1]) * (at[1] - at[0]);
+		got = (at[2] - at[1]) * (tsc[1] - tsc[0]);
+		as_before = got <= want + want / 4 + 40 * (tsc[1] - tsc[0]) && want <= got + got / 4 + 40 * (tsc[1] - tsc[0]);
 	}
-	story_check("tsc", 1, tsc[1] > tsc[0] && tsc[2] > tsc[1]);
-	/* at2 - at1 : at1 - at0 as tsc2 - tsc1 : tsc1 - tsc0 */
-	want = (tsc[2] - tsc[1]) * (at[1] - at[0]);
-	got = (at[2] - at[1]) * (tsc[1] - tsc[0]);
-	story_check("rate", 1, got <= want + want / 4 + 40 * (tsc[1] - tsc[0]) &&
-			       want <= got + got / 4 + 40 * (tsc[1] - tsc[0]));
+	story_check("rate", 1, as_before);
 	if (n == 2)
 		*mmio64(HPET + HPET_CONFIG) = 0;
 }
@@ -129,6 +132,7 @@ STORY(tsc_written)
 {
 	uint64_t value = GIVEN(value), now, last = value, old = read_tsc();
 
+	story_spoils(); /* other processors' TSCs are ahead of what is put back */
 	machine_write_msr(MSR_TSC, value);
 	for (unsigned i = 0; i < LOOKS; i++) {
 		hold();

@@ -10,6 +10,8 @@
 #include "migration/migration.h"
 #include "x86/msr.h"
 
+#define LONG_WHILE 100000u
+
 void apic_send_nmi(void);
 
 static void leave(struct story_frame *frame) { (void)frame; }
@@ -637,6 +639,9 @@ STORY(wait_kept)
 		story_pause(10);
 	story_pause(800);
 	hold();
+	/* Other events may end MWAIT as well, which are the processor's own (SDM 2B MWAIT): ours has none. */
+	if (how >= 2 && !story_needs(machine.control_device || steps == 1, "MWAIT ends by itself here"))
+		return;
 	story_check("waits", 1, steps);
 	watched[8] = 1; /* another line */
 	hold();
@@ -669,9 +674,11 @@ STORY(monitor_kept)
 	apic_write(APIC_DIVIDE, 0xb);
 	apic_write(APIC_LVT_TIMER, 0x66);
 	apic_write(APIC_INITIAL_COUNT, 600);
-	__asm__ volatile("monitor" : : "a"(watched), "c"(0), "d"(0) : "memory");
-	hold();
-	__asm__ volatile("sti; mwait; cli" : : "a"(0), "c"(0) : "memory");
+	for (unsigned i = 0; i < (machine.control_device ? 1 : LONG_WHILE) && !story_count(0x66); i++) { /* as above */
+		__asm__ volatile("monitor" : : "a"(watched), "c"(0), "d"(0) : "memory");
+		hold();
+		__asm__ volatile("sti; mwait; cli" : : "a"(0), "c"(0) : "memory");
+	}
 	story_check("woken", 1, story_count(0x66));
 }
 

@@ -26,6 +26,13 @@ static inline void hold(void)
 			 "nop" : : "i"(HOLD_LOOPS) : "ecx", "cc");
 }
 
+/*
+ * Our own machine's time follows instructions, and nothing is late there. On others a look, an interrupt and a timer take
+ * what their host takes: there that measurement counts which comes out right, of some, each over twice the time.
+ */
+static inline unsigned first_try(void) { return machine.control_device ? 0 : 6; } /* that many times doubled */
+static inline unsigned last_try(void) { return machine.control_device ? 0 : 10; }
+
 static inline uint64_t read_tsc(void)
 {
 	uint32_t low, high;

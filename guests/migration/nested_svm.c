@@ -138,6 +138,8 @@ STORY(svm_host_if_kept)
 	svm_host_if = 0;
 	__asm__ volatile("stgi");
 	story_open();
+	for (unsigned i = 0; i < 100000 && !story_count(0x45); i++)
+		story_open();
 	story_check("came", 1, story_count(0x45));
 	svm_end();
 }

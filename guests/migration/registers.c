@@ -246,6 +246,21 @@ static void build_image(void)
 		vectors_image[i] = pattern(3 * i + 1);
 }
 
+/* AMD's processors may save the last instruction and operand of x87 only with an exception, and then say so. */
+static bool keeps_pointers(void) { return machine.intel || cpuid_bit(0x80000008, 1, 2); }
+
+/* What is promised of the eight bytes at @at. */
+static uint64_t promised(unsigned at)
+{
+	if (at == 0 && !keeps_pointers())
+		return 0x0000ffffffffffff;
+	if ((at == 8 || at == 16) && !keeps_pointers())
+		return 0;
+	if (at == 24) /* MXCSR_MASK is the processor's */
+		return 0xffffffff;
+	return at >= 32 && at < 160 && at & 8 ? 0xffff : ~0ull; /* behind ten bytes of a register six are reserved */
+}
+
 static void compare(unsigned from, unsigned to)
 {
 	for (unsigned i = from; i < to; i += 8) {
@@ -253,11 +268,7 @@ static void compare(unsigned from, unsigned to)
 
 		machine_copy(&want, vectors_image + i, 8);
 		machine_copy(&got, vectors_found + i, 8);
-		if (i == 24) { /* MXCSR_MASK is the processor's */
-			want &= 0xffffffff;
-			got &= 0xffffffff;
-		}
-		story_check_at("byte", i, want, got);
+		story_check_at("byte", i, want & promised(i), got & promised(i));
 	}
 }
 
