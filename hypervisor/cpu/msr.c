@@ -11,7 +11,7 @@
 #define MC_BANKS 8u /* AMD's software knows that the fifth is the north bridge's */
 
 enum { ON_INTEL = 1 << VENDOR_INTEL, ON_AMD = 1 << VENDOR_AMD };
-enum msr_access { READ_WRITE, READ_ONLY, WRITE_ONLY, NOT_MODELLED };
+enum msr_access { READ_WRITE, READ_ONLY, WRITE_ONLY };
 
 struct msr_rule;
 typedef bool msr_reader(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t *value);
@@ -57,6 +57,15 @@ static bool write_bus(struct cpu *cpu, const struct msr_rule *rule, uint32_t ind
 {
 	(void)rule;
 	return cpu->bus.msr_write && cpu->bus.msr_write(cpu->bus.owner, index, value);
+}
+
+/* A register that does nothing as long as it keeps its value. */
+static bool write_same(struct cpu *cpu, const struct msr_rule *rule, uint32_t index, uint64_t value)
+{
+	(void)index;
+	if (value != rule->constant)
+		cpu_unmodelled(cpu, rule->name);
+	return true;
 }
 
 /* ---- time and counters ---- */
@@ -596,18 +605,9 @@ static const struct msr_rule *rule_find(const struct cpu *cpu, uint32_t index)
 	return rule;
 }
 
-static const struct msr_rule *rule_modelled(struct cpu *cpu, uint32_t index)
-{
-	const struct msr_rule *rule = rule_find(cpu, index);
-
-	if (rule && rule->access == NOT_MODELLED)
-		cpu_unmodelled(cpu, rule->name);
-	return rule;
-}
-
 bool msr_read(struct cpu *cpu, uint32_t index, uint64_t *value)
 {
-	const struct msr_rule *rule = rule_modelled(cpu, index);
+	const struct msr_rule *rule = rule_find(cpu, index);
 
 	*value = 0;
 	if (CHECK(MSR_UNKNOWN, !rule))
@@ -624,7 +624,7 @@ bool msr_read(struct cpu *cpu, uint32_t index, uint64_t *value)
 
 bool msr_write(struct cpu *cpu, uint32_t index, uint64_t value)
 {
-	const struct msr_rule *rule = rule_modelled(cpu, index);
+	const struct msr_rule *rule = rule_find(cpu, index);
 
 	if (CHECK(MSR_UNKNOWN, !rule))
 		return false;

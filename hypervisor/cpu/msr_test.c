@@ -111,6 +111,8 @@ static void test_values(void **state)
 		{MSR_SPEC_CTRL, 7, 8, "MSR_RESERVED"},
 		{MSR_XSS, 0, 1u << 8, "MSR_RESERVED"},
 		{MSR_UMWAIT_CONTROL, 0xfffffffd, 2, "MSR_RESERVED"},
+		{MSR_MONITOR_FILTER_SIZE, 64, 0, NULL},
+		{MSR_POWER_CTL, 2, 4, "MSR_RESERVED"},
 		{MSR_MCG_STATUS, 7, 8, "MSR_RESERVED"},
 		{MSR_MC_CTL(3), ~0ull, 0, NULL},
 		{MSR_MC_STATUS(3), 0, 1, "MSR_RESERVED"},
@@ -127,6 +129,8 @@ static void test_values(void **state)
 		{MSR_TOP_MEM, 0x80000000, 0x80000001, "MSR_RESERVED"},
 		{MSR_SPEC_CTRL, 7, 8, "MSR_RESERVED"},
 		{MSR_SMM_BASE, 0x40000, 1ull << 32, "MSR_RESERVED"},
+		{MSR_SMM_ADDR, 0, 0, NULL},
+		{MSR_SMM_MASK, 0, 0, NULL},
 		{MSR_AMD_PERFEVTSEL(0), 0, 1u << 19, "MSR_RESERVED"},
 	};
 
@@ -138,7 +142,7 @@ static void test_values(void **state)
 static void test_access(void **state)
 {
 	static const uint32_t read_only[] = {MSR_MTRRCAP, MSR_PLATFORM_INFO, MSR_MCG_CAP,
-					     MSR_ARCH_CAPABILITIES};
+					     MSR_ARCH_CAPABILITIES, MSR_PKG_CST_CONFIG};
 	struct machine m;
 
 	(void)state;
@@ -161,6 +165,8 @@ static void test_access(void **state)
 	refuse_read(&m, "MSR_UNKNOWN", MSR_PLATFORM_INFO);
 	refuse_read(&m, "MSR_UNKNOWN", MSR_TSC_AUX);
 	refuse_read(&m, "MSR_UNKNOWN", MSR_VM_CR); /* without SVM */
+	refuse_read(&m, "MSR_WRITE_ONLY", MSR_PATCH_LOADER);
+	write_msr(&m, MSR_PATCH_LOADER, 0xffff800000001000); /* where there is no patch that it takes */
 	write_msr(&m, MSR_HWCR, HWCR_SMM_LOCK);
 	assert_int_equal(read_msr(&m, MSR_HWCR), HWCR_SMM_LOCK | 1u << 24);
 	refuse_write(&m, "MSR_LOCKED", MSR_SMM_BASE, 0);

@@ -552,7 +552,7 @@ static bool may_be_unmodelled(const char *why)
 	static const char *const unmodelled[] = {
 		"FERR#",          "performance-monitoring event",
 		"McStatusWrEn",   "HWCR.",
-		"PATCH_LOADER",   "SMM_ADDR",
+		"SMM_ADDR",
 		"instruction at", /* encodings that no manual has, as DF C0 */
 	};
 

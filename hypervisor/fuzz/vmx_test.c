@@ -28,7 +28,7 @@ static const uint16_t fields[] = {
 /* What has no model, and says so by name: nothing of VT-x. */
 static const char *const without_model[] = {
 	"performance-monitoring event",
-	"IA32_MONITOR_FILTER_SIZE",
+	"IA32_MONITOR_FILTER_SIZE", /* other than it is */
 	"IA32_MISC_ENABLE[34] set while EFER.NXE = 1",
 	"an x87 exception with CR0.NE = 0 (FERR#)",
 	"instruction at", /* bytes that no manual documents, as DF C0 to DF CF */
