@@ -90,7 +90,7 @@ build/bench/bench.bin: build/bench/bench.elf
 	@echo '  OBJCOPY $@'
 	$(Q)objcopy -O binary $< $@
 
-# A guest that is worth moving, for runner/tests/test_migration.py and measurements.
+# A guest that is worth moving, for runner/tests/test_migration*.py and measurements.
 LIVE_GUEST := build/live/live.elf
 LIVE_PARTS := live/main.c lib/boot.S lib/machine.c lib/report.c lib/select.c
 guests: $(LIVE_GUEST)

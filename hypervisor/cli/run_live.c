@@ -218,10 +218,15 @@ int run_live_receive(struct run_live *live, const struct machine_config *config,
 
 	live->config = *config;
 	*machine = NULL;
-	error = migration_receive(&live->migration, why, sizeof(why));
-	if (error && live->machine) {
+	for (;;) {
+		error = migration_receive(&live->migration, why, sizeof(why));
+		if (!error)
+			break;
 		run_free(live->machine);
 		live->machine = NULL;
+		if (error == -EINTR || !migration_stays(&live->migration))
+			break;
+		cli_fail(0, "migration failed: %s", why);
 	}
 	if (error == -EINTR && run_signal)
 		return run_signal == RUN_QUIT ? 0 : EXIT_SIGNAL + run_signal;

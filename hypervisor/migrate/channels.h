@@ -28,6 +28,7 @@ struct senders_config {
 	bool compress;
 	int limit_ms;
 	const atomic_bool *cancelled;
+	int cancel; /* of connecting: transport_cancel_new() */
 };
 
 /* Connects. 0, or a negative errno with @why. */

@@ -29,6 +29,7 @@ struct incoming {
 	struct placer *placer;
 	struct stream_totals come;
 	bool has_parts, owns; /* owns: HAND_OVER has come */
+	bool failed, stays;   /* it is over, and no guest has come; another may */
 	uint32_t rounds;
 	uint64_t round_pages; /* that had come when this round began */
 	char why[STREAM_WHY + 200];
@@ -487,6 +488,7 @@ static int receive(struct incoming *incoming)
 	transport->signal = migration->config.signal;
 	pthread_mutex_lock(&migration->lock);
 	incoming->link.transport = transport;
+	migration->error[0] = 0;
 	pthread_mutex_unlock(&migration->lock);
 	atomic_store(&migration->counts.began, machine_now());
 	migration_set_status(migration, MIGRATION_SETUP);
@@ -502,8 +504,9 @@ static int receive(struct incoming *incoming)
 }
 
 /* The URI that migrate-incoming names; -EINTR. */
-static int await_uri(struct migration *migration, char *uri, size_t size)
+static int await_uri(struct incoming *incoming, char *uri, size_t size)
 {
+	struct migration *migration = incoming->migration;
 	int error = 0;
 
 	pthread_mutex_lock(&migration->lock);
@@ -517,6 +520,7 @@ static int await_uri(struct migration *migration, char *uri, size_t size)
 			error = -EINTR;
 	}
 	snprintf(uri, size, "%s", migration->deferred);
+	incoming->stays = migration->stays;
 	pthread_mutex_unlock(&migration->lock);
 	return error;
 }
@@ -540,15 +544,48 @@ int migration_listen(struct migration *migration, const char *uri, char *why, si
 	return error;
 }
 
+bool migration_stays(struct migration *migration) { return migration->incoming->stays; }
+
+/* Nothing is left of one that has failed, whose machine is gone. */
+static int begin_again(struct migration *migration)
+{
+	struct incoming *old = migration->incoming, *incoming = calloc(1, sizeof(*incoming));
+
+	if (!incoming) {
+		old->stays = false;
+		return -ENOMEM;
+	}
+	incoming->migration = migration;
+	pthread_mutex_lock(&migration->lock);
+	migration->incoming = incoming;
+	pthread_mutex_unlock(&migration->lock);
+	incoming_free(old);
+	return 0;
+}
+
+/* Another may be waited for at once, so nobody listens any more. */
+static void tell_failed(struct incoming *incoming, const char *why)
+{
+	struct migration *migration = incoming->migration;
+
+	transport_listener_free(incoming->listener);
+	incoming->listener = NULL;
+	incoming->failed = true;
+	pthread_mutex_lock(&migration->lock);
+	migration->listens[0] = migration->deferred[0] = 0;
+	pthread_mutex_unlock(&migration->lock);
+	migration_set_error(migration, MIGRATION_FAILED, "%s", why);
+}
+
 int migration_receive(struct migration *migration, char *why, size_t size)
 {
+	int error = migration->incoming->failed ? begin_again(migration) : 0;
 	struct incoming *incoming = migration->incoming;
 	char deferred[sizeof(migration->deferred)];
-	int error = 0;
 
 	why[0] = 0;
-	if (!incoming->listener) {
-		error = await_uri(migration, deferred, sizeof(deferred));
+	if (!error && !incoming->listener) {
+		error = await_uri(incoming, deferred, sizeof(deferred));
 		if (!error)
 			error = listen_at(incoming, deferred, why, size);
 	}
@@ -557,7 +594,7 @@ int migration_receive(struct migration *migration, char *why, size_t size)
 	if (error) {
 		if (!why[0])
 			snprintf(why, size, "%s", incoming->why[0] ? incoming->why : strerror(-error));
-		migration_set_error(migration, MIGRATION_FAILED, "%s", why);
+		tell_failed(incoming, why);
 		return error;
 	}
 	take_over(incoming);

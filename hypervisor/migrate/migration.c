@@ -106,8 +106,13 @@ void migration_set_status(struct migration *migration, enum migration_status sta
 	bool is_new;
 
 	pthread_mutex_lock(&migration->lock);
-	is_new = migration->status != status;
-	migration->status = status;
+	while (migration->announces)
+		pthread_cond_wait(&migration->changed, &migration->lock);
+	/* Only an end comes behind a cancel. */
+	is_new =
+		migration->status != status && (migration->status != MIGRATION_CANCELLING || is_over(status));
+	if (is_new)
+		migration->status = status;
 	if (status == MIGRATION_POSTCOPY_ACTIVE || status == MIGRATION_COMPLETED)
 		migration->error[0] = 0;
 	if (is_over(status))
@@ -272,9 +277,21 @@ int migration_start(struct migration *migration, const char *uri, bool resume, c
 	return error;
 }
 
+/* A status that was set with migration->announces, which the next one waits for. */
+static void announce(struct migration *migration, enum migration_status status)
+{
+	if (migration->config.changed)
+		migration->config.changed(migration->config.owner, status);
+	pthread_mutex_lock(&migration->lock);
+	migration->announces = false;
+	pthread_cond_broadcast(&migration->changed);
+	pthread_mutex_unlock(&migration->lock);
+}
+
 int migration_cancel(struct migration *migration, char *why, size_t size)
 {
 	struct source *source = NULL;
+	bool cancelling;
 	int error = 0;
 
 	pthread_mutex_lock(&migration->lock);
@@ -292,9 +309,14 @@ int migration_cancel(struct migration *migration, char *why, size_t size)
 	case MIGRATION_DEVICE: source = migration->receives ? NULL : migration->source; break;
 	default: break;
 	}
-	if (source)
-		source_cancel(source);
+	cancelling = source && source_cancel(source);
+	if (cancelling) {
+		migration->status = MIGRATION_CANCELLING;
+		migration->announces = true;
+	}
 	pthread_mutex_unlock(&migration->lock);
+	if (cancelling)
+		announce(migration, MIGRATION_CANCELLING);
 	return error;
 }
 
@@ -368,7 +390,7 @@ int migration_reclaim(struct migration *migration, char *why, size_t size)
 
 /* ---- the destination's ---- */
 
-int migration_receive_at(struct migration *migration, const char *uri, char *why, size_t size)
+int migration_receive_at(struct migration *migration, const char *uri, bool exits, char *why, size_t size)
 {
 	struct transport_uri parsed;
 	int error = transport_parse(&parsed, uri, why, size);
@@ -382,8 +404,10 @@ int migration_receive_at(struct migration *migration, const char *uri, char *why
 		error = refuse(why, size, "it is waited for already");
 	else if (strlen(uri) >= sizeof(migration->deferred))
 		error = refuse(why, size, "the URI is too long");
-	else
+	if (!error) {
 		snprintf(migration->deferred, sizeof(migration->deferred), "%s", uri);
+		migration->stays = !exits;
+	}
 	pthread_cond_broadcast(&migration->changed);
 	pthread_mutex_unlock(&migration->lock);
 	return error;

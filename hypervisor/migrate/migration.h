@@ -112,13 +112,15 @@ struct migration {
 	uint64_t parameter[PARAMETER_COUNT];
 	bool capability[CAPABILITY_COUNT];
 	enum migration_status status;
-	bool receives;      /* it is the destination's */
-	bool awaits;        /* this visor has no guest yet */
-	bool lost;          /* it ended after hand-over, without an answer */
-	bool to_file;       /* it ended in a file */
-	char error[STREAM_WHY + 500];    /* of a failure, or a pause of post-copy */
-	char deferred[512]; /* the URI that migrate-incoming has named */
-	char listens[300];  /* where the receiver does */
+	bool receives;                /* it is the destination's */
+	bool awaits;                  /* this visor has no guest yet */
+	bool stays;                   /* where none comes, another may: migrate-incoming says where */
+	bool announces;               /* somebody is told of this status; then there may be another */
+	bool lost;                    /* it ended after hand-over, without an answer */
+	bool to_file;                 /* it ended in a file */
+	char error[STREAM_WHY + 500]; /* of a failure, or a pause of post-copy */
+	char deferred[512];           /* the URI that migrate-incoming has named */
+	char listens[300];            /* where the receiver does */
 	struct migration_round round[MIGRATION_ROUNDS_MAX];
 	unsigned rounds;
 	struct source *source;
@@ -162,10 +164,13 @@ int migration_reclaim(struct migration *migration, char *why, size_t size);
 int migration_listen(struct migration *migration, const char *uri, char *why, size_t size);
 /* Waits for a guest there and takes it: the machine's thread. 0: it is in migration->machine, and runs
  * as soon as gate and machine_run() let it. A negative errno with @why: none has come; -EINTR a signal;
- * -EINVAL the URI or the machine. */
+ * -EINVAL the URI or the machine. Where migration_stays(), it may be called again once the machine is freed
+ * that was made for it, and waits until migration_receive_at() says where. */
 int migration_receive(struct migration *migration, char *why, size_t size);
-/* Where to, for a receiver that was told to defer it. */
-int migration_receive_at(struct migration *migration, const char *uri, char *why, size_t size);
+bool migration_stays(struct migration *migration);
+/* Where to, for a receiver that was told to defer it, or whose guest has not come; @exits: it is not to
+ * outlive an error. */
+int migration_receive_at(struct migration *migration, const char *uri, bool exits, char *why, size_t size);
 /* Where to listen for a source that resumes a post-copy. */
 int migration_recover(struct migration *migration, const char *uri, char *why, size_t size);
 

@@ -163,7 +163,7 @@ static int add_sender(struct senders *senders, char *why, size_t size)
 	const struct senders_config *config = &senders->config;
 	struct sender *sender = &senders->sender[senders->count];
 	struct stream_sink to = {.write = transport_write};
-	int error = transport_connect(&sender->transport, config->uri, why, size);
+	int error = transport_connect(&sender->transport, config->uri, config->cancel, why, size);
 
 	if (error)
 		return error;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "migrate/source_parts.h"
 
@@ -115,7 +116,7 @@ int source_start(struct migration *migration, const char *uri, char *why, size_t
 {
 	struct source *source = calloc(1, sizeof(*source));
 	struct transport_uri parsed;
-	int error = transport_parse(&parsed, uri, why, size);
+	int error = transport_parse(&parsed, uri, why, size), cancel = -1;
 
 	if (!error && source)
 		source->uri = strdup(uri);
@@ -123,10 +124,17 @@ int source_start(struct migration *migration, const char *uri, char *why, size_t
 		snprintf(why, size, "no memory");
 		error = -ENOMEM;
 	}
+	if (!error && (cancel = transport_cancel_new()) < 0) {
+		snprintf(why, size, "%s", strerror(-cancel));
+		error = cancel;
+	}
 	if (error) {
+		if (source)
+			free(source->uri);
 		free(source);
 		return error;
 	}
+	source->cancel = cancel;
 	source->migration = migration;
 	source->machine = migration->machine;
 	pthread_mutex_init(&source->lock, NULL);
@@ -139,6 +147,7 @@ int source_start(struct migration *migration, const char *uri, char *why, size_t
 	pthread_mutex_unlock(&migration->lock);
 	if (error) {
 		snprintf(why, size, "no thread: %s", strerror(-error));
+		close(cancel);
 		free(source->uri);
 		free(source);
 	}
@@ -160,25 +169,24 @@ void source_free(struct source *source)
 	bitmap_free(&source->owed);
 	pthread_cond_destroy(&source->asked);
 	pthread_mutex_destroy(&source->lock);
+	close(source->cancel);
 	free(source->uri);
 	free(source);
 }
 
 /* With migration->lock. */
-void source_cancel(struct source *source)
+bool source_cancel(struct source *source)
 {
 	if (atomic_load(&source->handed_over))
-		return;
-	tell_asked(source, &source->cancelled);
-	if (source->transport)
-		transport_cancel(source->transport);
-	if (source->senders)
-		senders_cancel(source->senders);
+		return false;
+	source_end(source);
+	return true;
 }
 
 void source_end(struct source *source)
 {
 	tell_asked(source, &source->cancelled);
+	transport_cancel_fd(source->cancel);
 	if (source->transport)
 		transport_cancel(source->transport);
 	if (source->senders)

@@ -14,9 +14,10 @@ int source_start(struct migration *migration, const char *uri, char *why, size_t
 /* Waits for its end, which must have been asked for; NULL is fine. */
 void source_free(struct source *source);
 
-/* With migration->lock held: they ask only. source_end(): this visor ends. */
+/* With migration->lock held: they ask only. source_end(): this visor ends. source_cancel(): false where it is
+ * too late for that. */
 void source_end(struct source *source);
-void source_cancel(struct source *source);
+bool source_cancel(struct source *source);
 void source_continue(struct source *source);
 void source_break(struct source *source);
 int source_postcopy(struct source *source, char *why, size_t size);

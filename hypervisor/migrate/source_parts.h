@@ -57,6 +57,7 @@ struct source {
 	uint64_t rested;                 /* ns, in this round, for the sake of a limit */
 	uint64_t synced;                 /* when the dirty log was taken last */
 	atomic_bool cancelled, broken, handed_over, wants_postcopy, continued;
+	int cancel;           /* of connecting, set with @cancelled: transport_cancel_new() */
 	pthread_mutex_t lock; /* of waiting for what is asked */
 	pthread_cond_t asked;
 	bool failed, lost;

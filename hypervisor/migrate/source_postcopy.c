@@ -93,7 +93,7 @@ static int link_up(struct source *source)
 	struct stream_sink to = {.write = transport_write};
 	uint16_t channel = (uint16_t)(POSTCOPY_CHANNEL + source->links++);
 	char why[256];
-	int error = transport_connect(&transport, source->uri, why, sizeof(why));
+	int error = transport_connect(&transport, source->uri, source->cancel, why, sizeof(why));
 
 	if (error)
 		return source_fail(source, error, "%s: %s", source->uri, why);

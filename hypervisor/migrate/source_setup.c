@@ -16,7 +16,7 @@ static int connect_source(struct source *source)
 	struct transport *transport;
 	struct stream_sink to = sink;
 	char why[256];
-	int error = transport_connect(&transport, source->uri, why, sizeof(why));
+	int error = transport_connect(&transport, source->uri, source->cancel, why, sizeof(why));
 
 	if (error)
 		return source_fail(source, error, "%s: %s", source->uri, why);
@@ -68,6 +68,7 @@ static int open_channels(struct source *source)
 		.compress = compresses(source),
 		.limit_ms = source_limit_of(source, PARAMETER_STALL_TIMEOUT),
 		.cancelled = &source->cancelled,
+		.cancel = source->cancel,
 	};
 	struct senders *senders;
 	char why[256];

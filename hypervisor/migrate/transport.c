@@ -146,13 +146,22 @@ void transport_free(struct transport *transport)
 	free(transport);
 }
 
-void transport_cancel(struct transport *transport)
+int transport_cancel_new(void)
+{
+	int cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	return cancel < 0 ? -errno : cancel;
+}
+
+void transport_cancel_fd(int cancel)
 {
 	const uint64_t one = 1;
 
-	if (write(transport->cancel, &one, sizeof(one)) < 0)
+	if (write(cancel, &one, sizeof(one)) < 0)
 		return; /* it is cancelled already */
 }
+
+void transport_cancel(struct transport *transport) { transport_cancel_fd(transport->cancel); }
 
 void transport_limit(struct transport *transport, int limit_ms) { transport->limit_ms = limit_ms; }
 
@@ -366,33 +375,61 @@ static void unix_address(struct sockaddr_un *address, const char *path)
 	memcpy(address->sun_path, path, strlen(path));
 }
 
-static int connect_unix(const char *path)
+/* How often a listener is asked that has too many waiting. */
+#define FULL_MS 50
+
+/* @fd does not block. 0, or a negative errno; what waits ends with @cancel. */
+static int connect_to(int fd, const struct sockaddr *address, socklen_t length, int cancel)
+{
+	int error = 0;
+	socklen_t size = sizeof(error);
+
+	while (connect(fd, address, length)) {
+		if (errno == EAGAIN) { /* of unix: which nobody can wait for */
+			error = wait_for(-1, 0, cancel, FULL_MS, NULL);
+			if (error != -ETIMEDOUT)
+				return error;
+			continue;
+		}
+		if (errno != EINPROGRESS && errno != EINTR)
+			return -errno;
+		error = wait_for(fd, POLLOUT, cancel, -1, NULL);
+		if (!error && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size))
+			return -errno;
+		return error > 0 ? -error : error;
+	}
+	return 0;
+}
+
+static int connect_unix(const char *path, int cancel)
 {
 	struct sockaddr_un address;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error;
 
+	if (fd < 0)
+		return -errno;
 	unix_address(&address, path);
-	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address))) {
-		int error = -errno;
-
+	error = connect_to(fd, (const struct sockaddr *)&address, sizeof(address), cancel);
+	if (error)
 		close(fd);
-		return error;
-	}
-	return fd < 0 ? -errno : fd;
+	return error ? error : fd;
 }
 
 /* A name that a visor has left behind that is gone; nobody listens there. */
 static void remove_stale(const char *path)
 {
+	struct sockaddr_un address;
 	struct stat status;
 	int fd;
 
 	if (lstat(path, &status) || !S_ISSOCK(status.st_mode))
 		return;
-	fd = connect_unix(path);
-	if (fd == -ECONNREFUSED)
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	unix_address(&address, path);
+	if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) &&
+	    errno == ECONNREFUSED)
 		unlink(path);
-	else if (fd >= 0)
+	if (fd >= 0)
 		close(fd);
 }
 
@@ -414,7 +451,7 @@ static int listen_unix(const char *path)
 }
 
 /* The first of the host's addresses that can be connected to, or listened at. */
-static int open_tcp(const struct transport_uri *uri, bool listens, char *why, size_t size)
+static int open_tcp(const struct transport_uri *uri, bool listens, int cancel, char *why, size_t size)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = listens ? AI_PASSIVE : 0};
 	struct addrinfo *list, *at;
@@ -426,21 +463,23 @@ static int open_tcp(const struct transport_uri *uri, bool listens, char *why, si
 		return code == EAI_SYSTEM ? -errno : -EHOSTUNREACH;
 	}
 	for (at = list; at; at = at->ai_next) {
-		fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, at->ai_protocol);
+		fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol);
 		if (fd < 0)
 			continue;
 		if (listens)
 			setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-		if (listens ? bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0
-			    : connect(fd, at->ai_addr, at->ai_addrlen) == 0)
+		if (!listens)
+			error = connect_to(fd, at->ai_addr, at->ai_addrlen, cancel);
+		else
+			error = bind(fd, at->ai_addr, at->ai_addrlen) || listen(fd, SOMAXCONN) ? -errno : 0;
+		if (!error || error == -ECANCELED)
 			break;
-		error = -errno;
 		close(fd);
 	}
 	freeaddrinfo(list);
-	if (at && listens)
-		fcntl(fd, F_SETFL, O_NONBLOCK);
-	return at ? fd : error;
+	if (at && error)
+		close(fd);
+	return error ? error : fd;
 }
 
 static int told(int error, char *why, size_t size)
@@ -450,7 +489,7 @@ static int told(int error, char *why, size_t size)
 	return error < 0 ? error : 0;
 }
 
-int transport_connect(struct transport **transport, const char *text, char *why, size_t size)
+int transport_connect(struct transport **transport, const char *text, int cancel, char *why, size_t size)
 {
 	struct transport_uri uri;
 	int fd = -1, error;
@@ -462,8 +501,8 @@ int transport_connect(struct transport **transport, const char *text, char *why,
 	switch (uri.kind) {
 	case TRANSPORT_FILE: return told(open_to_write(transport, uri.path), why, size);
 	case TRANSPORT_FD: return told(adopt_fd(transport, uri.fd), why, size);
-	case TRANSPORT_UNIX: fd = connect_unix(uri.path); break;
-	case TRANSPORT_TCP: fd = open_tcp(&uri, false, why, size); break;
+	case TRANSPORT_UNIX: fd = connect_unix(uri.path, cancel); break;
+	case TRANSPORT_TCP: fd = open_tcp(&uri, false, cancel, why, size); break;
 	}
 	return told(fd < 0 ? fd : transport_new(transport, fd), why, size);
 }
@@ -486,7 +525,7 @@ static int listen_at(struct transport_listener *listener, const struct transport
 		break;
 	case TRANSPORT_TCP:
 		listener->tcp = true;
-		listener->fd = open_tcp(uri, true, why, size);
+		listener->fd = open_tcp(uri, true, -1, why, size);
 		break;
 	}
 	return listener->fd < 0 ? listener->fd : 0;
@@ -534,13 +573,7 @@ int transport_accept(struct transport_listener *listener, struct transport **tra
 	return fd < 0 ? -errno : transport_new(transport, fd);
 }
 
-void transport_listener_cancel(struct transport_listener *listener)
-{
-	const uint64_t one = 1;
-
-	if (write(listener->cancel, &one, sizeof(one)) < 0)
-		return; /* it is cancelled already */
-}
+void transport_listener_cancel(struct transport_listener *listener) { transport_cancel_fd(listener->cancel); }
 
 void transport_listener_uri(const struct transport_listener *listener, char *text, size_t size)
 {

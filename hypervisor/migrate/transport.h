@@ -47,9 +47,13 @@ struct transport {
 	uint8_t out[TRANSPORT_SMALL], in[TRANSPORT_SMALL];
 };
 
+/* An eventfd, with which somebody ends a wait for a connection: transport_cancel_fd(). */
+int transport_cancel_new(void);
+void transport_cancel_fd(int cancel);
 /* What this side writes to, or, of a two-way transport, speaks with. Waits for the connection, not for the
- * other side's answer. @why as above. */
-int transport_connect(struct transport **transport, const char *uri, char *why, size_t size);
+ * other side's answer. @cancel: as above, which ends it with -ECANCELED (but not a name server that is asked
+ * for tcp:); -1: none. @why as above. */
+int transport_connect(struct transport **transport, const char *uri, int cancel, char *why, size_t size);
 
 struct transport_listener {
 	int fd, cancel;

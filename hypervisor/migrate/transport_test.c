@@ -45,7 +45,7 @@ static void connect_both(const char *uri, struct transport **a, struct transport
 
 	assert_int_equal(transport_listen(&listener, uri, why, sizeof(why)), 0);
 	transport_listener_uri(listener, where, sizeof(where));
-	assert_int_equal(transport_connect(a, where, why, sizeof(why)), 0);
+	assert_int_equal(transport_connect(a, where, -1, why, sizeof(why)), 0);
 	assert_int_equal(transport_accept(listener, b, 1000), 0);
 	transport_listener_free(listener);
 }
@@ -138,7 +138,7 @@ static void files(void **state)
 	snprintf(uri, sizeof(uri), "file:%s", path);
 	snprintf(partial, sizeof(partial), "%s.partial", path);
 	for (unsigned whole = 0; whole < 2; whole++) {
-		assert_int_equal(transport_connect(&transport, uri, why, sizeof(why)), 0);
+		assert_int_equal(transport_connect(&transport, uri, -1, why, sizeof(why)), 0);
 		assert_false(transport->two_way);
 		assert_int_equal(transport_write(transport, "newer", 5), 0);
 		assert_int_equal(stat(partial, &status), 0);
@@ -157,7 +157,7 @@ static void files(void **state)
 	assert_int_equal(transport_accept(listener, &transport, -1), -ENOTCONN);
 	transport_listener_free(listener);
 	unlink(path);
-	assert_int_equal(transport_connect(&transport, "file:/dev/full", why, sizeof(why)), 0);
+	assert_int_equal(transport_connect(&transport, "file:/dev/full", -1, why, sizeof(why)), 0);
 	assert_int_equal(transport_write(transport, "x", 1), 0);
 	assert_int_equal(transport_commit(transport), -ENOSPC);
 	transport_free(transport);

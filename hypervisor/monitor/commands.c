@@ -217,7 +217,7 @@ static const struct command commands[] = {
 	{"inject-nmi", "", inject_nmi, true},
 	{"migrate", "uri:s channels:a resume:b detach:b", command_migrate, false},
 	{"migrate_cancel", "", command_migrate_cancel, false},
-	{"migrate-incoming", "uri:s channels:a", command_migrate_incoming, false},
+	{"migrate-incoming", "uri:s channels:a exit-on-error:b", command_migrate_incoming, false},
 	{"migrate-start-postcopy", "", command_migrate_start_postcopy, false},
 	{"migrate-recover", "uri:S", command_migrate_recover, false},
 	{"migrate-pause", "", command_migrate_pause, false},

@@ -75,12 +75,13 @@ json_t *command_migrate(struct command_context *context, const json_t *arguments
 json_t *command_migrate_incoming(struct command_context *context, const json_t *arguments,
 				 struct command_error *error)
 {
+	const json_t *exits = json_object_get(arguments, "exit-on-error");
 	char room[4200], why[400];
 	const char *uri = uri_of(arguments, room, sizeof(room), error);
 
 	if (!uri)
 		return NULL;
-	if (migration_receive_at(context->config->migration, uri, why, sizeof(why)))
+	if (migration_receive_at(context->config->migration, uri, !json_is_false(exits), why, sizeof(why)))
 		return command_fail(error, GENERIC_ERROR, "%s", why);
 	return json_object();
 }
