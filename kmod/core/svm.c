@@ -290,7 +290,7 @@ void svm_start(struct core_vcpu *vcpu, const struct core_start *start)
 /* Whether physical interrupts may come to a guest's guest; a step is of one instruction alone. */
 static bool interrupts_open(const struct svm_vcpu *svm, bool step)
 {
-	return svm->nested.running && svm->nested.host_if && !step;
+	return svm->nested.running && svm->nested.gif && svm->nested.host_if && !step;
 }
 
 void svm_run(struct core_vcpu *vcpu)

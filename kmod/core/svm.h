@@ -30,6 +30,8 @@ struct svm_nested {
 	uint64_t hsave; /* VM_HSAVE_PA */
 	uint64_t vm_cr;
 	uint64_t tpr;    /* CR8 when GIF became 0 */
+	bool held;       /* its guest has cleared GIF: what @merged has of interrupts is in @interrupt */
+	uint64_t interrupt;
 	uint64_t vmcb;   /* physical address of what it runs */
 	uint8_t *merged; /* the control block that runs for it */
 	uint8_t *msrpm;  /* both permission maps in one */
@@ -113,6 +115,8 @@ bool svm_nested_wants(struct core_vcpu *vcpu, unsigned code);
 /* ---- svm_gif.c ---- */
 
 void svm_gif_set(struct core_vcpu *vcpu, bool gif);
+/* #VMEXIT of the guest's guest: what CLGI has held back of it is in its control block again. */
+void svm_gif_release(struct core_vcpu *vcpu);
 /* What has waited for it, behind the instruction that set it. */
 void svm_gif_opened(struct core_vcpu *vcpu);
 /* A write of SMM_CTL, which can dismiss an SMI that waits (15.30.3); false: #GP. */

@@ -18,6 +18,44 @@
 
 static struct svm_nested *nested_of(struct core_vcpu *vcpu) { return &vcpu->svm->nested; }
 
+/*
+ * CLGI in the guest's guest, which nobody intercepts there: its virtual interrupts wait (15.17), and physical
+ * ones are masked as the guest's own are. Where it has not V_INTR_MASKING itself, CR8 is V_TPR as long.
+ */
+static void hold_inner(struct core_vcpu *vcpu)
+{
+	struct svm_nested *nested = nested_of(vcpu);
+	uint64_t *interrupt = vmcb64(nested->merged, VMCB_INTERRUPT);
+
+	nested->held = true;
+	nested->interrupt = *interrupt;
+	if (!(*interrupt & SVM_V_INTR_MASKING))
+		*interrupt = (*interrupt & ~SVM_V_TPR) | nested->tpr;
+	*interrupt = (*interrupt & ~SVM_V_IRQ) | SVM_V_INTR_MASKING;
+	svm_intercept(nested->merged, SVM_EXIT_NMI, true);
+}
+
+void svm_gif_release(struct core_vcpu *vcpu)
+{
+	struct svm_nested *nested = nested_of(vcpu);
+	uint64_t *interrupt = vmcb64(nested->merged, VMCB_INTERRUPT), tpr = *interrupt & SVM_V_TPR;
+	bool masking = nested->interrupt & SVM_V_INTR_MASKING;
+
+	if (!nested->held)
+		return;
+	nested->held = false;
+	*interrupt = nested->interrupt;
+	/* A write to CR8 is to both where the guest's guest has no TPR of its own (15.21.2). */
+	if (masking || tpr != nested->tpr)
+		*interrupt = (*interrupt & ~SVM_V_TPR) | tpr;
+	if (!masking && tpr != nested->tpr) {
+		hw_write_cr(8, tpr);
+		nested->tpr = tpr;
+		*vmcb64(vcpu->svm->own, VMCB_INTERRUPT) = SVM_V_INTR_MASKING | tpr;
+	}
+	svm_intercept(nested->merged, SVM_EXIT_NMI, svm_nested_wants(vcpu, SVM_EXIT_NMI));
+}
+
 void svm_gif_set(struct core_vcpu *vcpu, bool gif)
 {
 	struct svm_nested *nested = nested_of(vcpu);
@@ -27,6 +65,7 @@ void svm_gif_set(struct core_vcpu *vcpu, bool gif)
 		return;
 	nested->gif = gif;
 	if (gif) {
+		svm_gif_release(vcpu);
 		/* What it has written to CR8 meanwhile; a write by way of the APIC's page has reached it. */
 		if ((*interrupt & SVM_V_TPR) != nested->tpr)
 			hw_write_cr(8, *interrupt & SVM_V_TPR);
@@ -34,6 +73,8 @@ void svm_gif_set(struct core_vcpu *vcpu, bool gif)
 	} else {
 		nested->tpr = hw_read_cr(8) & SVM_V_TPR;
 		*interrupt = SVM_V_INTR_MASKING | nested->tpr;
+		if (nested->running)
+			hold_inner(vcpu);
 	}
 	svm_own_intercepts(vcpu);
 }

@@ -55,6 +55,41 @@ static void breakpoints_are_dropped(void **state)
 	assert_int_equal(injected(), exception(VECTOR_DB, 0));
 }
 
+/* CLGI of the guest's guest: its virtual interrupt waits, and physical ones and NMIs; the exit tells what it
+ * had. */
+static void interrupts_of_a_guests_guest_wait(void **state)
+{
+	uint64_t *merged;
+
+	(void)state;
+	prepare_inner(false);
+	svm_intercept(inner(), SVM_EXIT_HLT, true);
+	*vmcb64(own(), VMCB_RFLAGS) |= RFLAGS_IF;
+	*vmcb64(inner(), VMCB_INTERRUPT) = SVM_V_IRQ | 3;
+	run_inner();
+	merged = vmcb64(vcpu.svm->nested.merged, VMCB_INTERRUPT);
+	assert_int_equal(*merged, SVM_V_IRQ | 3);
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	assert_int_equal(*merged & (SVM_V_IRQ | SVM_V_INTR_MASKING), SVM_V_INTR_MASKING);
+	fake.nmi = true;
+	exits(SVM_EXIT_NMI, 0, 0, 0);
+	assert_true(vcpu.svm->nested.running);
+	assert_true(vcpu.svm->nested.nmi);
+	assert_false(fake.last_interrupts);
+	exits(SVM_EXIT_STGI, 0, 0, 0);
+	assert_int_equal(*merged, SVM_V_IRQ | 3);
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	exits(SVM_EXIT_HLT, 0, 0, 0);
+	assert_int_equal(*vmcb64(inner(), VMCB_INTERRUPT), SVM_V_IRQ | 3);
+	/* A TPR that is its own, and was written meanwhile. */
+	*vmcb64(inner(), VMCB_INTERRUPT) = SVM_V_IRQ | SVM_V_INTR_MASKING | 3;
+	run_inner();
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	*merged = (*merged & ~SVM_V_TPR) | 7;
+	exits(SVM_EXIT_HLT, 0, 0, 0);
+	assert_int_equal(*vmcb64(inner(), VMCB_INTERRUPT), SVM_V_IRQ | SVM_V_INTR_MASKING | 7);
+}
+
 /* Physical interrupts are masked by our own IF, which is as it was at the guest's VMRUN. */
 static void interrupts_of_the_host(void **state)
 {
@@ -233,6 +268,7 @@ int main(void)
 		cmocka_unit_test_setup(events_wait_for_gif, setup),
 		cmocka_unit_test_setup(init_waits_for_gif, setup),
 		cmocka_unit_test_setup(breakpoints_are_dropped, setup),
+		cmocka_unit_test_setup(interrupts_of_a_guests_guest_wait, setup),
 		cmocka_unit_test_setup(interrupts_of_the_host, setup),
 		cmocka_unit_test_setup(smi_is_dismissed, setup),
 		cmocka_unit_test_setup(task_priority, setup),

@@ -217,6 +217,7 @@ void svm_nested_reflect(struct core_vcpu *vcpu, uint64_t code, uint64_t info1, u
 {
 	uint8_t *to = theirs(vcpu), *from = nested_of(vcpu)->merged;
 
+	svm_gif_release(vcpu);
 	leave_block(vcpu);
 	copy_state(to, from);
 	if (nested_of(vcpu)->npt)
@@ -452,6 +453,8 @@ bool svm_nested_exit(struct core_vcpu *vcpu)
 	}
 	if (code == SVM_EXIT_EXCEPTION + VECTOR_SX && svm_gif_sx(vcpu))
 		return true;
+	if (code == SVM_EXIT_NMI && !nested_of(vcpu)->gif) /* it waits */
+		return false;
 	if (code == SVM_EXIT_NPF || !wanted(vcpu, code, info1))
 		return false;
 	svm_nested_reflect(vcpu, code, info1, *vmcb64(vmcb, VMCB_EXITINFO2));
