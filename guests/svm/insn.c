@@ -83,6 +83,8 @@ static bool report_kind(const struct case_spec *spec, uint64_t code)
 			report_field("error", info1);
 		if (vector == VECTOR_PF)
 			out[STATE_cr2] = svm_get(VMCB_EXITINFO2);
+		if (!nrip_is_promised(spec, code, &nrip))
+			report_field("nrip", nrip);
 	} else {
 		report_text("EXIT");
 		report_field("code", code);

@@ -87,7 +87,7 @@ static bool begin(bool own)
 
 static void end(void)
 {
-	machine_write_msr(MSR_DEBUGCTL, 0);
+	story_try_wrmsr(MSR_DEBUGCTL, 0);
 	svm_end();
 }
 
