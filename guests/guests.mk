@@ -64,6 +64,7 @@ $(2): build/guests/$(1).table.o $(call guest_own,$(1)) $(GUEST_LIB) \
 	$(Q)$(GUEST_CC) $(GUEST_LDFLAGS) -o $$@.part $(GUEST_LIB) $(call guest_own,$(1)) build/guests/$(1).table.o
 	$(Q)objcopy --add-section .trapline.cases=build/suites/$(1).txt $$@.part $$@
 	@rm -f $$@.part
+	@truncate -s %512 $$@ # whole sectors: --disk-image
 endef
 $(foreach guest,$(GUESTS),$(eval $(call guest_rule,$(guest),build/guests/$(guest).elf)))
 

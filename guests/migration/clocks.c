@@ -221,6 +221,40 @@ STORY(time_of_day_kept)
 	story_check("year", 0x31, rtc_read(9));
 }
 
+/* One second from 01:59:59 on the last Sunday of October 2026, with daylight saving on: the hour that it is then. */
+static unsigned hour_after_two(void)
+{
+	static const uint8_t time[10] = {0x59, 0, 0x59, 0, 0x01, 0, 1, 0x25, 0x10, 0x26};
+	unsigned count = story_count(BASE + 8);
+
+	rtc_write(0xb, 0x83);
+	for (unsigned i = 0; i < 10; i++)
+		if (i & 1 ? i == 7 || i == 9 : 1)
+			rtc_write(i, time[i]);
+	(void)rtc_read(0xc);
+	rtc_write(0xb, 0x13);
+	hold();
+	while (story_count(BASE + 8) == count)
+		__asm__ volatile("sti; hlt; cli" : : : "memory");
+	(void)rtc_read(0xc);
+	hold();
+	return rtc_read(4);
+}
+
+/* The hour comes twice when two o'clock is first reached, and not when it is reached again. */
+STORY(daylight_kept)
+{
+	if (!board_pic() || !board_has_rtc())
+		return;
+	board_pic_unmask(8);
+	rtc_write(0xa, 0x26);
+	story_check("first", 1, hour_after_two());
+	HELD("minutes", 0, rtc_read(2));
+	story_check("again", 2, hour_after_two());
+	rtc_write(0xb, 2);
+	(void)rtc_read(0xc);
+}
+
 /* ---- KVM's clock: its page is written by the host ---- */
 
 struct time_info {

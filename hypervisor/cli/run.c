@@ -189,6 +189,8 @@ static int open_disks(const struct run_options *options)
 	return 0;
 }
 
+int run_disks(const struct run_options *options) { return open_disks(options); }
+
 int run_disks_await(const struct run_options *options, const struct configure_disk *disk, unsigned count, char *why,
 		    size_t size)
 {

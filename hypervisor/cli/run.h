@@ -39,6 +39,7 @@ struct run_options {
 		bool read_only;
 	} disk[DISKS_MAX];
 	unsigned disks;
+	bool disk_image; /* the last of these is the image */
 	bool entropy, virtio_console;
 	uint64_t max_insns; /* 0: not given */
 	double timeout;     /* seconds; 0: not given */
@@ -83,6 +84,8 @@ void run_disks_close(void);
 /* And without a message: 0, or a negative errno with @why. */
 int run_new(struct machine **machine, const struct run_options *options, const struct machine_config *config, char *why,
 	    size_t size);
+/* Opens the disks of a machine that run_make() makes next. 0, or an exit code after a message. */
+int run_disks(const struct run_options *options);
 /* Frees it, and closes the disks that it had. */
 void run_free(struct machine *machine);
 

@@ -130,7 +130,7 @@ static int finish(struct session *session, enum suite_end end)
 	return cli_verdict(judge, end == SUITE_COMPLETE);
 }
 
-/* What a case prints on a virtio console is no report. */
+/* What a case prints on a virtio console is no report: it comes back, as the input of cases that want some. */
 static void ignored(void *owner, uint8_t byte)
 {
 	(void)owner;
@@ -142,7 +142,8 @@ static int run_session(struct session *session, const struct run_options *option
 {
 	struct machine_config config = {
 		.control = true, .owner = &session->suite, .console = suite_console, .serial = suite_serial,
-		.virtio = ignored};
+		.virtio = ignored,
+		.peripherals = {.loop = true}};
 	int code = run_machine(&session->machine, options, opened, &config);
 
 	if (code)

@@ -20,6 +20,7 @@ int run_move_open(struct run_move *move, const struct run_options *options,
 	struct move_config config = {.every = options->move.every,
 				     .random = options->move.random,
 				     .seed = options->move.seed,
+				     .paced = partial->control,
 				     .owner = move->owner,
 				     .moved = move->moved};
 	char why[STREAM_WHY];
@@ -107,9 +108,12 @@ static int suite_way_restore(void *owner, struct machine **machine, struct snaps
 	return error;
 }
 
+static const char *suite_way_why(void *owner) { return ((struct run_move *)owner)->mover->why; }
+
 struct suite_ways run_move_ways(struct run_move *move)
 {
 	return (struct suite_ways){.owner = move,
+				   .why = suite_way_why,
 				   .run = suite_way_run,
 				   .take = suite_way_take,
 				   .restore = suite_way_restore,
@@ -137,8 +141,10 @@ int run_list_states(const struct run_options *options)
 	struct machine *machine;
 	struct line line = {0};
 	char name[128];
-	int error = 0, code = run_make(&machine, options, &partial);
+	int error = 0, code = run_disks(options);
 
+	if (!code)
+		code = run_make(&machine, options, &partial);
 	if (code)
 		return code;
 	for (unsigned i = 0; parts_break_name(machine, i, name, sizeof(name)) && !error; i++) {

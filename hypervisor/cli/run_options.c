@@ -39,6 +39,7 @@ static const char help[] =
 	"  --disk FILE           virtio disk, raw or qcow2 by its first bytes, or raw:FILE, qcow2:FILE;\n"
 	"                        the guest writes to it. Repeatable. qcow2 needs qemu-nbd\n"
 	"  --disk-ro FILE        the same, read-only\n"
+	"  --disk-image          the IMAGE itself as a disk, read-only\n"
 	"  --entropy             virtio entropy device; its numbers follow from --seed\n"
 	"  --virtio-console      virtio console on standard output and, once the guest listens, input\n"
 	"  --cases WORDS         ids and globs separated by commas, or @FILE with one a line; repeatable\n"
@@ -93,6 +94,7 @@ enum {
 	DISK_RO,
 	ENTROPY,
 	VIRTIO_CONSOLE,
+	DISK_IMAGE,
 	CASES,
 	JSON,
 	TRACE,
@@ -129,6 +131,7 @@ static const struct option longs[] = {{"engine", required_argument, NULL, ENGINE
 				      {"slice", required_argument, NULL, SLICE},
 				      {"disk", required_argument, NULL, DISK},
 				      {"disk-ro", required_argument, NULL, DISK_RO},
+				      {"disk-image", no_argument, NULL, DISK_IMAGE},
 				      {"entropy", no_argument, NULL, ENTROPY},
 				      {"virtio-console", no_argument, NULL, VIRTIO_CONSOLE},
 				      {"cases", required_argument, NULL, CASES},
@@ -313,6 +316,7 @@ static int parse_option(struct run_options *options, int option, const char *val
 	case SLICE: options->given.slice = true; return parse_slice(options, value);
 	case DISK: return add_disk(options, value, false);
 	case DISK_RO: return add_disk(options, value, true);
+	case DISK_IMAGE: options->disk_image = true; return 0;
 	case ENTROPY: options->entropy = options->given.entropy = true; return 0;
 	case VIRTIO_CONSOLE: options->virtio_console = options->given.console = true; return 0;
 	case CASES: return patterns_add(&options->patterns, value);
@@ -368,7 +372,7 @@ int run_parse(int argc, char **argv, struct run_options *options)
 	if (!options->cpu)
 		options->cpu = options->engine->cpu_default;
 	if (options->list_breaks)
-		return 0;
+		return options->disk_image && optind < argc ? add_disk(options, argv[optind], true) : 0;
 	if (options->coverage && !(options->engine->take_reached && options->json))
 		return cli_fail(EXIT_USAGE,
 				"--coverage: only with --json and an engine that has checks to break");
@@ -391,7 +395,7 @@ int run_parse(int argc, char **argv, struct run_options *options)
 	if (optind + 1 != argc)
 		return cli_fail(EXIT_USAGE, "run takes one IMAGE; see `visor run --help`");
 	options->image = argv[optind];
-	return 0;
+	return options->disk_image ? add_disk(options, options->image, true) : 0;
 }
 
 /* ---- reproduction ---- */
@@ -422,7 +426,8 @@ char *run_again(const struct run_options *options)
 		line_format(&line, " --seed %" PRIu64, options->seed);
 	if (options->slice)
 		line_format(&line, " --slice %" PRIu64, options->slice);
-	for (unsigned i = 0; i < options->disks; i++)
+	line_text(&line, options->disk_image ? " --disk-image" : "");
+	for (unsigned i = 0; i < options->disks - options->disk_image; i++)
 		quoted(&line, options->disk[i].read_only ? "disk-ro" : "disk", options->disk[i].name);
 	line_text(&line, options->entropy ? " --entropy" : "");
 	line_text(&line, options->virtio_console ? " --virtio-console" : "");

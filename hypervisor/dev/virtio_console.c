@@ -33,6 +33,8 @@ static int64_t transmit(struct virtio *virtio, unsigned index, const struct virt
 			return -EIO;
 		for (size_t i = 0; i < part; i++)
 			console->sent(console->owner, bytes[i]);
+		if (console->loop)
+			virtio_console_receive(console, bytes, part);
 		done += part;
 	}
 	return 0;

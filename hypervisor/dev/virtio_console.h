@@ -9,6 +9,7 @@ struct virtio_console {
 
 	void *owner;
 	void (*sent)(void *owner, uint8_t byte);
+	bool loop; /* what the guest prints comes back as its input, as far as there are buffers for it */
 };
 
 extern const struct state_table virtio_console_state;

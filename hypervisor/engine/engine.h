@@ -128,6 +128,10 @@ struct engine_ops {
 	 * for a timer counts as one. An engine that does not count takes any but 0 for no limit, and comes
 	 * back with ENGINE_PAUSED now and then. */
 	enum engine_exit (*run)(struct engine *engine, uint64_t budget);
+	/* Of an engine that does not count: run() comes back with ENGINE_PAUSED behind @steps of its vCPUs in all, each
+	 * what lies between two exits of a vCPU, or some microseconds; 0: it comes back as it likes. NULL of one that
+	 * counts. */
+	void (*pace)(struct engine *engine, uint64_t steps);
 	void (*request_stop)(struct engine *engine); /* from a bus call or a timer */
 	const char *(*failure)(const struct engine *engine);
 	/* Instructions of all vCPUs since the engine was opened, and waits. Exact when run() is over; 0 of an

@@ -103,10 +103,13 @@ int kvm_take_exit(struct kvm_vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
 
-	vcpu->unfinished = run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO;
+	vcpu->unfinished = run->exit_reason == KVM_EXIT_IO || run->exit_reason == KVM_EXIT_MMIO ||
+			   run->exit_reason == KVM_EXIT_X86_RDMSR || run->exit_reason == KVM_EXIT_X86_WRMSR;
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO: port_access(vcpu); return KVM_GO_ON;
 	case KVM_EXIT_MMIO: memory_access(vcpu); return KVM_GO_ON;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR: kvm_guest_msr(vcpu); return KVM_GO_ON;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 	case KVM_EXIT_SET_TPR: return KVM_GO_ON; /* CR8 is in the shared page already */
@@ -262,6 +265,7 @@ static int kvm_open(struct engine **engine, const struct engine_config *config, 
 		return -ENOMEM;
 	kvm->engine.ops = &engine_kvm;
 	kvm->bus = config->bus;
+	kvm->wall_clock = config->wall_clock;
 	kvm_run_init(kvm);
 	kvm->room = config->vcpus ? config->vcpus : 1;
 	error = kvm->room > ENGINE_VCPUS_MAX ? -EINVAL : kvm_device_open(kvm, config->device, why, size);
@@ -310,6 +314,7 @@ const struct engine_ops engine_kvm = {
 	.vcpu_save = kvm_save,
 	.vcpu_load = kvm_load,
 	.run = kvm_run_vcpus,
+	.pace = kvm_pace,
 	.request_stop = kvm_request_stop,
 	.failure = kvm_failure,
 	.retired = kvm_retired,

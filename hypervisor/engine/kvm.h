@@ -3,7 +3,7 @@
  *
  * kvm.c makes vCPUs and takes their exits, kvm_run.c runs them, kvm_chips.c has their interrupt chips and the
  * time, kvm_device.c opens a device and says why it cannot, kvm_cpuid.c knows which processor the guest sees,
- * kvm_memory.c keeps slots and what was written to
+ * kvm_guest_msrs.c answers for MSRs, kvm_memory.c keeps slots and what was written to
  * them, kvm_state.c, kvm_msrs.c and kvm_events.c translate to and from struct vcpu_state, kvm_trace.c tells of instructions and of exits.
  * No one else sees <linux/kvm.h>.
  *
@@ -23,6 +23,9 @@
 /* Period of the local APIC's timer of a guest that begins here, before the divider. */
 #define KVM_APIC_TIMER_NS 10u
 
+#define LEAF1_ECX_X2APIC       (1u << 21)
+#define LEAF1_ECX_TSC_DEADLINE (1u << 24)
+
 #define KVM_SLOTS_MAX   16
 #define KVM_CPUID_MAX   256
 #define KVM_MSRS_MAX    512
@@ -39,6 +42,7 @@ struct kvm_slot {
 /* What a device was found to be able to do beyond what is required. */
 struct kvm_abilities {
 	bool xcrs, sregs2, guest_debug, statistics, tsc_offset, payload, smm, nested;
+	bool guest_msrs; /* the guest's accesses to some MSRs come to us */
 	size_t xsave_size;
 };
 
@@ -64,13 +68,15 @@ struct kvm_vcpu {
 	struct kvm_run *run;
 	uint32_t activity; /* enum activity: what the kernel leaves to us */
 	bool line;         /* INTR, as the local APIC last told it */
+	bool fresh;        /* it has been loaded, and no exit has told yet whether it can take an interrupt */
 	/* What others have sent, until its own thread takes it: only that may call for its descriptor. */
 	bool init_pending, nmi_pending, smi_pending, sipi_pending;
 	uint8_t sipi_vector;
 	/* As of kvm_chips_fetch(), for kvm_chips_store(). */
 	struct latches latches;
 	struct kvm_only only;
-	struct kvmclock kvmclock; /* carried */
+	struct kvmclock kvmclock;
+	uint64_t tsc_seen, tsc_seen_at; /* its TSC, and the host's clock then */
 	struct vcpu_state loaded; /* by kvm_vcpu_load(), last */
 	bool unfinished; /* its last exit was an access that the device has yet to finish */
 
@@ -110,6 +116,7 @@ struct kvm_engine {
 	bool latched; /* some vCPU had latches set when kvm_chips_fetch() was called */
 	struct clock *clock, own_clock;
 	struct kvm_time time;
+	int64_t wall_clock; /* as in struct engine_config */
 	uint32_t tsc_khz;   /* as the device tells; 0: it does not */
 	pthread_mutex_t lock;
 	pthread_cond_t idle; /* running is 0 */
@@ -118,6 +125,8 @@ struct kvm_engine {
 	bool quit;
 	int end;        /* enum engine_exit of this round, or KVM_GO_ON */
 	uint64_t over;  /* of the host's clock: when run() comes back */
+	uint64_t pace, steps; /* as in engine_ops.pace; that are left of this round */
+	uint64_t patience;    /* ns that a round takes where a pace is set: more where the last came to nothing */
 	timer_t slice;  /* whose signal ends the first vCPU's KVM_RUN… */
 	uint64_t armed; /* …at this time of the host's clock; 0: it does not */
 	bool has_slice;
@@ -167,6 +176,7 @@ void kvm_timer_moved(struct kvm_engine *kvm);
 /* As in engine_ops. */
 enum engine_exit kvm_run_vcpus(struct engine *engine, uint64_t budget);
 void kvm_request_stop(struct engine *engine);
+void kvm_pace(struct engine *engine, uint64_t steps);
 
 /* ---- kvm_device.c ---- */
 
@@ -233,12 +243,28 @@ int kvm_msrs_get(struct kvm_vcpu *vcpu, struct kvm_msrs *msrs, unsigned count);
 /* The same for those of struct vcpu_state. */
 int kvm_msrs_save(struct kvm_vcpu *vcpu, struct vcpu_state *to);
 int kvm_msrs_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from);
+/* Makes the TSC so much more. False: the device does not give its offset out. */
+bool kvm_tsc_move(struct kvm_vcpu *vcpu, uint64_t by);
 /* A field that is not as after RESET, and which the device has no MSR for; NULL: there is none. */
 const char *kvm_msrs_unheld(const struct kvm_vcpu *vcpu, const struct vcpu_state *from);
 /* Whether all others are as after RESET. */
 bool kvm_remainder_idle(const struct kvm_vcpu *vcpu);
 /* Makes them so, but for @count. 0, or an error with failure() naming the MSR. */
 int kvm_remainder_load(struct kvm_vcpu *vcpu, const struct kvm_msr_entry *entries, unsigned count);
+
+/* ---- kvm_guest_msrs.c ---- */
+
+/* Before there are vCPUs: whether the device lets us answer for MSRs. */
+bool kvm_guest_msrs_open(struct kvm_engine *kvm);
+/* The last exit was RDMSR or WRMSR. */
+void kvm_guest_msr(struct kvm_vcpu *vcpu);
+/* The vCPU's TSC may have been set. By its own thread, or between runs. */
+void kvm_tsc_look(struct kvm_vcpu *vcpu);
+/* By the last look: the TSC now; when, of the machine's clock, it will be @tsc. */
+uint64_t kvm_tsc(const struct kvm_vcpu *vcpu);
+uint64_t kvm_tsc_time(const struct kvm_vcpu *vcpu, uint64_t tsc);
+/* All of the guest has come: from where the TSC had another rate, KVM's clock tells its own now. */
+void kvm_clock_arrived(struct kvm_vcpu *vcpu);
 
 /* ---- kvm_events.c; all: 0, or an error with failure() ---- */
 

@@ -120,24 +120,8 @@ static void sipi(void *owner, uint8_t vector)
 /* Its own thread's doing, as are resets. */
 static void tpr_written(void *owner, uint8_t tpr) { ((struct kvm_vcpu *)owner)->run->cr8 = tpr >> 4; }
 
-/* There is no TSC deadline in the guest's CPUID: nothing asks for these but to compare. */
-static uint64_t tsc(void *owner)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = {.head.nmsrs = 1, .entry.index = MSR_TSC};
-
-	ioctl(((struct kvm_vcpu *)owner)->fd, KVM_GET_MSRS, &msr);
-	return msr.entry.data;
-}
-
-static uint64_t tsc_time(void *owner, uint64_t value)
-{
-	(void)owner;
-	(void)value;
-	return CLOCK_NEVER;
-}
+static uint64_t tsc(void *owner) { return kvm_tsc(owner); }
+static uint64_t tsc_time(void *owner, uint64_t value) { return kvm_tsc_time(owner, value); }
 
 static struct lapic *lapic_of(struct kvm_vcpu *vcpu)
 {
@@ -147,6 +131,7 @@ static struct lapic *lapic_of(struct kvm_vcpu *vcpu)
 void kvm_chips_drop(struct kvm_vcpu *vcpu)
 {
 	vcpu->init_pending = vcpu->sipi_pending = vcpu->smi_pending = vcpu->nmi_pending = false;
+	vcpu->refused = NULL;
 }
 
 /* The bootstrap processor starts at the reset vector, all others wait for a SIPI (SDM 3A 9.4.2). */
@@ -222,6 +207,8 @@ static struct lapic_model lapic_model(const struct kvm_engine *kvm)
 	uint32_t bits = kvm_cpuid(kvm, 0x80000008, 0, 0) & 0xff;
 
 	return (struct lapic_model){.amd = kvm->amd,
+				    .x2apic = kvm_cpuid(kvm, 1, 0, 2) & LEAF1_ECX_X2APIC,
+				    .tsc_deadline = kvm_cpuid(kvm, 1, 0, 2) & LEAF1_ECX_TSC_DEADLINE,
 				    .physical_bits = bits ? bits : 36,
 				    .timer_ns = kvm->guest.apic_timer_ns};
 }
@@ -278,10 +265,24 @@ bool kvm_chips_runnable(struct kvm_vcpu *vcpu)
 	return vcpu->activity == ACTIVITY_ACTIVE;
 }
 
+/* What the last exit would have told, so that an interrupt comes at the boundary at which the guest has come. */
+static bool can_take_interrupt(const struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events = {0};
+
+	return interruptible(vcpu) && ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) == 0 &&
+	       !(events.interrupt.shadow | events.interrupt.injected | events.exception.injected |
+		 events.nmi.injected | events.nmi.pending) &&
+	       !(events.exception.pending);
+}
+
 void kvm_chips_before(struct kvm_vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 
+	if (vcpu->fresh && vcpu->line)
+		run->ready_for_interrupt_injection = run->if_flag = can_take_interrupt(vcpu);
+	vcpu->fresh = false;
 	run->cr8 = lapic_of(vcpu)->tpr >> 4;
 	if (vcpu->line && run->ready_for_interrupt_injection && run->if_flag) {
 		int vector = lapic_acknowledge(lapic_of(vcpu));
@@ -341,6 +342,7 @@ void kvm_chips_reset(struct kvm_engine *kvm)
 	chips_reset(&kvm->chips);
 	for (unsigned i = 0; i < kvm->count; i++) {
 		kvm_chips_drop(&kvm->vcpu[i]);
+		kvm->vcpu[i].kvmclock = (struct kvmclock){0};
 		start(&kvm->vcpu[i]);
 	}
 }
@@ -410,6 +412,8 @@ int kvm_chips_store(struct engine *engine)
 		error = kvm_only_store(&kvm->vcpu[i]);
 		if (!error)
 			error = kvm_latches_store(&kvm->vcpu[i]);
+		if (!error)
+			kvm_clock_arrived(&kvm->vcpu[i]);
 	}
 	return error;
 }
@@ -426,14 +430,16 @@ void kvm_chips_load(struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 {
 	struct lapic *lapic = lapic_of(vcpu);
 
-	/* Both are told anew by the next exit. */
+	vcpu->fresh = true;
 	vcpu->run->ready_for_interrupt_injection = vcpu->run->if_flag = 0;
 	vcpu->run->apic_base = from->apic_base;
 	if (vcpu->vcpu.number >= kvm_engine_of(vcpu)->chips.count ||
-	    (lapic->base == from->apic_base && lapic->tpr >> 4 == from->cr8))
+	    (lapic->base == from->apic_base && lapic->tsc_deadline == from->tsc_deadline &&
+	     lapic->tpr >> 4 == from->cr8))
 		return;
 	kvm_engine_of(vcpu)->chips.changed = true;
 	lapic->base = from->apic_base;
+	lapic->tsc_deadline = from->tsc_deadline;
 	if (lapic->tpr >> 4 != from->cr8)
 		lapic_write_cr8(lapic, from->cr8);
 	lapic_state.loaded(lapic);

@@ -9,14 +9,16 @@
 
 #include "engine/guest_cpu.h"
 
-#define LEAF1_ECX_X2APIC       (1u << 21)
-#define LEAF1_ECX_TSC_DEADLINE (1u << 24)
 #define LEAF1_ECX_OSXSAVE      (1u << 27)
+#define LEAF1_ECX_HYPERVISOR   (1u << 31)
+#define KVM_FIRST_LEAF         0x40000000u
+#define KVM_CLOCK              (1u << 0 | 1u << 3 | 1u << 24) /* of the next one: both pairs of MSRs, a stable TSC */
 #define LEAF7_ECX_OSPKE        (1u << 4)
 
 /* Rows are those of vCPU 0 after RESET. */
-static struct cpuid_row row_of(const struct kvm_cpuid_entry2 *entry, unsigned vcpus)
+static struct cpuid_row row_of(const struct kvm_engine *kvm, const struct kvm_cpuid_entry2 *entry)
 {
+	const uint32_t apic = LEAF1_ECX_X2APIC | LEAF1_ECX_TSC_DEADLINE;
 	struct cpuid_row row = {.leaf = entry->function,
 				.subleaf = entry->index,
 				.by_subleaf = (entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0,
@@ -24,8 +26,8 @@ static struct cpuid_row row_of(const struct kvm_cpuid_entry2 *entry, unsigned vc
 
 	switch (row.leaf) {
 	case 1:
-		row.value[1] = (row.value[1] & 0xffff) | vcpus << 16;
-		row.value[2] &= ~(LEAF1_ECX_X2APIC | LEAF1_ECX_TSC_DEADLINE | LEAF1_ECX_OSXSAVE);
+		row.value[1] = (row.value[1] & 0xffff) | kvm->room << 16;
+		row.value[2] = (row.value[2] & ~(apic | LEAF1_ECX_OSXSAVE)) | (kvm->can.guest_msrs ? apic : 0);
 		break;
 	case 7: row.value[2] &= row.subleaf ? ~0u : ~LEAF7_ECX_OSPKE; break;
 	case 0xb:
@@ -40,8 +42,8 @@ static struct cpuid_row row_of(const struct kvm_cpuid_entry2 *entry, unsigned vc
 }
 
 /*
- * What the device supports, less what this machine has no part for: x2APIC mode and the TSC deadline (the
- * local APIC is ours, and these are MSRs), and the paravirtual leaves, which no hardware has.
+ * What the device supports, but for what is ours: x2APIC mode and the TSC deadline are there where we answer for MSRs.
+ * Less the paravirtual leaves, which no hardware has.
  */
 int kvm_cpuid_read(struct kvm_engine *kvm)
 {
@@ -55,7 +57,7 @@ int kvm_cpuid_read(struct kvm_engine *kvm)
 	kvm->own = (struct guest_cpu){.name = "host", .apic_timer_ns = KVM_APIC_TIMER_NS};
 	for (unsigned i = 0; !error && i < cpuid->nent; i++)
 		if (cpuid->entries[i].function >> 28 != 4)
-			kvm->own.row[kvm->own.count++] = row_of(&cpuid->entries[i], kvm->room);
+			kvm->own.row[kvm->own.count++] = row_of(kvm, &cpuid->entries[i]);
 	free(cpuid);
 	kvm->guest = kvm->own;
 	kvm->amd = guest_cpu_is_amd(&kvm->guest);
@@ -67,10 +69,37 @@ uint32_t kvm_cpuid(const struct kvm_engine *kvm, uint32_t leaf, uint32_t subleaf
 	return guest_cpu_value(&kvm->guest, leaf, subleaf, reg);
 }
 
-/* "host", and what is taken away from it. */
+/* KVM's clock as every engine has it: nothing else that is paravirtual. */
+static int add_clock(struct kvm_engine *kvm, char *why, size_t size)
+{
+	struct cpuid_row *row = &kvm->own.row[kvm->own.count];
+	struct cpuid_row *first = (struct cpuid_row *)(uintptr_t)guest_cpu_row(&kvm->own, 1, 0);
+
+	if (!kvm->can.guest_msrs || !first || kvm->own.count + 2 > GUEST_CPU_ROWS) {
+		snprintf(why, size, "the device lets no one answer for MSRs (KVM_CAP_X86_MSR_FILTER), so there is no kvmclock");
+		return -EINVAL;
+	}
+	row[0] = (struct cpuid_row){.leaf = KVM_FIRST_LEAF, .value = {KVM_FIRST_LEAF + 1, 0x4b4d564b, 0x564b4d56, 0x4d}};
+	row[1] = (struct cpuid_row){.leaf = KVM_FIRST_LEAF + 1, .value = {KVM_CLOCK, 0, 0, 0}};
+	kvm->own.count += 2;
+	first->value[2] |= LEAF1_ECX_HYPERVISOR;
+	return 0;
+}
+
+/* "host", KVM's clock where it is asked for, and what is taken away. */
 int kvm_cpuid_profile(struct kvm_engine *kvm, const char *profile, char *why, size_t size)
 {
-	int error = profile[4] ? guest_cpu_mask(&kvm->own, profile + 5, why, size) : 0;
+	static const char clock[] = "+kvmclock";
+	const char *words = profile[4] ? profile + 5 : "";
+	int error = 0;
+
+	if (!strncmp(words, clock, sizeof(clock) - 1) && strchr(",", words[sizeof(clock) - 1])) {
+		words += sizeof(clock) - 1;
+		words += *words == ',';
+		error = add_clock(kvm, why, size);
+	}
+	if (!error && *words)
+		error = guest_cpu_mask(&kvm->own, words, why, size);
 
 	snprintf(kvm->own.name, sizeof(kvm->own.name), "%s", profile);
 	kvm->guest = kvm->own;

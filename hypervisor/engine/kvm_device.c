@@ -48,6 +48,8 @@ static const struct capability welcome[] = {
 	CAPABILITY(X86_SMM),
 	CAPABILITY(TSC_CONTROL),
 	CAPABILITY(VCPU_ATTRIBUTES),
+	CAPABILITY(X86_USER_SPACE_MSR),
+	CAPABILITY(X86_MSR_FILTER),
 };
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -207,6 +209,7 @@ static void find_abilities(struct kvm_engine *kvm)
 		.statistics = ioctl(kvm->device, KVM_CHECK_EXTENSION, KVM_CAP_BINARY_STATS_FD) > 0,
 		.smm = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM) > 0,
 		.nested = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE) > 0,
+		.guest_msrs = kvm_guest_msrs_open(kvm),
 		.payload = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_EXCEPTION_PAYLOAD) > 0 &&
 			   enable(kvm->vm, KVM_CAP_EXCEPTION_PAYLOAD, 1),
 		.xsave_size =
@@ -228,6 +231,8 @@ int kvm_device_open(struct kvm_engine *kvm, const char *path, char *why, size_t 
 		error = create_vm(path, kvm->device, &kvm->vm, why, size);
 	if (error)
 		return error;
+	prepare_vm(kvm);
+	find_abilities(kvm);
 	error = kvm_cpuid_read(kvm);
 	if (error == -ENOMEM)
 		return error;
@@ -238,8 +243,6 @@ int kvm_device_open(struct kvm_engine *kvm, const char *path, char *why, size_t 
 		return missing(why, size, "%s shares too little of a vCPU", path);
 	kvm->run_size = (size_t)run_size;
 	kvm->shadows = !has_nested_paging();
-	prepare_vm(kvm);
-	find_abilities(kvm);
 	return 0;
 }
 

@@ -44,7 +44,6 @@ static const struct msr_field msr_fields[] = {
 	MSR(MSR_SYSENTER_CS, sysenter_cs, 0),
 	MSR(MSR_SYSENTER_ESP, sysenter_esp, 0),
 	MSR(MSR_SYSENTER_EIP, sysenter_eip, 0),
-	MSR(MSR_TSC_DEADLINE, tsc_deadline, 0),
 	MSR(MSR_TSC_AUX, tsc_aux, 0),
 	MSR(MSR_PAT, pat, 0),
 	MSR(MSR_MISC_ENABLE, misc_enable, 'I'),
@@ -122,7 +121,8 @@ static bool has_field(uint32_t index)
 		if (msr_fields[i].index == index)
 			return true;
 	/* The paravirtual clocks, in each of their places, are nothing that hardware has. */
-	return index == 0x11 || index == 0x12 || index >> 8 == 0x4b564d || index >> 8 == 0x400000;
+	return index == 0x11 || index == 0x12 || index >> 8 == 0x4b564d || index >> 8 == 0x400000 ||
+	       index == MSR_TSC_DEADLINE; /* the local APIC's */
 }
 
 static void find_fields(struct kvm_vcpu *vcpu)
@@ -276,7 +276,7 @@ static uint64_t wanted_msr(const struct kvm_vcpu *vcpu, const struct vcpu_state 
 
 /* By its offset, where the device has that: a value is taken by some only if it differs enough from the last
  * one. */
-static bool set_tsc_offset(struct kvm_vcpu *vcpu, uint64_t by)
+bool kvm_tsc_move(struct kvm_vcpu *vcpu, uint64_t by)
 {
 	uint64_t offset;
 	struct kvm_device_attr attribute = {
@@ -307,14 +307,26 @@ int kvm_msrs_load(struct kvm_vcpu *vcpu, const struct vcpu_state *state)
 		uint64_t wanted = wanted_msr(vcpu, from, i);
 
 		if (entry[i].data == wanted ||
-		    (entry[i].index == MSR_TSC && set_tsc_offset(vcpu, wanted - entry[i].data)))
+		    (entry[i].index == MSR_TSC && kvm_tsc_move(vcpu, wanted - entry[i].data)))
 			continue;
 		entry[changed++] = (struct kvm_msr_entry){.index = entry[i].index, .data = wanted};
 	}
-	return error ? error : set(vcpu, vcpu->msrs, changed);
+	if (!error)
+		error = set(vcpu, vcpu->msrs, changed);
+	kvm_tsc_look(vcpu);
+	return error;
 }
 
 /* ---- what is not held ---- */
+
+/* A count that the guest was told it does not have says nothing to it. */
+static bool is_hidden(const struct kvm_vcpu *vcpu, size_t offset)
+{
+	const uint32_t aperfmperf = 1;
+
+	return (offset == offsetof(struct vcpu_state, mperf) || offset == offsetof(struct vcpu_state, aperf)) &&
+	       !(kvm_cpuid(kvm_engine_of(vcpu), 6, 0, 2) & aperfmperf);
+}
 
 const char *kvm_msrs_unheld(const struct kvm_vcpu *vcpu, const struct vcpu_state *from)
 {
@@ -322,9 +334,12 @@ const char *kvm_msrs_unheld(const struct kvm_vcpu *vcpu, const struct vcpu_state
 		uint64_t value;
 
 		memcpy(&value, (const char *)from + msr_fields[i].offset, sizeof(value));
-		if (value != kvm_neutral(msr_fields[i].offset) && !holds(vcpu, msr_fields[i].offset))
+		if (value != kvm_neutral(msr_fields[i].offset) && !holds(vcpu, msr_fields[i].offset) &&
+		    !is_hidden(vcpu, msr_fields[i].offset))
 			return msr_fields[i].name;
 	}
+	if (from->tsc_deadline && !kvm_engine_of(vcpu)->chips.lapic[vcpu->vcpu.number].model.tsc_deadline)
+		return "tsc_deadline";
 	/* The device's processor has more counters than these, and its own registers are among the remainder. */
 	return from->perf_off ? "perf_off" : from->perf_overflowed ? "perf_overflowed" : NULL;
 }

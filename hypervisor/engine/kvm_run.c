@@ -20,9 +20,13 @@
 
 /* How long run() may keep its caller waiting. */
 #define SLICE_NS      20000000u
+/* How long a step of a pace may take. */
+#define PACE_NS       20000u
 #define NS_PER_SECOND 1000000000u
 
 #define KICK_SIGNAL (SIGRTMIN + 3)
+
+static bool is_first(const struct kvm_vcpu *vcpu) { return vcpu->vcpu.number == 0; }
 
 /* ---- kicks ---- */
 
@@ -46,6 +50,8 @@ void kvm_kick(struct kvm_vcpu *vcpu)
 {
 	if (vcpu->waiting) {
 		vcpu->waiting = false;
+		if (vcpu->round != kvm_engine_of(vcpu)->round && !is_first(vcpu))
+			kvm_engine_of(vcpu)->running++; /* it has slept through this round up to now */
 		pthread_cond_signal(&vcpu->wake);
 	} else if (vcpu->inside) {
 		pthread_kill(vcpu->thread, KICK_SIGNAL);
@@ -59,7 +65,8 @@ static void end_run(struct kvm_engine *kvm, enum engine_exit end)
 		return;
 	kvm->end = (int)end;
 	for (unsigned i = 0; i < kvm->count; i++)
-		kvm_kick(&kvm->vcpu[i]);
+		if (is_first(&kvm->vcpu[i]) || kvm->vcpu[i].round == kvm->round)
+			kvm_kick(&kvm->vcpu[i]);
 }
 
 void kvm_request_stop(struct engine *engine) { end_run(kvm_of(engine), ENGINE_STOPPED); }
@@ -106,8 +113,6 @@ static void keep_time(struct kvm_engine *kvm)
 
 /* ---- a vCPU ---- */
 
-static bool is_first(const struct kvm_vcpu *vcpu) { return vcpu->vcpu.number == 0; }
-
 /*
  * A port or memory access is part of an instruction that the device finishes only when it is
  * entered again; immediate_exit has it do that and no more. A long access may take several rounds.
@@ -119,6 +124,19 @@ static void finish_access(struct kvm_vcpu *vcpu)
 		kvm_take_exit(vcpu);
 	vcpu->unfinished = false;
 	vcpu->run->immediate_exit = 0;
+}
+
+/* What ends a step. An entry that only finds out that an interrupt can be taken now has done nothing. */
+static bool is_step(const struct kvm_vcpu *vcpu)
+{
+	switch (vcpu->run->exit_reason) {
+	case KVM_EXIT_IO:
+	case KVM_EXIT_MMIO:
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+	case KVM_EXIT_HLT: return true;
+	default: return false;
+	}
 }
 
 /* One entry. The signal that ends it may have been the slice's. */
@@ -146,6 +164,8 @@ static void enter(struct kvm_vcpu *vcpu)
 		vcpu->unfinished = false;
 	else
 		end = (int)kvm_fail(vcpu, "KVM_RUN: %s", strerror(failed));
+	if (kvm->steps && !failed && end == KVM_GO_ON && is_step(vcpu) && --kvm->steps == 0)
+		end = ENGINE_PAUSED;
 	if (vcpu->refused && end != ENGINE_FAILED)
 		end = (int)kvm_fail(vcpu, "the device refuses %s", vcpu->refused);
 	if (end != KVM_GO_ON)
@@ -197,7 +217,7 @@ static void run_vcpu(struct kvm_vcpu *vcpu)
 
 /* ---- threads ---- */
 
-/* All but the first: a round is one run(). */
+/* All but the first: a round is one run(), in which one that waits takes part once it is kicked. */
 static void *vcpu_thread(void *argument)
 {
 	struct kvm_vcpu *vcpu = argument;
@@ -205,7 +225,7 @@ static void *vcpu_thread(void *argument)
 
 	pthread_mutex_lock(&kvm->lock);
 	for (;;) {
-		while (!kvm->quit && vcpu->round == kvm->round)
+		while (!kvm->quit && (vcpu->round == kvm->round || vcpu->waiting))
 			pthread_cond_wait(&vcpu->wake, &kvm->lock);
 		if (kvm->quit)
 			break;
@@ -254,9 +274,84 @@ static void settle(struct kvm_engine *kvm)
 		kvm_chips_settle(&kvm->vcpu[i]);
 }
 
+void kvm_pace(struct engine *engine, uint64_t steps) { kvm_of(engine)->pace = steps; }
+
+/* Where each vCPU stands: what changes if one of them does anything. */
+static uint64_t position(const struct kvm_engine *kvm)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < kvm->count; i++) {
+		struct kvm_regs regs = {0};
+
+		if (kvm->vcpu[i].activity == ACTIVITY_ACTIVE)
+			ioctl(kvm->vcpu[i].fd, KVM_GET_REGS, &regs);
+		sum = 31 * sum + regs.rip + regs.rcx;
+	}
+	return sum;
+}
+
+/*
+ * Returns how long the round may take. Steps of the processor itself (KVM_GUESTDBG_SINGLESTEP) would be exact, but
+ * the guest sees them: TF is in what PUSHF and exceptions push. A round that is over before the guest came to do
+ * anything makes the next ones longer, so that it does get on.
+ */
+static uint64_t begin_steps(struct kvm_engine *kvm)
+{
+	kvm->steps = kvm->pace;
+	if (!kvm->pace || kvm->pace >= SLICE_NS / PACE_NS)
+		return SLICE_NS;
+	if (kvm->patience < kvm->pace * PACE_NS)
+		kvm->patience = kvm->pace * PACE_NS;
+	return kvm->patience;
+}
+
+static void end_steps(struct kvm_engine *kvm, uint64_t began_at)
+{
+	if (kvm->end != ENGINE_PAUSED || !kvm->pace)
+		return;
+	if (kvm->steps != kvm->pace || position(kvm) != began_at)
+		kvm->patience = 0;
+	else if (kvm->patience < SLICE_NS)
+		kvm->patience *= 2;
+}
+
+/* One that waits, and for which nothing has come: its thread sleeps on, until it is kicked. */
+static bool rests(struct kvm_vcpu *vcpu)
+{
+	return vcpu->activity != ACTIVITY_SHUTDOWN && !kvm_chips_runnable(vcpu);
+}
+
+static void begin_round(struct kvm_engine *kvm)
+{
+	kvm->round++;
+	kvm->running = 0;
+	for (unsigned i = 1; i < kvm->count; i++) {
+		struct kvm_vcpu *vcpu = &kvm->vcpu[i];
+
+		vcpu->waiting = rests(vcpu);
+		if (vcpu->waiting)
+			continue;
+		kvm->running++;
+		pthread_cond_signal(&vcpu->wake);
+	}
+}
+
+/* Who has slept through the round is not kicked by what comes between this one and the next. */
+static void end_round(struct kvm_engine *kvm)
+{
+	while (kvm->running)
+		pthread_cond_wait(&kvm->idle, &kvm->lock);
+	for (unsigned i = 1; i < kvm->count; i++) {
+		kvm->vcpu[i].waiting = false;
+		kvm->vcpu[i].round = kvm->round;
+	}
+}
+
 enum engine_exit kvm_run_vcpus(struct engine *engine, uint64_t budget)
 {
 	struct kvm_engine *kvm = kvm_of(engine);
+	uint64_t began_at;
 	int error;
 
 	if (budget == 0)
@@ -264,19 +359,17 @@ enum engine_exit kvm_run_vcpus(struct engine *engine, uint64_t budget)
 	error = start_threads(kvm);
 	if (error)
 		return kvm_fail(&kvm->vcpu[0], "no thread for a vCPU: %s", strerror(error));
+	began_at = kvm->pace ? position(kvm) : 0;
 	pthread_mutex_lock(&kvm->lock);
 	kvm->end = KVM_GO_ON;
 	kvm->time.passed = true;
-	kvm->over = kvm_host_ns() + SLICE_NS;
+	kvm->over = kvm_host_ns() + begin_steps(kvm);
 	kvm->vcpu[0].thread = pthread_self();
-	kvm->running = kvm->count - 1;
-	kvm->round++;
-	for (unsigned i = 1; i < kvm->count; i++)
-		pthread_cond_signal(&kvm->vcpu[i].wake);
+	begin_round(kvm);
 	run_vcpu(&kvm->vcpu[0]);
-	while (kvm->running)
-		pthread_cond_wait(&kvm->idle, &kvm->lock);
+	end_round(kvm);
 	settle(kvm);
+	end_steps(kvm, began_at);
 	pthread_mutex_unlock(&kvm->lock);
 	if (kvm->armed)
 		arm_slice(kvm, 0);

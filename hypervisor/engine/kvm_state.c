@@ -510,6 +510,8 @@ int kvm_vcpu_save(struct engine_vcpu *engine_vcpu, struct vcpu_state *to)
 	kvm_time_fetch(kvm_engine_of(vcpu));
 	set_neutral(to);
 	to->activity = vcpu->activity;
+	if (vcpu->vcpu.number < kvm_engine_of(vcpu)->chips.count)
+		to->tsc_deadline = kvm_engine_of(vcpu)->chips.lapic[vcpu->vcpu.number].tsc_deadline;
 	error = save_regs(vcpu, to);
 	if (!error)
 		error = save_sregs(vcpu, to);

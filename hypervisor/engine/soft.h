@@ -80,6 +80,8 @@ uint64_t soft_kvmclock_read(const struct soft_vcpu *vcpu, uint32_t index);
 void soft_kvmclock_write(struct soft_vcpu *vcpu, uint32_t index, uint64_t value);
 /* The TSC has been written: what the guest was told of it is told again. */
 void soft_kvmclock_update(struct soft_vcpu *vcpu);
+/* All of the guest has come. */
+void soft_kvmclock_arrived(struct soft_vcpu *vcpu);
 
 /* ---- soft_chips.c ---- */
 

@@ -367,6 +367,7 @@ int soft_chips_store(struct engine *engine)
 			soft->failure = soft->reason;
 			return -EINVAL;
 		}
+		soft_kvmclock_arrived(&soft->vcpu[i]);
 	}
 	return 0;
 }

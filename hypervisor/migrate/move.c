@@ -446,7 +446,7 @@ static bool interrupted(struct moving *moving, const struct machine_limits *limi
 	return true;
 }
 
-/* An engine that does not count instructions has the guest until it comes back by itself. */
+/* An engine that does not count instructions has the guest until it comes back, by itself or by its pace. */
 static const struct machine_end *run_moving(struct mover *mover, const struct machine_limits *limits)
 {
 	struct moving *moving = moving_of(mover);
@@ -466,6 +466,8 @@ static const struct machine_end *run_moving(struct mover *mover, const struct ma
 
 		if (part.output != UINT64_MAX)
 			part.output -= printed;
+		if (!counts && moving->config.paced)
+			ops->pace(machine->engine, moving->until);
 		end = machine_run(machine, &part);
 		spent = ops->retired(machine->engine) - began;
 		printed += machine->printed;
@@ -498,16 +500,16 @@ int mover_snapshot(struct mover *mover, struct snapshot *snapshot)
 {
 	struct moving *moving = moving_of(mover);
 	struct machine *other;
-	char why[STREAM_WHY];
-	int error = mover_move(mover, why, sizeof(why));
+	int error = mover_move(mover, mover->why, sizeof(mover->why));
 
 	if (error)
 		return error;
 	moving->home = moving->here;
+	snprintf(mover->why, sizeof(mover->why), "no memory for the snapshot");
 	/* Both hold the same memory now, and all of it that is not zeros was moved once. */
 	error = snapshot_take_pages(snapshot, mover->machine, moving->touched.page, moving->touched.count);
 	if (!error)
-		error = refer(moving, moving->touched.page, moving->touched.count, why, sizeof(why));
+		error = refer(moving, moving->touched.page, moving->touched.count, mover->why, sizeof(mover->why));
 	set_clear(&moving->touched, mover->machine);
 	moving->sent = 0;
 	other = moving->side[!moving->here].machine;
@@ -562,6 +564,9 @@ int mover_restore(struct mover *mover, struct snapshot *snapshot)
 	moving->sent = 0;
 	snapshot->moved = (changed & ~(unsigned)PARTS_ALWAYS) != 0;
 	error = snapshot_restore(snapshot, machine);
+	if (error)
+		snprintf(mover->why, sizeof(mover->why), "the snapshot could not be restored: %s",
+			 machine->engine->ops->failure(machine->engine) ?: "");
 	guest_is_here(moving, machine);
 	if (!error && moving->referred) {
 		snapshot->moved = true;

@@ -17,6 +17,7 @@
 
 struct move_config {
 	uint64_t every; /* instructions between two moves, at least 1 */
+	bool paced; /* under an engine that does not count, steps (engine_ops.pace); else that moves when it comes back */
 	bool random;    /* of 1 to @every, drawn from @seed */
 	uint64_t seed;
 	/* A third machine, which has never run and whose output goes nowhere: it runs the guest too, without
@@ -32,6 +33,7 @@ struct mover {
 	struct machine *machine; /* the one that has the guest */
 	uint64_t moves, bytes;   /* so far: how many, and of their streams */
 	uint64_t retired;        /* instructions of the guest, by both machines */
+	char why[STREAM_WHY];    /* of mover_snapshot() or mover_restore(), which has failed */
 };
 
 /* Takes both machines, which stay the caller's; @first has its guest in place, @second has never run. 0, or a

@@ -17,6 +17,7 @@ int peripherals_attach(struct peripherals *peripherals, const struct peripherals
 		error = virtio_blk_init(&peripherals->blk[peripherals->disks],
 					config->disk[peripherals->disks], id, dma, pci);
 	}
+	peripherals->console.loop = config->loop;
 	if (!error && config->console)
 		error = virtio_console_init(&peripherals->console, config->sent, config->owner, dma, pci);
 	return error;

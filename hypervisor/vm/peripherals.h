@@ -15,6 +15,7 @@ struct peripherals_config {
 	struct disk *disk[DISKS_MAX]; /* borrowed */
 	unsigned disks;
 	bool entropy, console;
+	bool loop; /* the console's output is its input */
 	uint64_t seed; /* of the entropy */
 	void *owner;
 	void (*sent)(void *owner, uint8_t byte); /* what the guest prints on the virtio console */

@@ -77,7 +77,13 @@ static int restore_here(void *owner, struct machine **machine, struct snapshot *
 	return snapshot_restore(snapshot, *machine);
 }
 
-static const struct suite_ways here = {.run = run_here, .take = take_here, .restore = restore_here};
+static const char *why_here(void *owner)
+{
+	(void)owner;
+	return "the snapshot could not be taken, or restored";
+}
+
+static const struct suite_ways here = {.run = run_here, .take = take_here, .restore = restore_here, .why = why_here};
 
 void suite_init(struct suite *suite, const struct case_list *list, const struct suite_options *options,
 		const struct suite_events *events)
@@ -144,7 +150,7 @@ static enum suite_end prepare(struct suite *suite)
 	if (end != SUITE_COMPLETE)
 		return end;
 	if (options->ways->take(options->ways->owner, &suite->machine, &suite->snapshot))
-		return fail(suite, SUITE_FAILED, "no memory for the snapshot");
+		return fail(suite, SUITE_FAILED, options->ways->why(options->ways->owner));
 	end = arm(suite, machine);
 	if (end == SUITE_COMPLETE && options->ways->other)
 		end = arm(suite, options->ways->other);
@@ -216,7 +222,7 @@ enum suite_end suite_run(struct suite *suite, struct machine *machine)
 			return SUITE_SIGNAL;
 		end = run_case(suite, i);
 		if (ways->restore(ways->owner, &suite->machine, &suite->snapshot))
-			return fail(suite, SUITE_FAILED, "the snapshot could not be restored");
+			return fail(suite, SUITE_FAILED, ways->why(ways->owner));
 	}
 	return end;
 }

@@ -33,6 +33,8 @@ struct suite_ways {
 					 uint64_t *spent);
 	int (*take)(void *owner, struct machine **machine, struct snapshot *snapshot);
 	int (*restore)(void *owner, struct machine **machine, struct snapshot *snapshot);
+	/* Of take() or restore(), which has failed. */
+	const char *(*why)(void *owner);
 	struct machine *other; /* a machine that the guest may come to */
 };
 

@@ -17,7 +17,7 @@ from .selection import Selection
 from .verdicts import BAD, VERDICTS
 
 FOLDER = "deviations"
-KEYS = ("target", "vendor", "family", "model", "stepping", "microcode", "kernel", "program", "depth")
+KEYS = ("target", "vendor", "family", "model", "stepping", "microcode", "kernel", "program", "depth", "move")
 CPUID = re.compile(r"cpuid\.([0-9a-f]+)\.([0-9a-f]+)\.(e[abcd]x)\[(\d+)\]\Z")
 REGISTERS = {"eax": 2, "ebx": 3, "ecx": 4, "edx": 5}
 
@@ -25,7 +25,7 @@ REGISTERS = {"eax": 2, "ebx": 3, "ecx": 4, "edx": 5}
 class Facts:
     """What the predicates may ask of a target: its records' own words, and what its CPUID says."""
 
-    def __init__(self, target, record, host, depth=0):
+    def __init__(self, target, record, host, depth=0, move=None):
         self.cpuid = {(line[0], line[1]): line for line in record.get("cpuid") or ()}
         signature = self.cpuid.get((1, 0), [0] * 6)[2]
         family, model = signature >> 8 & 15, signature >> 4 & 15
@@ -33,7 +33,7 @@ class Facts:
                        "family": family + (signature >> 20 & 0xff if family == 15 else 0),
                        "model": model + (signature >> 12 & 0xf0 if family in (6, 15) else 0),
                        "stepping": signature & 15, "program": record.get("program") or record.get("visor", ""),
-                       "depth": depth, "kernel": host.get("kernel", ""), "microcode": host.get("microcode", "")}
+                       "depth": depth, "move": move or "", "kernel": host.get("kernel", ""), "microcode": host.get("microcode", "")}
 
     def holds(self, key, value):
         """Whether one KEY=VALUE of a predicate holds."""
@@ -104,12 +104,12 @@ class Line:
 class Deviations:
     """All lines, and which of them a run needed."""
 
-    def __init__(self, lines, depth=0):
-        self.lines, self.by_target, self.depth = lines, {}, depth
+    def __init__(self, lines, depth=0, move=None):
+        self.lines, self.by_target, self.depth, self.move = lines, {}, depth, move
 
     def meet(self, target, record, host):
         """A target has said what it is: finds the lines about it."""
-        facts = Facts(target, record, host, self.depth)
+        facts = Facts(target, record, host, self.depth, self.move)
         self.by_target[target] = [line for line in self.lines if line.applies(facts)]
 
     def judge(self, end):
@@ -148,8 +148,8 @@ def folder():
     return (paths.TREE or paths.SHARE) / "results" / FOLDER
 
 
-def load(where=None, depth=0):
-    """Reads all files, for a run at @depth."""
+def load(where=None, depth=0, move=None):
+    """Reads all files, for a run at @depth whose guests are moved as @move says."""
     lines = []
     for path in sorted((where or folder()).glob("*.txt")):
         try:
@@ -157,7 +157,7 @@ def load(where=None, depth=0):
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{paths.shown(path)}: {getattr(error, 'strerror', None) or error}") from error
         lines += [Line(f"{paths.shown(path)}:{number}", line) for number, line in joined(text)]
-    return Deviations(lines, depth)
+    return Deviations(lines, depth, move)
 
 
 def joined(text):
@@ -225,14 +225,14 @@ def written(where, cases, seen, reason):
                                    break_long_words=False, break_on_hyphens=False))
 
 
-def update(ends, where=None, depth=0):
+def update(ends, where=None, depth=0, move=None):
     """Appends proposals to the files of their targets, each marked as needing a reason. How many."""
     where, count = where or folder(), 0
     try:
         where.mkdir(parents=True, exist_ok=True)
         for (target, seen), ids, cases in propose(ends):
             path = where / (re.sub(r"[^A-Za-z0-9-]+", "_", target.split(":")[0]) + ".txt")
-            line = written(f"target={target}" + (f" depth={depth}" if depth else ""), cases, seen, f"? {len(ids)} cases, the first {ids[0]}: why?")
+            line = written(f"target={target}" + (f" depth={depth}" if depth else "") + (f" move={move}" if move else ""), cases, seen, f"? {len(ids)} cases, the first {ids[0]}: why?")
             with open(path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
             count += 1

@@ -541,7 +541,7 @@ def command_run(options):
     if options.jobs < 1:
         raise UsageError("-j 0: expected at least one process")
     plan = Plan(options)
-    known = deviations.load(depth=options.depth)
+    known = deviations.load(depth=options.depth, move=options.move)
     if not plan.total() and not options.resume:
         raise NothingSelected("nothing is selected")
     if options.dry_run:
@@ -563,7 +563,7 @@ def command_run(options):
             progress.close()
             writer.close()
     if options.update_deviations:
-        count = deviations.update(writer.run.ends, depth=options.depth)
+        count = deviations.update(writer.run.ends, depth=options.depth, move=options.move)
         print(f"{count} lines proposed in {paths.shown(deviations.folder())}; each needs its reason", file=sys.stderr)
     if executor.why_stopped:
         print(f"trapline: stopped: {executor.why_stopped}", file=sys.stderr)

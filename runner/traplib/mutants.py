@@ -227,9 +227,9 @@ class Hunt:
 
     def moving(self):
         """The options of the machines whose guests are moved, each kind once; none: no guest is."""
-        kinds = {(place.target.cpu, policy.load(place.suite.name).devices): place.target.move for place in self.places}
-        return [["--move", move, "--cpu", cpu, *("--" + device for device in devices)]
-                for (cpu, devices), move in kinds.items() if move]
+        kinds = {(place.target.cpu, policy.load(place.suite.name).devices, str(place.suite.image)): place.target.move for place in self.places}
+        return [["--move", move, "--cpu", cpu, *("--" + device for device in devices), *([image] if "disk-image" in devices else [])]
+                for (cpu, devices, image), move in kinds.items() if move]
 
     def matters(self, name):
         """Whether a mutant mattered to any case."""

@@ -10,7 +10,7 @@ KNOWN = {"run": {"timeout": (int, float), "max_insns": int, "targets": list, "fo
          "mutants": {"gates": bool, "checks": list}}
 
 
-DEVICES = ("entropy", "virtio-console")
+DEVICES = ("disk-image", "entropy", "virtio-console")
 
 
 class Policy:
