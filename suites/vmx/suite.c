@@ -33,6 +33,8 @@ FAMILY(events)
 #include "lifecycle.def"
 #include "events.def"
 #include "ept.def"
+#include "mode_based.def"
+#include "pae.def"
 #include "apic.def"
 #include "shared.def"
 #include "structures.def"
