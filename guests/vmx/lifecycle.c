@@ -277,12 +277,18 @@ STORY(link_to_itself)
  * @index: the field; @value 0: both bitmaps clear, 1: the read bit, 2: the write bit; 3: encoding with
  * bit 15; 4: as 0, but the control is 0. The guest writes a field of the shadow VMCS, then reads it.
  */
+static bool exists(uint32_t field);
+
 STORY(shadowing)
 {
 	uint64_t field = GIVEN(index), which = GIVEN(value);
 	unsigned bit = (unsigned)field & 0x7fff;
 
-	if (!vmx_baseline(MODE_LONG, 0, VMX_BARE) || !vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VMCS_SHADOWING))
+	if (!vmx_baseline(MODE_LONG, 0, VMX_BARE) || !vmx_needs(VMCS_SECONDARY_CONTROLS, VMX2_VMCS_SHADOWING) ||
+	    !story_needs(exists((uint32_t)field & ~1u), "vmcs_field=0"))
+		return;
+	/* 31.3 VMWRITE: fields that tell of exits. */
+	if (VMCS_TYPE(field) == VMCS_READ_ONLY && !vmx_needs_bit(VMX_MSR_MISC, 29))
 		return;
 	REVISION(SHADOW) |= VMCS_SHADOW;
 	clear(REGION(SHADOW));
