@@ -32,6 +32,7 @@ FAMILY(events)
 #include "vectoring.def"
 #include "lifecycle.def"
 #include "events.def"
+#include "traps.def"
 #include "ept.def"
 #include "mode_based.def"
 #include "pae.def"

@@ -287,8 +287,12 @@ uint64_t mem_modify_slow(struct cpu *cpu, unsigned segment, uint64_t offset, uns
 	}
 	/* For writing first: what is missing shows as a write, and mem_modify_end() cannot fault. */
 	check_pages(cpu, linear, width, access);
-	if (unlikely(page && page->apic))
+	if (unlikely(page && page->apic)) {
 		vmx_apic_check_write(cpu, page->physical | (linear & PAGE_MASK), width);
+		/* An exit of the read is told as one of the write, as a #PF would be (SDM 3C 28.2.1). */
+		read_pages(cpu, linear, &old, width, access);
+		return old;
+	}
 	read_pages(cpu, linear, &old, width, current_access(cpu));
 	return old;
 }
