@@ -131,9 +131,11 @@ guests: $(FUZZ_GUEST)
 
 # The hypervisor between a machine and a guest: kmod/core on bare metal.
 L1 := build/l1/l1.elf
+# Compiled as a whole, so that hw.h's instructions are where they are wanted and not behind calls.
+L1_WHOLE := -flto=auto
 L1_CFLAGS := -std=gnu17 $(WARNINGS) -O2 -m64 -ffreestanding -fno-pic -fno-pie -mcmodel=kernel -I. -Iguests -Ihypervisor \
 	-MMD -MP -fno-builtin -fno-stack-protector -mno-red-zone -mgeneral-regs-only -fcf-protection=none \
-	-fno-asynchronous-unwind-tables -fno-strict-aliasing -fno-delete-null-pointer-checks -fno-jump-tables
+	-fno-asynchronous-unwind-tables -fno-strict-aliasing -fno-delete-null-pointer-checks -fno-jump-tables $(L1_WHOLE)
 L1_SOURCES := $(sort $(wildcard guests/l1/*.c guests/l1/*.S kmod/core/*.c))
 build/l1/%.o: % guests/guests.mk | $(DEPS)
 	@mkdir -p $(@D)
@@ -141,7 +143,7 @@ build/l1/%.o: % guests/guests.mk | $(DEPS)
 	$(Q)$(GUEST_CC) $(L1_CFLAGS) -c -o $@ $<
 $(L1): $(filter-out %_test.c.o,$(L1_SOURCES:%=build/l1/%.o)) guests/l1/l1.ld
 	@echo '  LD      $@'
-	$(Q)$(GUEST_CC) -m64 -nostdlib -static -no-pie -Wl,-T,guests/l1/l1.ld -Wl,--build-id=none -Wl,-z,noexecstack \
+	$(Q)$(GUEST_CC) $(filter-out -MMD -MP,$(L1_CFLAGS)) -nostdlib -static -no-pie -Wl,-T,guests/l1/l1.ld -Wl,--build-id=none -Wl,-z,noexecstack \
 		-Wl,--no-warn-rwx-segments -Wl,-z,max-page-size=4096 -o $@ $(filter %.o,$^)
 guests: $(L1) $(L1:.elf=.bin)
 build/l1/%.bin: build/l1/%.elf

@@ -69,7 +69,8 @@ nmi_closed:
 	ret
 
 /*
- * int hw_vmx_run(RDI: gpr, ESI: launched). The exit comes back to vmx_exited, with RSP as it was. An NMI that comes
+ * int hw_vmx_run(RDI: gpr, ESI: launched). The exit comes back to vmx_exited, with RSP as it was: all entries are made
+ * from the same place on the stack (core_run), so a VMCS that was launched has both. An NMI that comes
  * in front of the entry must not wait until the next exit: it leads to vmx_not_entered (below).
  */
 	.set HOST_RSP, 0x6c14
@@ -83,6 +84,8 @@ hw_vmx_run:
 	push %r14
 	push %r15
 	push %rdi
+	test %esi, %esi
+	jnz vmx_entering
 	mov $HOST_RSP, %eax
 	vmwrite %rsp, %rax
 	mov $HOST_RIP, %eax

@@ -37,6 +37,7 @@ void apic_watch(struct core_vcpu *vcpu)
 	if (vcpu->apic_page && vcpu->apic_page != page)
 		tables_set(vcpu, vcpu->apic_page, vcpu->apic_page, CORE_READ | CORE_WRITE | CORE_EXECUTE);
 	vcpu->apic_page = page;
+	vcpu->apic_entry = tables_entry(vcpu, page);
 	tables_set(vcpu, page, page, CORE_READ);
 	CORE_CALL(vcpu, flush, vcpu);
 	CORE_CALL(vcpu, watch_msr, vcpu, MSR_X2APIC_ICR);
@@ -80,9 +81,11 @@ void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value)
 	*apic_register(vcpu, offset) = value;
 }
 
+bool apic_is_command(unsigned offset) { return offset == REGISTER_ICR; }
+
 bool apic_sends_smi(unsigned offset, uint32_t value)
 {
-	return offset == REGISTER_ICR && (value & ICR_DELIVERY) == APIC_SMI;
+	return apic_is_command(offset) && (value & ICR_DELIVERY) == APIC_SMI;
 }
 
 void apic_send_self(struct core_vcpu *vcpu, enum apic_delivery delivery)

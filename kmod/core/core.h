@@ -75,6 +75,7 @@ struct core_vcpu {
 	uint64_t rip;            /* the guest's, likewise */
 	uint64_t *tables;        /* root of the nested tables (tables.c) */
 	uint64_t apic_page;      /* writes to this page are watched; 0: none */
+	uint64_t *apic_entry;    /* of the nested tables, for it */
 	struct core_record record;
 	struct core_step step;
 	struct svm_vcpu *svm; /* of the machine's vendor, else NULL */
@@ -133,6 +134,8 @@ void core_exit_stepped(struct core_vcpu *vcpu, bool completed);
  * was. The caller flushes where rights were taken.
  */
 void tables_set(struct core_vcpu *vcpu, uint64_t guest, uint64_t host, unsigned access);
+/* The entry that it writes, which stays where it is. */
+uint64_t *tables_entry(struct core_vcpu *vcpu, uint64_t guest);
 /* Maps the 2 MiB block of @guest to itself; false: there was a mapping. */
 bool tables_fill(struct core_vcpu *vcpu, uint64_t guest);
 /* Whether [@address, @address + @size) is clear of the hypervisor's memory. */
@@ -151,7 +154,8 @@ uint64_t *tables_new(void);
 void apic_watch(struct core_vcpu *vcpu);
 /* A write of the register at @offset of the page. */
 void apic_write(struct core_vcpu *vcpu, unsigned offset, uint32_t value);
-/* Whether that write is a command that sends an SMI. */
+/* Whether that write is a command; and one that sends an SMI. */
+bool apic_is_command(unsigned offset);
 bool apic_sends_smi(unsigned offset, uint32_t value);
 /* To this processor, from itself. */
 enum apic_delivery { APIC_SMI = 2 << 8, APIC_NMI = 4 << 8, APIC_INIT = 5 << 8 };

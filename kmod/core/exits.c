@@ -92,7 +92,8 @@ void core_step_map(struct core_vcpu *vcpu, uint64_t host, unsigned access)
 	if (vcpu->step.joined)
 		CORE_CALL(vcpu, shadow_set, vcpu, vcpu->step.at, host, access);
 	else
-		tables_set(vcpu, vcpu->step.guest, host, access);
+		*vcpu->apic_entry =
+			CORE_CALL(vcpu, page_entry, vcpu, host & ~(uint64_t)(CORE_PAGE - 1), access, false);
 	CORE_CALL(vcpu, flush, vcpu);
 }
 

@@ -85,7 +85,8 @@ enum hw_vmx hw_vmx_invept(uint64_t type, uint64_t eptp);
 enum hw_vmx hw_vmx_invvpid(uint64_t type, uint16_t vpid, uint64_t linear);
 /*
  * VMLAUNCH or VMRESUME of the current VMCS until its exit: HW_VMX_DONE; HW_VMX_NMI; else the instruction
- * failed. Writes the host's RSP and RIP to the VMCS first. @gpr: the guest's registers but RSP.
+ * failed. The host's RSP and RIP in the VMCS are its to write; all calls come from the same depth of
+ * core_run()'s stack. @gpr: the guest's registers but RSP.
  */
 enum hw_vmx hw_vmx_run(uint64_t gpr[GPR_COUNT], bool launched);
 /* Whether an NMI has come to the hypervisor since the last call; it was taken out of the processor's hands.

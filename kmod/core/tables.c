@@ -67,12 +67,18 @@ static void split(struct core_vcpu *vcpu, uint64_t *block, uint64_t base)
 				     CORE_READ | CORE_WRITE | CORE_EXECUTE, false);
 }
 
-void tables_set(struct core_vcpu *vcpu, uint64_t guest, uint64_t host, unsigned access)
+uint64_t *tables_entry(struct core_vcpu *vcpu, uint64_t guest)
 {
-	uint64_t *block = block_of(vcpu, guest), *entry;
+	uint64_t *block = block_of(vcpu, guest);
 
 	if (!(*block & ENTRY_RIGHTS) || *block & ENTRY_LARGE)
 		split(vcpu, block, guest & ~(TABLES_LARGE - 1));
-	entry = entry_of(below(vcpu, block), guest, 0);
+	return entry_of(below(vcpu, block), guest, 0);
+}
+
+void tables_set(struct core_vcpu *vcpu, uint64_t guest, uint64_t host, unsigned access)
+{
+	uint64_t *entry = tables_entry(vcpu, guest);
+
 	*entry = CORE_CALL(vcpu, page_entry, vcpu, host & ~(uint64_t)(CORE_PAGE - 1), access, false);
 }

@@ -61,7 +61,8 @@ static void fill_controls(struct vmx_vcpu *vmx)
 	vmx->own.primary = must(primary) | VMX_ACTIVATE_SECONDARY | VMX_USE_MSR_BITMAPS;
 	vmx->own.secondary =
 		must(MSR_VMX_SECONDARY_CTLS) | WANTED_SECONDARY | (secondary & (PERMISSIONS | VMX2_VPID));
-	vmx->own.exceptions = 0;
+	vmx->own.exceptions = vmx->own.pf_mask = vmx->own.pf_match = 0;
+	vmx->saves_mode = hw_read_msr(MSR_VMX_MISC) & VMX_MISC_SAVES_LMA;
 	vmx->all = vmx->own;
 	vmx->all.primary = (vmx->own.primary & ~VMX_USE_MSR_BITMAPS) | (may(primary) & ALL_PRIMARY);
 	vmx->all.secondary |= secondary & ALL_SECONDARY;
@@ -78,9 +79,8 @@ void vmx_use(const struct vmx_controls *controls)
 	vmx_set(VMCS_PRIMARY_CONTROLS, controls->primary);
 	vmx_set(VMCS_SECONDARY_CONTROLS, controls->secondary);
 	vmx_set(VMCS_EXCEPTION_BITMAP, controls->exceptions);
-	/* Of page faults all or none: their error codes are not asked. */
-	vmx_set(VMCS_PF_ERROR_MASK, 0);
-	vmx_set(VMCS_PF_ERROR_MATCH, 0);
+	vmx_set(VMCS_PF_ERROR_MASK, controls->pf_mask);
+	vmx_set(VMCS_PF_ERROR_MATCH, controls->pf_match);
 }
 
 /* In VMX operation paging and protection stay on (SDM 3C 24.8). */
@@ -313,6 +313,7 @@ static void start_registers(struct vmx_vcpu *vmx, const struct core_start *start
 	vmx_set(VMCS_ENTRY_INTERRUPTION_INFO, 0);
 	vmx_set(VMCS_LINK_POINTER, ~0ull);
 	vmx->nmi = vmx->cr.on = false;
+	vmx->stale = true;
 }
 
 /* What exits do, and what is there of neither side: no MSR lists, no CR3 targets. */
@@ -396,14 +397,16 @@ void vmx_trap_monitor(bool on)
 static void bring_nmi(struct core_vcpu *vcpu)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
-	uint64_t blocked = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) &
-			   (VMX_BLOCKING_MOV_SS | VMX_BLOCKING_STI | VMX_BLOCKING_NMI);
-	/* Then that bit is of virtual NMIs, and no other is blocked. */
-	bool virtual = vmx->nested.running && vmx_get(VMCS_PIN_CONTROLS) & VMX_PIN_VIRTUAL_NMIS;
+	uint64_t blocked;
+	bool virtual;
 
 	vmx->nmi |= hw_vmx_take_nmi();
 	if (!vmx->nmi)
 		return;
+	blocked = vmx_get(VMCS_GUEST_INTERRUPTIBILITY) &
+		  (VMX_BLOCKING_MOV_SS | VMX_BLOCKING_STI | VMX_BLOCKING_NMI);
+	/* Then that bit is of virtual NMIs, and no other is blocked. */
+	virtual = vmx->nested.running && vmx_get(VMCS_PIN_CONTROLS) & VMX_PIN_VIRTUAL_NMIS;
 	if (blocked & VMX_BLOCKING_NMI && !virtual) {
 		if (vmx->has_trap)
 			vmx_trap_monitor(true);
@@ -423,15 +426,21 @@ static void bring_nmi(struct core_vcpu *vcpu)
 		VECTOR_NMI | VMX_EVENT_NMI << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID);
 }
 
-/* Entry controls: a guest's own at its VM entry, then by the mode that its guest is in. */
-static uint32_t entry_controls(struct vmx_vcpu *vmx)
+/*
+ * Entry controls: a guest's own at its VM entry, then by the mode that its guest is in, which the processor
+ * sees to where nobody else changes it.
+ */
+static void set_entry_controls(struct vmx_vcpu *vmx)
 {
 	uint32_t given = vmx->nested.running ? vmx->nested.entry : 0;
 
 	vmx->nested.entry = 0;
-	if (given)
-		return given;
-	return vmx->entry | (vmx_get(VMCS_GUEST_EFER) & EFER_LMA ? VMX_ENTRY_IA32E : 0);
+	if (!given && vmx->saves_mode && !vmx->stale)
+		return;
+	vmx->stale = given & VMX_ENTRY_LOAD_PAT;
+	if (!given)
+		given = vmx->entry | (vmx_get(VMCS_GUEST_EFER) & EFER_LMA ? VMX_ENTRY_IA32E : 0);
+	vmx_set(VMCS_ENTRY_CONTROLS, given);
 }
 
 void vmx_run(struct core_vcpu *vcpu)
@@ -445,7 +454,7 @@ void vmx_run(struct core_vcpu *vcpu)
 	bring_nmi(vcpu);
 	if (nested != vmx->nested.running)
 		return;
-	vmx_set(VMCS_ENTRY_CONTROLS, entry_controls(vmx));
+	set_entry_controls(vmx);
 	if (vmx->flush)
 		hw_vmx_invept(INVEPT_CONTEXT, vmx_eptp(vcpu->tables));
 	vmx->flush = false;
@@ -461,7 +470,8 @@ void vmx_run(struct core_vcpu *vcpu)
 	if (how != HW_VMX_DONE)
 		hw_stop("VM entry fails", vmx_get(VMCS_INSTRUCTION_ERROR));
 	/* An entry that fails on the guest's state launches nothing (27.8). */
-	*launched |= !(vmx_get(VMCS_EXIT_REASON) & VMX_EXIT_ENTRY_FAILURE);
+	if (!*launched)
+		*launched = !(vmx_get(VMCS_EXIT_REASON) & VMX_EXIT_ENTRY_FAILURE);
 	vcpu->gpr[RSP] = vmx_get(VMCS_GUEST_RSP);
 	vcpu->rip = vmx_get(VMCS_GUEST_RIP);
 	vmx_exit(vcpu);

@@ -50,6 +50,7 @@ struct vmx_nested {
 /* Controls that an entry is made with. */
 struct vmx_controls {
 	uint32_t pin, primary, secondary, exceptions;
+	uint32_t pf_mask, pf_match; /* of page faults: 0, all or none, but for a guest's guest */
 };
 
 struct vmx_vcpu {
@@ -64,11 +65,13 @@ struct vmx_vcpu {
 	bool active, launched;
 	bool flush;                 /* at the next entry */
 	bool has_vpid, has_trap;    /* VPIDs, the monitor trap flag */
+	bool saves_mode;            /* exits put the guest's mode into the entry controls (A.6) */
+	bool stale;                 /* which are not those of the next entry */
 	bool nmi;                   /* one has come while the hypervisor ran, and is the guest's */
 	struct vmx_controls before; /* what vmx_step() has changed */
 	struct {
 		uint64_t gpr[GPR_COUNT], rip, rflags, interruptibility, pending_debug;
-	} front; /* of the instruction that vmx_step() is for */
+	} front; /* of the instruction that vmx_step() is for, where it may have to be executed again */
 	struct {
 		bool on;
 		unsigned number;

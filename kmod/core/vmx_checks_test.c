@@ -89,12 +89,122 @@ static void lists_are_checked(void **state)
 	assert_int_equal(((uint32_t *)fake_memory(INNER))[1], VMX_ABORT_LOADING_MSRS);
 }
 
+/* ---- more of the checks: what is wrong, and the same where it does not matter ---- */
+
+struct put {
+	uint32_t field;
+	uint64_t value;
+};
+
+/* VM entry with these fields; 0, or the error. */
+static uint64_t entry_with(const struct put *put, unsigned count)
+{
+	start(true, 1);
+	prepare();
+	for (unsigned i = 0; i < count; i++)
+		region_set(&vcpu, (enum vmcs_field)put[i].field, put[i].value);
+	launch();
+	return vcpu.vmx->nested.running ? 0 : region_get(&vcpu, VMCS_INSTRUCTION_ERROR);
+}
+#define ENTRY_WITH(...)                                                                                      \
+	entry_with((const struct put[]){__VA_ARGS__},                                                        \
+		   sizeof((const struct put[]){__VA_ARGS__}) / sizeof(struct put))
+
+#define PRIMARY                                                                                              \
+	((VMX_PRIMARY_DEFAULT1 & ~(VMX_CR3_LOAD | VMX_CR3_STORE)) | VMX_USE_MSR_BITMAPS |                    \
+	 VMX_ACTIVATE_SECONDARY)
+#define EXIT_WIDE (VMX_EXIT_DEFAULT1 | VMX_EXIT_HOST_64)
+#define CONTROLS  VMX_ERROR_ENTRY_CONTROLS
+#define HOST      VMX_ERROR_ENTRY_HOST_STATE
+
+static void structures_are_checked(void **state)
+{
+	(void)state;
+	assert_int_equal(ENTRY_WITH({VMCS_CR3_TARGET_COUNT, 4}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_VIRTUAL_APIC, 1}), 0);
+	assert_int_equal(
+		ENTRY_WITH({VMCS_PRIMARY_CONTROLS, PRIMARY | VMX_TPR_SHADOW}, {VMCS_VIRTUAL_APIC, 1}),
+		CONTROLS);
+	assert_int_equal(
+		ENTRY_WITH({VMCS_PRIMARY_CONTROLS, PRIMARY | VMX_TPR_SHADOW}, {VMCS_VIRTUAL_APIC, 0x70000}),
+		0);
+	assert_int_equal(ENTRY_WITH({VMCS_IO_BITMAP_A, 1}), 0);
+	assert_int_equal(
+		ENTRY_WITH({VMCS_PRIMARY_CONTROLS, PRIMARY | VMX_USE_IO_BITMAPS}, {VMCS_IO_BITMAP_A, 1}),
+		CONTROLS);
+	assert_int_equal(
+		ENTRY_WITH({VMCS_PRIMARY_CONTROLS, PRIMARY | VMX_USE_IO_BITMAPS}, {VMCS_IO_BITMAP_B, 1}),
+		CONTROLS);
+	assert_int_equal(
+		ENTRY_WITH({VMCS_PRIMARY_CONTROLS, PRIMARY & ~VMX_USE_MSR_BITMAPS}, {VMCS_MSR_BITMAP, 1}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_SECONDARY_CONTROLS, VMX2_EPT | VMX2_VPID}, {VMCS_VPID, 1}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_PRIMARY_CONTROLS, PRIMARY & ~VMX_ACTIVATE_SECONDARY},
+				    {VMCS_SECONDARY_CONTROLS, VMX2_PML}),
+			 0);
+}
+
+static void host_efer(void **state)
+{
+	const uint64_t load = EXIT_WIDE | VMX_EXIT_LOAD_EFER, wide = EFER_LMA | EFER_LME;
+
+	(void)state;
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_EFER, 0}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_EXIT_CONTROLS, load}, {VMCS_HOST_EFER, wide | EFER_NXE | EFER_SCE}),
+			 0);
+	assert_int_equal(ENTRY_WITH({VMCS_EXIT_CONTROLS, load}, {VMCS_HOST_EFER, 0}), HOST);
+	assert_int_equal(ENTRY_WITH({VMCS_EXIT_CONTROLS, load}, {VMCS_HOST_EFER, EFER_LMA}), HOST);
+	assert_int_equal(ENTRY_WITH({VMCS_EXIT_CONTROLS, load}, {VMCS_HOST_EFER, EFER_LME}), HOST);
+	assert_int_equal(ENTRY_WITH({VMCS_EXIT_CONTROLS, load}, {VMCS_HOST_EFER, wide | 2}), HOST);
+}
+
+static void host_of_64_bits(void **state)
+{
+	(void)state;
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_SS, 0}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_TR, 0}), HOST);
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_ES, 4}), HOST);
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_FS, 0}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_RIP, 1ull << 32}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_CR4, CR4_VMXE | CR4_PAE | CR4_PCIDE}), 0);
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_CR4, CR4_VMXE | CR4_PAE | CR4_SMXE}), HOST); /* not offered */
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_CR4, CR4_PAE}), HOST);
+	assert_int_equal(ENTRY_WITH({VMCS_HOST_CR0, 1ull << 32 | CR0_PE | CR0_NE | CR0_PG}), HOST);
+}
+
+/* A guest hypervisor in 32-bit protected mode. */
+static uint64_t narrow_with(uint32_t field, uint64_t value)
+{
+	start(true, 1);
+	prepare();
+	fake_put(VMCS_GUEST_EFER, 0);
+	region_set(&vcpu, VMCS_EXIT_CONTROLS, VMX_EXIT_DEFAULT1);
+	region_set(&vcpu, (enum vmcs_field)field, value);
+	launch();
+	return vcpu.vmx->nested.running ? 0 : region_get(&vcpu, VMCS_INSTRUCTION_ERROR);
+}
+
+static void host_of_32_bits(void **state)
+{
+	(void)state;
+	assert_int_equal(narrow_with(VMCS_HOST_RIP, 0xffffffff), 0);
+	assert_int_equal(narrow_with(VMCS_HOST_CR4, CR4_VMXE), 0);
+	assert_int_equal(narrow_with(VMCS_HOST_RIP, 1ull << 32), HOST);
+	assert_int_equal(narrow_with(VMCS_HOST_SS, 0), HOST);
+	assert_int_equal(narrow_with(VMCS_HOST_CR4, CR4_VMXE | CR4_PCIDE), HOST);
+	assert_int_equal(narrow_with(VMCS_ENTRY_CONTROLS, VMX_ENTRY_DEFAULT1 | VMX_ENTRY_IA32E), HOST);
+	assert_int_equal(narrow_with(VMCS_EXIT_CONTROLS, EXIT_WIDE), HOST);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(only_what_is_nested_is_offered, setup),
 		cmocka_unit_test(entry_is_checked),
 		cmocka_unit_test_setup(lists_are_checked, setup),
+		cmocka_unit_test_setup(structures_are_checked, setup),
+		cmocka_unit_test_setup(host_efer, setup),
+		cmocka_unit_test_setup(host_of_64_bits, setup),
+		cmocka_unit_test_setup(host_of_32_bits, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -408,6 +408,7 @@ static void load_host(struct core_vcpu *vcpu, uint64_t efer)
 	if (!wide && cr4 & CR4_PAE && !load_pdptes(vcpu, region_get(vcpu, VMCS_HOST_CR3)))
 		stop(vcpu, VMX_ABORT_HOST_PDPTE);
 	vmx_set(VMCS_GUEST_EFER, efer);
+	vcpu->vmx->stale = true;
 	vmx_set(VMCS_GUEST_DR7, DR7_FIXED_1);
 	vmx_set(VMCS_GUEST_DEBUGCTL, 0);
 	vmx_set(VMCS_GUEST_SYSENTER_CS, region_get(vcpu, VMCS_HOST_SYSENTER_CS));

@@ -388,6 +388,113 @@ static void interrupts_are_acknowledged(void **state)
 	assert_true(fake_get(VMCS_EXIT_CONTROLS) & VMX_EXIT_ACKNOWLEDGE);
 }
 
+/* ---- lists of MSRs: EFER, and what the VMCS has ---- */
+
+/* The exit loads this MSR; false: it is the end. */
+static bool exit_loads(uint64_t index, uint64_t value)
+{
+	start(true, 1);
+	prepare();
+	*fake_quad(LIST) = index; /* and what is reserved */
+	*fake_quad(LIST + 8) = value;
+	region_set(&vcpu, VMCS_EXIT_MSR_LOAD, LIST);
+	region_set(&vcpu, VMCS_EXIT_MSR_LOAD_COUNT, 1);
+	launch();
+	return !fake_catches(exits(VMX_EXIT_HLT, 0));
+}
+
+static void loads_of_an_exit(void **state)
+{
+	const uint64_t wide = EFER_LMA | EFER_LME;
+
+	(void)state;
+	assert_true(exit_loads(MSR_EFER, wide | EFER_NXE));
+	assert_int_equal(fake_get(VMCS_GUEST_EFER), wide | EFER_NXE);
+	assert_true(exit_loads(MSR_EFER, EFER_LME | EFER_SCE)); /* LMA is the processor's */
+	assert_int_equal(fake_get(VMCS_GUEST_EFER), wide | EFER_SCE);
+	assert_false(exit_loads(MSR_EFER, wide | 2));
+	assert_false(exit_loads(MSR_EFER, 0)); /* with paging on */
+	assert_true(exit_loads(MSR_SYSENTER_ESP, 0x1234));
+	assert_int_equal(fake_get(VMCS_GUEST_SYSENTER_ESP), 0x1234);
+	assert_int_equal(fake_msr_value(MSR_SYSENTER_ESP), 0); /* the hypervisor's own */
+	assert_false(exit_loads(0x12345, 0));
+	assert_false(exit_loads(0x808, 0));
+	assert_false(exit_loads(MSR_GS_BASE, 0));
+	assert_false(exit_loads(1ull << 32 | MSR_PAT, 0));
+	/* A value that the processor refuses. */
+	start(true, 1);
+	prepare();
+	fake_msr(MSR_SYSENTER_ESP, 0, 0xffff);
+	put_msr(0, MSR_SYSENTER_ESP, 1ull << 50);
+	region_set(&vcpu, VMCS_EXIT_MSR_LOAD, LIST);
+	region_set(&vcpu, VMCS_EXIT_MSR_LOAD_COUNT, 1);
+	launch();
+	assert_true(fake_catches(exits(VMX_EXIT_HLT, 0)));
+	assert_int_equal(((uint32_t *)fake_memory(INNER))[1], VMX_ABORT_LOADING_MSRS);
+}
+
+/* MSRs in neither range of the bitmap exit always. */
+static void msrs_of_no_range(void **state)
+{
+	unsigned bit;
+
+	(void)state;
+	assert_false(vmx_msr_bit(0x40000000, false, &bit));
+	assert_false(vmx_msr_bit(0x2000, false, &bit));
+	assert_false(vmx_msr_bit(0xc0002000, false, &bit));
+	assert_true(vmx_msr_bit(0xc0001fff, true, &bit));
+	assert_int_equal(bit, 0x7fff);
+	assert_true(vmx_msr_intercepted(vcpu.vmx, 0x40000000, true));
+	assert_false(vmx_msr_intercepted(vcpu.vmx, MSR_PAT, true));
+	assert_true(vmx_msr_intercepted(vcpu.vmx, MSR_VMX_BASIC, false));
+	assert_false(vmx_msr_intercepted(vcpu.vmx, MSR_VMX_BASIC, true));
+	vmx_watch_msr(&vcpu, MSR_PAT);
+	vmx_watch_msr(&vcpu, 0x40000000); /* nothing to note */
+	assert_true(vmx_msr_intercepted(vcpu.vmx, MSR_PAT, true));
+	assert_false(vmx_msr_intercepted(vcpu.vmx, MSR_PAT, false));
+}
+
+/* A step's error codes of page faults are put back. */
+static void page_fault_masks_are_kept(void **state)
+{
+	(void)state;
+	start(true, 2);
+	prepare();
+	region_set(&vcpu, VMCS_SECONDARY_CONTROLS, 0);
+	region_set(&vcpu, VMCS_PF_ERROR_MASK, 5);
+	region_set(&vcpu, VMCS_PF_ERROR_MATCH, 4);
+	launch();
+	violation(FAKE_APIC + 0x80, EPT_VIOLATION_WRITE, 0);
+	assert_true(vcpu.step.on);
+	assert_int_equal(fake_get(VMCS_PF_ERROR_MASK), 0);
+	exits(VMX_EXIT_MONITOR_TRAP_FLAG, 0);
+	assert_int_equal(fake_get(VMCS_PF_ERROR_MASK), 5);
+	assert_int_equal(fake_get(VMCS_PF_ERROR_MATCH), 4);
+	assert_true(vcpu.vmx->nested.running);
+}
+
+/* The guest's mode, where exits do not say it, and where we have changed it. */
+static void entry_controls(void **state)
+{
+	(void)state;
+	exits(VMX_EXIT_INVD, 0);
+	assert_false(fake_get(VMCS_ENTRY_CONTROLS) & VMX_ENTRY_IA32E);
+	fake_put(VMCS_GUEST_EFER, EFER_LMA | EFER_LME);
+	exits(VMX_EXIT_INVD, 0);
+	assert_false(fake_get(VMCS_ENTRY_CONTROLS) & VMX_ENTRY_IA32E); /* the processor would have set it */
+	vcpu.vmx->saves_mode = false;
+	exits(VMX_EXIT_INVD, 0);
+	assert_true(fake_get(VMCS_ENTRY_CONTROLS) & VMX_ENTRY_IA32E);
+	vcpu.vmx->saves_mode = true;
+	prepare();
+	launch();
+	exits(VMX_EXIT_HLT, 0);
+	assert_true(vcpu.vmx->stale);
+	fake_put(VMCS_ENTRY_CONTROLS, 0);
+	exits(VMX_EXIT_INVD, 0);
+	assert_true(fake_get(VMCS_ENTRY_CONTROLS) & VMX_ENTRY_IA32E);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -409,6 +516,10 @@ int main(void)
 		cmocka_unit_test_setup(virtual_nmis, setup),
 		cmocka_unit_test_setup(blocking_by_nmi_goes_over, setup),
 		cmocka_unit_test_setup(interrupts_are_acknowledged, setup),
+		cmocka_unit_test_setup(loads_of_an_exit, setup),
+		cmocka_unit_test_setup(msrs_of_no_range, setup),
+		cmocka_unit_test_setup(page_fault_masks_are_kept, setup),
+		cmocka_unit_test_setup(entry_controls, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,27 +6,56 @@
 #include "kmod/core/vmx_nested.h"
 #include "x86/vectors.h"
 
-void vmx_step(struct core_vcpu *vcpu)
+static unsigned step_offset(const struct core_vcpu *vcpu)
+{
+	return (unsigned)(vcpu->step.guest & (CORE_PAGE - 1) & ~3u);
+}
+
+/* A command may turn out to be one for which the instruction is executed once more. */
+static void save_front(struct core_vcpu *vcpu, uint64_t rflags)
 {
 	struct vmx_vcpu *vmx = vcpu->vmx;
-	struct vmx_controls step;
 
-	vmx->before.pin = (uint32_t)vmx_get(VMCS_PIN_CONTROLS);
-	vmx->before.primary = (uint32_t)vmx_get(VMCS_PRIMARY_CONTROLS);
-	vmx->before.secondary = (uint32_t)vmx_get(VMCS_SECONDARY_CONTROLS);
-	vmx->before.exceptions = (uint32_t)vmx_get(VMCS_EXCEPTION_BITMAP);
 	for (unsigned i = 0; i < GPR_COUNT; i++)
 		vmx->front.gpr[i] = vcpu->gpr[i];
 	vmx->front.rip = vcpu->rip;
-	vmx->front.rflags = vmx_get(VMCS_GUEST_RFLAGS);
+	vmx->front.rflags = rflags;
 	vmx->front.interruptibility = vmx_get(VMCS_GUEST_INTERRUPTIBILITY);
 	vmx->front.pending_debug = vmx_get(VMCS_GUEST_PENDING_DEBUG);
-	step = vmx->before;
+}
+
+/* As vmx_use(), of what a step changes. */
+static void use(const struct core_vcpu *vcpu, const struct vmx_controls *controls)
+{
+	vmx_set(VMCS_PIN_CONTROLS, controls->pin);
+	vmx_set(VMCS_PRIMARY_CONTROLS, controls->primary);
+	vmx_set(VMCS_EXCEPTION_BITMAP, controls->exceptions);
+	if (!vcpu->vmx->nested.running)
+		return;
+	vmx_set(VMCS_PF_ERROR_MASK, controls->pf_mask);
+	vmx_set(VMCS_PF_ERROR_MATCH, controls->pf_match);
+}
+
+void vmx_step(struct core_vcpu *vcpu)
+{
+	struct vmx_vcpu *vmx = vcpu->vmx;
+	uint64_t rflags = vmx_get(VMCS_GUEST_RFLAGS);
+	struct vmx_controls step = {0};
+
+	vmx->before.pin = (uint32_t)vmx_get(VMCS_PIN_CONTROLS);
+	vmx->before.primary = (uint32_t)vmx_get(VMCS_PRIMARY_CONTROLS);
+	vmx->before.exceptions = (uint32_t)vmx_get(VMCS_EXCEPTION_BITMAP);
+	if (vmx->nested.running) {
+		vmx->before.pf_mask = (uint32_t)vmx_get(VMCS_PF_ERROR_MASK);
+		vmx->before.pf_match = (uint32_t)vmx_get(VMCS_PF_ERROR_MATCH);
+	}
+	if (apic_is_command(step_offset(vcpu)))
+		save_front(vcpu, rflags);
 	/* An interrupt that the guest has masked would exit all the same, again and again (SDM 3C 26.4.2). */
-	step.pin |= VMX_PIN_NMI | (vmx_get(VMCS_GUEST_RFLAGS) & RFLAGS_IF ? VMX_PIN_EXTERNAL_INTERRUPT : 0);
-	step.primary |= VMX_MONITOR_TRAP_FLAG;
+	step.pin = vmx->before.pin | VMX_PIN_NMI | (rflags & RFLAGS_IF ? VMX_PIN_EXTERNAL_INTERRUPT : 0);
+	step.primary = vmx->before.primary | VMX_MONITOR_TRAP_FLAG;
 	step.exceptions = 0xffffffff;
-	vmx_use(&step);
+	use(vcpu, &step);
 }
 
 /* The exception that came instead is the guest's; false: its own exit, with its own guest running. */
@@ -58,7 +87,7 @@ static bool pass_exception(struct core_vcpu *vcpu)
 
 static bool sends_smi(const struct core_vcpu *vcpu)
 {
-	unsigned offset = (unsigned)(vcpu->step.guest & (CORE_PAGE - 1) & ~3u);
+	unsigned offset = step_offset(vcpu);
 
 	return apic_sends_smi(offset, *(volatile uint32_t *)(vcpu->step.page + offset));
 }
@@ -89,7 +118,7 @@ bool vmx_stepped(struct core_vcpu *vcpu, unsigned reason)
 		step_directly(vcpu);
 		return true;
 	}
-	vmx_use(&vmx->before);
+	use(vcpu, &vmx->before);
 	core_exit_stepped(vcpu, reason == VMX_EXIT_MONITOR_TRAP_FLAG && !vcpu->step.direct);
 	vcpu->step.direct = false;
 	switch (reason) {

@@ -266,6 +266,52 @@ static void sipi_is_redirected(void **state)
 	assert_int_equal(injected(), exception(VECTOR_PF));
 }
 
+/* The length is that of the instruction, and goes with events that are one's own doing alone. */
+static void lengths_of_events(void **state)
+{
+	static const struct {
+		unsigned type;
+		bool told;
+	} row[] = {{VMX_EVENT_EXCEPTION, false},
+		   {VMX_EVENT_SOFTWARE_INTERRUPT, true},
+		   {5, true},
+		   {VMX_EVENT_SOFTWARE_EXCEPTION, true},
+		   {0, false}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		start(true, 1);
+		violation(0x80000000ull, EPT_VIOLATION_READ,
+			  0x80 | row[i].type << VMX_EVENT_TYPE_SHIFT | VMX_EVENT_VALID);
+		assert_int_equal(fake_get(VMCS_ENTRY_INSTRUCTION_LENGTH), row[i].told ? 3 : 0);
+	}
+	raise(exception(VECTOR_PF), VECTOR_GP);
+	assert_int_equal(injected(), exception(VECTOR_DF));
+	raise(exception(VECTOR_PF), VECTOR_UD);
+	assert_int_equal(injected(), exception(VECTOR_UD));
+}
+
+/* RIP has 32 bits outside of 64-bit mode. */
+static void widths_of_rip(void **state)
+{
+	(void)state;
+	vcpu.rip = 0xffffffff;
+	exits(VMX_EXIT_INVD, 0);
+	assert_int_equal(vcpu.rip, 2);
+	fake_put(VMCS_GUEST_EFER, EFER_LMA | EFER_LME); /* compatibility mode */
+	vcpu.rip = 0xffffffff;
+	exits(VMX_EXIT_INVD, 0);
+	assert_int_equal(vcpu.rip, 2);
+	fake_put(VMCS_GUEST_CS_RIGHTS, fake_get(VMCS_GUEST_CS_RIGHTS) | SEG_L);
+	vcpu.rip = 0xffffffff;
+	exits(VMX_EXIT_INVD, 0);
+	assert_int_equal(vcpu.rip, 0x100000002);
+	fake_put(VMCS_GUEST_EFER, 0);
+	vcpu.rip = 0xffffffff;
+	exits(VMX_EXIT_INVD, 0);
+	assert_int_equal(vcpu.rip, 2);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -282,6 +328,8 @@ int main(void)
 		cmocka_unit_test_setup(nmi_is_brought, setup),
 		cmocka_unit_test_setup(record, setup),
 		cmocka_unit_test(sipi_is_redirected),
+		cmocka_unit_test_setup(lengths_of_events, setup),
+		cmocka_unit_test_setup(widths_of_rip, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
