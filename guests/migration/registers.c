@@ -108,20 +108,31 @@ static bool has_counters(void)
 			   "no performance counters (#GP)");
 }
 
-static bool has_global_control(void)
+/* Whether there are the architectural counters, two at least, and how many bits wide they are. */
+static bool has_global_control(unsigned *width)
 {
-	uint64_t value;
+	uint64_t value, there;
+	uint32_t r[4];
 
-	return story_needs(story_try_rdmsr(MSR_PERF_GLOBAL_CTRL, &value) == STORY_NO_FAULT,
-			   "no IA32_PERF_GLOBAL_CTRL (#GP)");
+	machine_cpuid(0, 0, r);
+	if (!story_needs(machine.intel && r[0] >= 0xa, "cpuid.a: none"))
+		return false;
+	machine_cpuid(0xa, 0, r);
+	*width = r[0] >> 16 & 0xff;
+	if (!story_needs((r[0] & 0xff) && (r[0] >> 8 & 0xff) >= 2, "cpuid.a.0.eax[7:0]=0 or eax[15:8]<2") || !has_counters())
+		return false;
+	there = story_try_rdmsr(MSR_PERF_GLOBAL_CTRL, &value);
+	story_check("there", STORY_NO_FAULT, there);
+	return there == STORY_NO_FAULT;
 }
 
 /* One counter is selected but held by IA32_PERF_GLOBAL_CTRL, another goes on. */
 STORY(counters_held)
 {
 	uint64_t all, held, last;
+	unsigned width;
 
-	if (!has_global_control())
+	if (!has_global_control(&width))
 		return;
 	all = machine_read_msr(MSR_PERF_GLOBAL_CTRL) | 3;
 	machine_write_msr(MSR_PERF_GLOBAL_CTRL, all & ~2ull);
@@ -143,7 +154,10 @@ STORY(counters_held)
 /* IA32_PERF_GLOBAL_STATUS keeps what has overflowed: of a counter that goes on, and of one that was set anew. */
 STORY(counter_overflowed)
 {
-	if (!has_global_control())
+	unsigned width;
+
+	/* What is written to a counter is sign-extended from 32 bits. */
+	if (!has_global_control(&width) || !story_needs(width > 32, "cpuid.a.0.eax[23:16]<=32"))
 		return;
 	machine_write_msr(MSR_PERF_GLOBAL_OVF_CTRL, 3);
 	story_check("none", 0, machine_read_msr(MSR_PERF_GLOBAL_STATUS) & 3);
