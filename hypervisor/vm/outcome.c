@@ -62,7 +62,7 @@ static bool is_argument(enum outcome_kind kind, struct span name)
 	case OUTCOME_RUNS: return span_equals(name, "event") || is_check(name);
 	case OUTCOME_FAULT:
 		return span_equals(name, "vector") || span_equals(name, "error") || span_equals(name, "rf") ||
-		       span_equals(name, "intinfo") || span_equals(name, "info");
+		       span_equals(name, "intinfo") || span_equals(name, "nrip") || span_equals(name, "info");
 	case OUTCOME_VMFAIL: return span_equals(name, "n");
 	case OUTCOME_ENTRY_FAILS: return span_equals(name, "reason");
 	case OUTCOME_EXIT:

@@ -19,7 +19,7 @@
  *
  *   RUNS NAME=VALUE…              the instruction completed
  *   FAULT vector=N error=N NAME=VALUE…   error only where a code was pushed; vector in
- *                                 decimal, error in hex with 0x; intinfo=N as of EXIT;
+ *                                 decimal, error in hex with 0x; intinfo=N, nrip=N as of EXIT;
  *                                 info=N: the interruption information of VT-x, where it is not as 28.2.2 has it
  *   VMFAIL n=N | ENTRY_FAILS reason=N | SHUTDOWN | HANG
  *   EXIT code=N info1=N info2=N NAME=VALUE…   the instruction ran in a guest of the case's own and left it for
