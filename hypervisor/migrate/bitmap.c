@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "x86/paging.h"
@@ -52,11 +53,55 @@ size_t bitmap_next(const struct bitmap *bitmap, size_t bit) { return next(bitmap
 
 size_t bitmap_next_clear(const struct bitmap *bitmap, size_t bit) { return next(bitmap, bit, ~0ull); }
 
+void bitmap_set_row(struct bitmap *bitmap, size_t from, size_t end)
+{
+	for (; from < end && from % 64; from++)
+		bitmap_set(bitmap, from);
+	for (; from + 64 <= end; from += 64)
+		bitmap->word[from / 64] = ~0ull;
+	for (; from < end; from++)
+		bitmap_set(bitmap, from);
+}
+
 /* Bits of an entry of /proc/self/pagemap: in memory, or swapped out. */
 #define PAGEMAP_TOUCHED (3ull << 62)
 
-/* False: the system does not say. */
-static bool read_pagemap(struct bitmap *bitmap, const uint8_t *at, int fd)
+/* Of Linux 6.7's ioctl PAGEMAP_SCAN, which C libraries of before do not know. */
+struct pagemap_scan {
+	uint64_t size, flags, start, end, walk_end, regions, regions_count, pages_most, inverted, mask,
+		any_of, told;
+};
+struct pagemap_region {
+	uint64_t start, end, is;
+};
+#define PAGEMAP_SCAN       _IOWR('f', 16, struct pagemap_scan)
+#define PAGEMAP_IS_TOUCHED (3ull << 3)
+
+bool bitmap_scan_pagemap(struct bitmap *bitmap, const uint8_t *at, int fd)
+{
+	struct pagemap_region region[256];
+	uint64_t base = (uintptr_t)at;
+	struct pagemap_scan scan = {.size = sizeof(scan),
+				    .start = base,
+				    .end = base + bitmap->bits * PAGE_SIZE,
+				    .regions = (uintptr_t)region,
+				    .regions_count = sizeof(region) / sizeof(region[0]),
+				    .any_of = PAGEMAP_IS_TOUCHED,
+				    .told = PAGEMAP_IS_TOUCHED};
+
+	for (; scan.start < scan.end; scan.start = scan.walk_end) {
+		int count = ioctl(fd, PAGEMAP_SCAN, &scan);
+
+		if (count < 0 || scan.walk_end <= scan.start)
+			return false;
+		for (int i = 0; i < count; i++)
+			bitmap_set_row(bitmap, (size_t)(region[i].start - base) / PAGE_SIZE,
+				       (size_t)(region[i].end - base) / PAGE_SIZE);
+	}
+	return true;
+}
+
+bool bitmap_read_pagemap(struct bitmap *bitmap, const uint8_t *at, int fd)
 {
 	uint64_t entry[4096];
 	size_t done = 0;
@@ -80,9 +125,9 @@ void bitmap_touched(struct bitmap *bitmap, const uint8_t *at)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0 || sysconf(_SC_PAGESIZE) != PAGE_SIZE || !read_pagemap(bitmap, at, fd))
-		for (size_t i = 0; i < bitmap->bits; i++)
-			bitmap_set(bitmap, i);
+	if (fd < 0 || sysconf(_SC_PAGESIZE) != PAGE_SIZE ||
+	    (!bitmap_scan_pagemap(bitmap, at, fd) && !bitmap_read_pagemap(bitmap, at, fd)))
+		bitmap_set_row(bitmap, 0, bitmap->bits);
 	if (fd >= 0)
 		close(fd);
 }

@@ -35,6 +35,8 @@ static inline void bitmap_clear(struct bitmap *bitmap, size_t bit)
 {
 	bitmap->word[bit / 64] &= ~(1ull << bit % 64);
 }
+/* Those from @from on, below @end. */
+void bitmap_set_row(struct bitmap *bitmap, size_t from, size_t end);
 size_t bitmap_count(const struct bitmap *bitmap);
 /* The first set bit from @bit on; bitmap->bits: none. */
 size_t bitmap_next(const struct bitmap *bitmap, size_t bit);
@@ -46,6 +48,10 @@ size_t bitmap_next_clear(const struct bitmap *bitmap, size_t bit);
  * not be read. Where the system does not say, all are set.
  */
 void bitmap_touched(struct bitmap *bitmap, const uint8_t *at);
+/* The two ways to learn that of @fd, which is /proc/self/pagemap: an ioctl, where the system has it, that
+ * tells rows of pages, and a word for each page, which takes three times as long. False: not so. */
+bool bitmap_scan_pagemap(struct bitmap *bitmap, const uint8_t *at, int fd);
+bool bitmap_read_pagemap(struct bitmap *bitmap, const uint8_t *at, int fd);
 
 /* Whether all of a page's 4096 bytes are zeros. */
 bool page_is_zero(const void *page);

@@ -1,7 +1,9 @@
 /* Bits of pages, and which pages were ever touched. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "migrate/bitmap.h"
 #include "vm/test.h"
@@ -33,6 +35,59 @@ static void finds(void **state)
 	assert_int_equal(bitmap_next_clear(&bitmap, 0), 200); /* not the bits behind the end */
 	assert_int_equal(bitmap_count(&bitmap), 200);
 	bitmap_free(&bitmap);
+}
+
+static void rows(void **state)
+{
+	static const size_t row[][2] = {{0, 0}, {3, 4}, {0, 64}, {60, 70}, {63, 193}, {1, 199}, {64, 128}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		struct bitmap bitmap;
+
+		assert_int_equal(bitmap_init(&bitmap, 200), 0);
+		bitmap_set_row(&bitmap, row[i][0], row[i][1]);
+		for (size_t bit = 0; bit < 200; bit++)
+			assert_int_equal(bitmap_get(&bitmap, bit), bit >= row[i][0] && bit < row[i][1]);
+		bitmap_free(&bitmap);
+	}
+}
+
+/* Those of @memory that are odd, or in the last third, of 0 to 1199; and the last of all. */
+static bool is_touched(size_t page) { return (page < 1200 && (page % 2 || page >= 800)) || page == 8191; }
+
+/* Each way, as systems have one or both. */
+static void both_ways(void **state)
+{
+	bool (*const ways[])(struct bitmap *, const uint8_t *, int) = {bitmap_read_pagemap,
+								       bitmap_scan_pagemap};
+	size_t count = 8192;
+	uint8_t *memory = mmap(NULL, count * PAGE_SIZE, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	unsigned found = 0;
+
+	(void)state;
+	assert_ptr_not_equal(memory, MAP_FAILED);
+	assert_true(fd >= 0);
+	madvise(memory, count * PAGE_SIZE, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < count; i++)
+		if (is_touched(i))
+			memory[i * PAGE_SIZE] = 1;
+	for (unsigned way = 0; way < 2; way++) {
+		struct bitmap bitmap;
+
+		assert_int_equal(bitmap_init(&bitmap, count), 0);
+		if (ways[way](&bitmap, memory, fd)) {
+			found++;
+			for (size_t i = 0; i < count; i++)
+				assert_int_equal(bitmap_get(&bitmap, i), is_touched(i));
+		}
+		bitmap_free(&bitmap);
+	}
+	assert_true(found > 0);
+	close(fd);
+	munmap(memory, count * PAGE_SIZE);
 }
 
 static void touched(void **state)
@@ -72,7 +127,8 @@ static void zeros(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(finds), cmocka_unit_test(touched),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(finds), cmocka_unit_test(rows),
+					   cmocka_unit_test(both_ways), cmocka_unit_test(touched),
 					   cmocka_unit_test(zeros)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,8 @@
 #define ROUNDS_FOR_LESS 12u
 /* A window of the rate: what is not used in it is lost. */
 #define WINDOW_NS 100000000u
+/* The shortest rest. */
+#define REST_NS 1000000u
 
 uint64_t converge_time(uint64_t bytes, uint64_t rate)
 {
@@ -95,8 +97,9 @@ uint64_t rate_wait(struct rate *rate, uint64_t limit, uint64_t now, uint64_t byt
 	}
 	rate->bytes += bytes;
 	due = rate->began + converge_time(rate->bytes, limit);
+	/* Less than a system sleeps precisely is put off: it is due with what comes next. */
 	if (due > now)
-		return due - now;
+		return due - now < REST_NS ? 0 : due - now;
 	/* Slower than allowed: what was not used may be made up for within a window. */
 	if (now - due > WINDOW_NS)
 		*rate = (struct rate){.limit = limit, .began = now};

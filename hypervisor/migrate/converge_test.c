@@ -89,6 +89,15 @@ static void rates(void **state)
 	for (unsigned i = 0; i < 100; i++)
 		now += rate_wait(&rate, 10 * MIB, now, MIB / 2);
 	assert_int_equal(now - began, 5 * (uint64_t)SEC); /* 50 MiB at 10 MiB/s */
+	/* Rests that are too short for a system to keep are put together. */
+	began = now;
+	for (unsigned i = 0; i < 2560; i++) {
+		uint64_t rest = rate_wait(&rate, 10 * MIB, now, MIB / 256); /* 0.39 ms of it */
+
+		assert_true(rest == 0 || rest >= MS);
+		now += rest;
+	}
+	assert_in_range(now - began, SEC - MS, SEC + MS);
 	/* What was not used for long is lost. */
 	now += 10 * (uint64_t)SEC;
 	assert_int_equal(rate_wait(&rate, 10 * MIB, now, MIB), 0);
