@@ -11,6 +11,10 @@
  * cache. */
 #define SECTIONS 3u
 
+/* Less than this is put in its place sooner than another thread is woken, for whom nobody has to wait then:
+ * the last pages, while the guest stands still. */
+#define SMALL (16 * PAGE_SIZE)
+
 struct waiting {
 	uint8_t *room; /* of the reader that has next to take one */
 	struct stream_cursor payload;
@@ -99,7 +103,11 @@ int placer_take(struct placer *placer, struct stream_reader *reader, const struc
 
 	pthread_mutex_lock(&placer->lock);
 	error = wait_for(placer, SECTIONS - 1);
-	if (!error) {
+	if (!error && placer->count == 0 && payload->left < SMALL) {
+		struct stream_cursor all = *payload;
+
+		error = placer->error = placing_take(&placer->placing, &all);
+	} else if (!error) {
 		struct waiting *waiting = &placer->waiting[(placer->first + placer->count++) % SECTIONS];
 
 		waiting->payload = *payload;
