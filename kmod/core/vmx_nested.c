@@ -196,7 +196,7 @@ static void merge_paging(struct core_vcpu *vcpu)
 		vmx_shadow_drop(vcpu);
 	nested->ept = ept;
 	nested->eptp = eptp;
-	vmx_set(VMCS_EPTP, vmx_eptp(ept ? vmx_shadow_root(vcpu) : vcpu->tables));
+	vmx_set(VMCS_EPTP, ept ? vmx_shadow_eptp(vcpu) : vmx_eptp(vcpu->tables));
 	if (vcpu->vmx->has_vpid)
 		vmx_set(VMCS_VPID, VMX_VPID_NESTED);
 	if (vcpu->vmx->has_vpid && (nested->flush || !vpid || vpid != nested->vpid))

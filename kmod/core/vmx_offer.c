@@ -20,9 +20,10 @@
 	 VMX_EXIT_LOAD_EFER | VMX_EXIT_SAVE_PAT | VMX_EXIT_LOAD_PAT | VMX_EXIT_SAVE_PREEMPTION_TIMER)
 #define OFFERED_ENTRY (VMX_ENTRY_LOAD_DEBUG | VMX_ENTRY_IA32E | VMX_ENTRY_LOAD_EFER | VMX_ENTRY_LOAD_PAT)
 #define OFFERED_EPT                                                                                          \
-	(VMX_EPT_4_LEVELS | VMX_EPT_WRITE_BACK | VMX_EPT_2M | VMX_EPT_1G | VMX_EPT_INVEPT |                  \
-	 VMX_EPT_INVEPT_CONTEXT | VMX_EPT_INVEPT_ALL | VMX_EPT_INVVPID | VMX_EPT_INVVPID_ADDRESS |           \
-	 VMX_EPT_INVVPID_CONTEXT | VMX_EPT_INVVPID_ALL | VMX_EPT_INVVPID_KEEP_GLOBAL)
+	(VMX_EPT_4_LEVELS | VMX_EPT_WRITE_BACK | VMX_EPT_ACCESSED_DIRTY | VMX_EPT_2M | VMX_EPT_1G |          \
+	 VMX_EPT_INVEPT | VMX_EPT_INVEPT_CONTEXT | VMX_EPT_INVEPT_ALL | VMX_EPT_INVVPID |                    \
+	 VMX_EPT_INVVPID_ADDRESS | VMX_EPT_INVVPID_CONTEXT | VMX_EPT_INVVPID_ALL |                           \
+	 VMX_EPT_INVVPID_KEEP_GLOBAL)
 
 /* Bits of a capability MSR for controls: those that must be 1 below, those that may be above. */
 static uint64_t controls(uint32_t index, uint32_t must, uint32_t offered)

@@ -11,8 +11,9 @@ enum shadow_result { SHADOW_FILLED, SHADOW_VIOLATION, SHADOW_MISCONFIGURED };
 bool vmx_shadow_eptp_valid(uint64_t eptp);
 /* Forgets all that was joined. */
 void vmx_shadow_drop(struct core_vcpu *vcpu);
-/* The joined tables' root. */
+/* The joined tables' root; and the EPTP that leads to it. */
 uint64_t *vmx_shadow_root(struct core_vcpu *vcpu);
+uint64_t vmx_shadow_eptp(struct core_vcpu *vcpu);
 /*
  * The guest's guest was refused an access to @address as @why tells, a qualification. SHADOW_FILLED: the
  * tables now have it; else the refusal is that of the guest's own EPT, and *@rights are R, W and X of all its

@@ -55,6 +55,38 @@ static void invept_forgets(void **state)
 	assert_false(entry_at(joined(), 0x3000, 1) & 7);
 }
 
+/* Flags are set where the guest asks for them, and a page is writable once its dirty flag is set. */
+static void flags_are_set(void **state)
+{
+	(void)state;
+	prepare();
+	launch();
+	violation(0x3000, EPT_VIOLATION_READ, 0);
+	assert_false(*fake_quad(EPT) & EPT_ACCESSED);
+	assert_true(entry_at(joined(), 0x3000, 1) & EPT_WRITE);
+	assert_false(fake_get(VMCS_EPTP) & EPTP_ACCESSED_DIRTY);
+	exits(VMX_EXIT_HLT, 0);
+	region_set(&vcpu, VMCS_EPTP, region_get(&vcpu, VMCS_EPTP) | EPTP_ACCESSED_DIRTY);
+	exits(VMX_EXIT_VMRESUME, 0);
+	assert_true(fake_get(VMCS_EPTP) & EPTP_ACCESSED_DIRTY); /* accesses to its page tables are writes */
+	assert_false(entry_at(joined(), 0x3000, 1) & 7);
+	violation(0x3000, EPT_VIOLATION_READ, 0);
+	assert_true(*fake_quad(EPT) & *fake_quad(EPT + 0x1000) & *fake_quad(EPT + 0x2000) & EPT_ACCESSED);
+	assert_false(*fake_quad(EPT + 0x2000) & EPT_DIRTY);
+	assert_false(entry_at(joined(), 0x3000, 1) & EPT_WRITE);
+	violation(0x3000, EPT_VIOLATION_WRITE, 0);
+	assert_true(*fake_quad(EPT + 0x2000) & EPT_DIRTY);
+	assert_false((*fake_quad(EPT) | *fake_quad(EPT + 0x1000)) & EPT_DIRTY);
+	assert_true(entry_at(joined(), 0x3000, 1) & EPT_WRITE);
+	violation(0x200000, EPT_VIOLATION_WRITE, 0); /* read-only */
+	assert_int_equal(reason(), VMX_EXIT_EPT_VIOLATION);
+	assert_false(*fake_quad(EPT + 0x3000) & (EPT_ACCESSED | EPT_DIRTY));
+	/* A processor that has none. */
+	fake_msr(MSR_VMX_EPT_VPID_CAP, ~(uint64_t)VMX_EPT_ACCESSED_DIRTY, 0);
+	assert_false(vmx_shadow_eptp_valid(EPT | 6 | 3 << EPTP_LEVELS_SHIFT | EPTP_ACCESSED_DIRTY));
+	assert_true(vmx_shadow_eptp_valid(EPT | 6 | 3 << EPTP_LEVELS_SHIFT));
+}
+
 /* ---- the local APIC, to which the guest lets its guest write ---- */
 
 #define AT 0x203000ull /* where it has the page */
@@ -163,6 +195,7 @@ int main(void)
 		cmocka_unit_test_setup(apic_is_stepped, setup),
 		cmocka_unit_test_setup(step_in_a_step, setup),
 		cmocka_unit_test_setup(smi_comes_to_its_sender, setup),
+		cmocka_unit_test_setup(flags_are_set, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
