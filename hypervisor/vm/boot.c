@@ -101,7 +101,8 @@ static void describe_modules(const struct boot_options *options, struct boot_inf
 	}
 }
 
-/* Puts information, command lines and modules into memory: the first below 1 MiB, the rest behind the image. */
+/* Puts information, command lines and modules into memory: the first below 1 MiB, the rest behind the image.
+ */
 static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 {
 	const struct boot_options *options = loader->options;
@@ -119,8 +120,10 @@ static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 	char *lines;
 
 	describe_modules(options, &request);
-	if (!lay_out_modules(options, memory_low(request.memory), text + boot_info_text_size(&request), &request))
-		return boot_bad(loader, "command line, initrd and modules do not fit into memory behind the image");
+	if (!lay_out_modules(options, memory_low(request.memory), text + boot_info_text_size(&request),
+			     &request))
+		return boot_bad(loader,
+				"command line, initrd and modules do not fit into memory behind the image");
 	lines = malloc(boot_info_text_size(&request));
 	if (!lines)
 		return -ENOMEM;
@@ -131,7 +134,8 @@ static int place_info(struct loader *loader, bool pvh, uint32_t *address)
 	machine_write(machine, request.address, info, sizeof(info));
 	machine_write(machine, text, lines, boot_info_text_size(&request));
 	for (unsigned i = 0; i < request.modules; i++)
-		machine_write(machine, request.module[i].address, options->module[i].data, request.module[i].size);
+		machine_write(machine, request.module[i].address, options->module[i].data,
+			      request.module[i].size);
 	free(lines);
 	*address = request.address;
 	return 0;

@@ -32,7 +32,8 @@ struct boot_info_request {
 
 /* Fills @info, which goes to request->address. */
 void boot_info_make(const struct boot_info_request *request, uint8_t info[BOOT_INFO_SIZE]);
-/* The command line and those of the modules, each with its final zero: how long they are, and the text itself. */
+/* The command line and those of the modules, each with its final zero: how long they are, and the text
+ * itself. */
 size_t boot_info_text_size(const struct boot_info_request *request);
 void boot_info_text(const struct boot_info_request *request, char *to);
 
