@@ -148,7 +148,7 @@ class Bochs(Machine):
     """Bochs, started from a ROM of our own."""
 
     kind = "bochs"
-    noise = re.compile(rb"\(\d+\)\.\[")  # where its debugger was at the end
+    noise = re.compile(rb"\(\d+\)\.\[|bx_dbg_read_linear: ")  # where its debugger was at the end
 
     def __init__(self, cpu):
         self.cpu = cpu or bochs.DEFAULT_MODEL
