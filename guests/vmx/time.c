@@ -251,6 +251,7 @@ STORY(timer_waits_for_sipi)
 {
 	if (!guest_with_flags(0) || !vmx_needs_bit(VMX_MSR_MISC, 8) || !use_timer(GIVEN(mode) ? 0 : 10) || !cpus_needs(2))
 		return;
+	story_spoils(); /* a processor may keep what this state blocks: SMIs, INIT */
 	target = cpus_apic_id(0);
 	told = false;
 	cpus_tell(1, send_sipi_later, (void *)0x77);
