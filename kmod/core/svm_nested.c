@@ -198,18 +198,21 @@ static void reflect_invalid(struct core_vcpu *vcpu)
 	enter_host(vcpu, *vmcb64(vcpu->svm->own, VMCB_CR2));
 }
 
+/* What exits of our own making tell of no instruction: no next RIP and no bytes (15.7.1, 15.8.4). */
 static void save_controls(struct core_vcpu *vcpu, uint8_t *to, uint8_t *from)
 {
+	bool own = *vmcb64(to, VMCB_EXITCODE) != *vmcb64(from, VMCB_EXITCODE);
+
 	*vmcb64(to, VMCB_EXITINTINFO) = *vmcb64(from, VMCB_EXITINTINFO);
 	*vmcb64(to, VMCB_EVENTINJ) &= ~SVM_EVENT_VALID;
 	*vmcb64(to, VMCB_INTERRUPT_SHADOW) = *vmcb64(from, VMCB_INTERRUPT_SHADOW);
 	*vmcb64(to, VMCB_INTERRUPT) = (*vmcb64(to, VMCB_INTERRUPT) & ~INTERRUPT_SAVED) |
 				      (*vmcb64(from, VMCB_INTERRUPT) & INTERRUPT_SAVED);
 	if (vcpu->svm->nrips)
-		*vmcb64(to, VMCB_NRIP) = *vmcb64(from, VMCB_NRIP);
+		*vmcb64(to, VMCB_NRIP) = own ? 0 : *vmcb64(from, VMCB_NRIP);
 	if (!vcpu->svm->decode)
 		return;
-	*vmcb64(to, VMCB_FETCHED) = *vmcb64(from, VMCB_FETCHED);
+	*vmcb64(to, VMCB_FETCHED) = own ? 0 : *vmcb64(from, VMCB_FETCHED);
 	*vmcb64(to, VMCB_FETCHED + 8) = *vmcb64(from, VMCB_FETCHED + 8);
 }
 
