@@ -106,11 +106,11 @@ static const struct form {
 #define OLD 0x11223344u
 
 /* The write is emulated behind the instruction: by TPR, EOI or self-IPI virtualization, or an exit. */
-static bool write_exits(unsigned base, unsigned with)
+static bool write_exits(unsigned base, unsigned at, unsigned with)
 {
-	if (base == 0x080 || base == 0x310)
+	if (base == 0x310) /* and its bytes */
 		return false;
-	return !(base == 0x0b0 && with & VIRTUAL);
+	return at || !(base == 0x080 || (base == 0x0b0 && with & VIRTUAL));
 }
 
 static void check_form(const struct form *f, unsigned form, unsigned base, unsigned with)
@@ -123,9 +123,9 @@ static void check_form(const struct form *f, unsigned form, unsigned base, unsig
 		story_check_at("rip", form, CASE_STUB, vmx_read(VMCS_GUEST_RIP));
 		if (base != 0x0a0) /* VPPR is the processor's */
 			story_check_at("unchanged", form, OLD, *reg(base));
-	} else if (f->writes && write_exits(base, with)) {
+	} else if (f->writes && write_exits(base, f->at, with)) {
 		story_check_at("reason", form, VMX_EXIT_APIC_WRITE, vmx_reason());
-		story_check_at("qualification", form, base, vmx_read(VMCS_EXIT_QUALIFICATION));
+		story_check_at("qualification", form, base + f->at, vmx_read(VMCS_EXIT_QUALIFICATION));
 		story_check_at("rip", form, CASE_STUB + f->length, vmx_read(VMCS_GUEST_RIP));
 	} else {
 		story_check_at("reason", form, VMX_EXIT_VMCALL, vmx_reason());

@@ -199,7 +199,7 @@ void vmx_apic_entered(struct cpu *cpu)
 	}
 }
 
-/* ---- APIC-write emulation (30.4.3.2): behind the operation ---- */
+/* ---- APIC-write emulation (30.4.3.2): behind the operation, by the page offset of what was written, which is not always a register's ---- */
 
 static void write_behind(struct cpu *cpu, unsigned offset)
 {
@@ -259,6 +259,9 @@ bool vmx_apic_write_due(struct cpu *cpu)
 		return virtualize_eoi(cpu);
 	case VAPIC_ICR_LOW: return emulate_icr(cpu);
 	case VAPIC_ICR_HIGH:
+	case VAPIC_ICR_HIGH + 1:
+	case VAPIC_ICR_HIGH + 2:
+	case VAPIC_ICR_HIGH + 3:
 		vapic_write(cpu, VAPIC_ICR_HIGH, vapic_read(cpu, VAPIC_ICR_HIGH) & 0xff000000);
 		return false;
 	case VAPIC_SELF_IPI: return emulate_self_ipi_msr(cpu);
@@ -373,7 +376,7 @@ static bool may_virtualize(const struct cpu *cpu, uint64_t physical, size_t size
 	if (CHECK(VMX_APIC_REGION, offset & 12 || (offset + size - 1) & 12))
 		return false;
 	/* Part of an operation that has written there already (30.4.2, 30.4.3.1). */
-	if (CHECK(VMX_APIC_SECOND, pending && (!write || pending != (offset & ~15u))))
+	if (CHECK(VMX_APIC_SECOND, pending && (!write || pending != offset)))
 		return false;
 	/* Without APIC-register virtualization, the page offset itself must be the register's (30.4.2). */
 	if (!vmx_secondary(cpu, VMX2_APIC_REGISTERS) && offset & 3)
@@ -419,7 +422,7 @@ void vmx_apic_write(struct cpu *cpu, uint64_t physical, const void *from, size_t
 	vmx_apic_check_write(cpu, physical, size);
 	__builtin_memcpy(&value, from, size);
 	physical_write_as(CHECK_LOG_VIRTUAL_APIC, cpu, cpu->msr.vmx_virtual_apic + (physical & 0xfff), value, (unsigned)size);
-	write_behind(cpu, physical & 0xff0);
+	write_behind(cpu, CHECK(VMX_APIC_WRITE_OFFSET, true) ? physical & 0xfff : physical & 0xff0);
 }
 
 void vmx_apic_guest_physical(struct cpu *cpu)
