@@ -322,6 +322,7 @@ void svm_raise(struct core_vcpu *vcpu, unsigned vector, uint32_t error)
 	if (vector_has_error_code(vector) && *vmcb64(vmcb, VMCB_CR0) & CR0_PE)
 		event |= SVM_EVENT_ERROR_VALID | (uint64_t)error << 32;
 	if (vcpu->svm->nested.running && svm_nested_wants(vcpu, SVM_EXIT_EXCEPTION + vector)) {
+		*vmcb64(vmcb, VMCB_NRIP) = 0; /* which is of intercepted instructions (15.7.1) */
 		svm_nested_reflect(vcpu, SVM_EXIT_EXCEPTION + vector, event >> 32, 0);
 		return;
 	}

@@ -138,6 +138,7 @@ static void exceptions_of_ours_are_reflected(void **state)
 	assert_int_equal(*vmcb64(inner(), VMCB_EXITCODE), SVM_EXIT_EXCEPTION + VECTOR_GP);
 	assert_int_equal(*vmcb64(inner(), VMCB_NRIP), 0); /* it is none of an instruction */
 	assert_int_equal(*vmcb64(inner(), VMCB_EXITINFO1), 0);
+	assert_int_equal(*vmcb64(inner(), VMCB_NRIP), 0);
 }
 
 /* Before a double fault is made of it. */
