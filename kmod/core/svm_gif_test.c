@@ -262,6 +262,57 @@ static void no_breakpoints(void **state)
 	assert_false(injected() & SVM_EVENT_VALID);
 }
 
+/* The task priority of a guest's guest that shares its hypervisor's, and an NMI that this one intercepts. */
+static void priority_of_a_guests_guest(void **state)
+{
+	uint64_t *merged;
+
+	(void)state;
+	prepare_inner(false);
+	svm_intercept(inner(), SVM_EXIT_NMI, true);
+	*vmcb64(inner(), VMCB_INTERRUPT) = 2;
+	fake.cr8 = 4;
+	run_inner();
+	merged = vmcb64(vcpu.svm->nested.merged, VMCB_INTERRUPT);
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	assert_int_equal(*merged & SVM_V_TPR, 4);
+	fake.nmi = true;
+	exits(SVM_EXIT_NMI, 0, 0, 0);
+	assert_true(vcpu.svm->nested.running); /* it waits */
+	fake.cr8 = 5;                          /* by the local APIC's page */
+	exits(SVM_EXIT_STGI, 0, 0, 0);
+	assert_int_equal(fake.cr8, 5);
+	exits(SVM_EXIT_NMI, 0, 0, 0);
+	assert_int_equal(*vmcb64(inner(), VMCB_EXITCODE), SVM_EXIT_NMI);
+	run_inner();
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	*merged = (*merged & ~SVM_V_TPR) | 6; /* MOV to CR8 */
+	exits(SVM_EXIT_STGI, 0, 0, 0);
+	assert_int_equal(fake.cr8, 6);
+	/* One of its own does not reach its hypervisor's. */
+	svm_intercept(inner(), SVM_EXIT_HLT, true);
+	exits(SVM_EXIT_HLT, 0, 0, 0);
+	*vmcb64(inner(), VMCB_INTERRUPT) = SVM_V_INTR_MASKING | 2;
+	run_inner();
+	exits(SVM_EXIT_CLGI, 0, 0, 0);
+	assert_int_equal(*merged & SVM_V_TPR, 2);
+	*merged = (*merged & ~SVM_V_TPR) | 9;
+	exits(SVM_EXIT_STGI, 0, 0, 0);
+	assert_int_equal(fake.cr8, 6);
+	assert_int_equal(*merged & SVM_V_TPR, 9);
+}
+
+/* An INIT that has waited, of a guest's guest whose hypervisor does not intercept it: the processor's. */
+static void init_of_nobody(void **state)
+{
+	(void)state;
+	prepare_inner(false);
+	run_inner();
+	exits(SX, 1, 0, 0);
+	assert_int_equal(sent(), 0x4500);
+	assert_false(vcpu.svm->nested.init);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -276,6 +327,8 @@ int main(void)
 		cmocka_unit_test_setup(other_sx, setup),
 		cmocka_unit_test_setup(smi_comes_with_gif, setup),
 		cmocka_unit_test_setup(no_breakpoints, setup),
+		cmocka_unit_test_setup(priority_of_a_guests_guest, setup),
+		cmocka_unit_test_setup(init_of_nobody, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,6 +122,50 @@ static void apic_is_stepped(void **state)
 	assert_false(entry_at(joined(), at, 0) & PTE_W);
 }
 
+/* Whether what was joined is still there at the next VMRUN. */
+static bool kept(void)
+{
+	exits(SVM_EXIT_HLT, 0, 0, 0);
+	run_inner();
+	return vcpu.svm->nested.running && entry_at(joined(), 0x3000, 1) & PTE_P;
+}
+
+static void begin_joined(void)
+{
+	start(true, 1);
+	prepare_inner(true);
+	svm_intercept(inner(), SVM_EXIT_HLT, true);
+	run_inner();
+	NPF(0x3000, PF_U);
+	*fake_quad(NPT + 0x2000) &= ~PTE_A; /* so that it is not joined ahead */
+	exits(SVM_EXIT_HLT, 0, 0, 0);
+	run_inner();
+}
+
+static void each_reason_to_forget(void **state)
+{
+	(void)state;
+	begin_joined();
+	assert_true(kept());
+	inner()[VMCB_TLB_CONTROL] = 1;
+	assert_false(kept());
+	begin_joined();
+	*fake_quad(NPT + 0x4000) = *fake_quad(NPT);
+	*vmcb64(inner(), VMCB_NCR3) = NPT + 0x4000;
+	assert_false(kept());
+	begin_joined();
+	exits(SVM_EXIT_HLT, 0, 0, 0);
+	*vmcb64(own(), VMCB_EFER) ^= EFER_NXE; /* what the tables mean */
+	run_inner();
+	assert_false(entry_at(joined(), 0x3000, 1) & PTE_P);
+	begin_joined();
+	exits(SVM_EXIT_HLT, 0, 0, 0);
+	*vmcb64(inner(), VMCB_NESTED) = 0;
+	run_inner();
+	*vmcb64(inner(), VMCB_NESTED) = SVM_NP_ENABLE;
+	assert_false(kept());
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -130,6 +174,7 @@ int main(void)
 		cmocka_unit_test_setup(joined_are_forgotten, setup),
 		cmocka_unit_test_setup(tables_of_32_bits, setup),
 		cmocka_unit_test_setup(apic_is_stepped, setup),
+		cmocka_unit_test_setup(each_reason_to_forget, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
