@@ -59,7 +59,7 @@ static bool parse_vex_part(struct pattern *p, const char *part, size_t length)
 {
 	static const struct {
 		char part[5];
-		enum opcode_map map;
+		uint8_t map; /* enum opcode_map */
 	} maps[] = {{"0F", MAP_VEX_0F}, {"0F38", MAP_VEX_0F38}, {"0F3A", MAP_VEX_0F3A}};
 	static const struct {
 		char part[4];
