@@ -38,25 +38,27 @@ bool kvm_guest_msrs_open(struct kvm_engine *kvm)
 
 /* ---- the TSC, between two looks at it ---- */
 
+/* Room for one entry behind the header. */
+union one_msr {
+	struct kvm_msrs msrs;
+	uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+};
+
 static uint64_t get_msr(const struct kvm_vcpu *vcpu, uint32_t index)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = {.head.nmsrs = 1, .entry.index = index};
+	union one_msr one = {.msrs.nmsrs = 1};
 
-	ioctl(vcpu->fd, KVM_GET_MSRS, &msr);
-	return msr.entry.data;
+	one.msrs.entries[0].index = index;
+	ioctl(vcpu->fd, KVM_GET_MSRS, &one);
+	return one.msrs.entries[0].data;
 }
 
 static bool set_msr(const struct kvm_vcpu *vcpu, uint32_t index, uint64_t value)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = {.head.nmsrs = 1, .entry = {.index = index, .data = value}};
+	union one_msr one = {.msrs.nmsrs = 1};
 
-	return ioctl(vcpu->fd, KVM_SET_MSRS, &msr) == 1;
+	one.msrs.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+	return ioctl(vcpu->fd, KVM_SET_MSRS, &one) == 1;
 }
 
 void kvm_tsc_look(struct kvm_vcpu *vcpu)
