@@ -107,6 +107,7 @@ struct kvm_time {
 	struct engine_time state; /* first: what the table is of */
 	uint64_t began; /* of the host's clock, when the machine's was 0 */
 	bool passed;    /* vCPUs have run since */
+	uint64_t held;  /* of the host's clock: the moment at which devices do what they are at; 0: they are at nothing */
 };
 
 struct kvm_engine {
@@ -283,6 +284,8 @@ void kvm_only_clear(void *device);
 /* ---- kvm_chips.c ---- */
 
 uint64_t kvm_host_ns(void);
+/* An access, or a round of timers, is of one moment for all that look at the clock: from here on, until it is let go. */
+void kvm_time_hold(struct kvm_engine *kvm, bool hold);
 /* @clock as in struct engine_config. */
 void kvm_chips_open(struct kvm_engine *kvm, struct clock *clock);
 /* The local APIC of a new vCPU. False: there is no room. */

@@ -29,8 +29,10 @@ static uint64_t now(void *owner)
 {
 	const struct kvm_engine *kvm = owner;
 
-	return kvm_host_ns() - kvm->time.began;
+	return (kvm->time.held ? kvm->time.held : kvm_host_ns()) - kvm->time.began;
 }
+
+void kvm_time_hold(struct kvm_engine *kvm, bool hold) { kvm->time.held = hold ? kvm_host_ns() : 0; }
 
 static void timer_changed(void *owner) { kvm_timer_moved(owner); }
 
@@ -40,6 +42,7 @@ static void time_loaded(void *device)
 
 	time->began = kvm_host_ns() - time->state.ns;
 	time->passed = false;
+	time->held = 0;
 }
 
 /* Everything that is saved while no vCPU runs is of one moment. */

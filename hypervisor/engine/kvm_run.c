@@ -101,12 +101,32 @@ static void arm_slice(struct kvm_engine *kvm, uint64_t at)
 /* Called by whoever arms a timer. */
 void kvm_timer_moved(struct kvm_engine *kvm) { kvm_kick(&kvm->vcpu[0]); }
 
+static void run_timers(struct kvm_engine *kvm)
+{
+	if (kvm->clock->next > clock_now(kvm->clock))
+		return;
+	kvm->chips.changed = true;
+	clock_run(kvm->clock);
+}
+
+static int take_exit(struct kvm_vcpu *vcpu)
+{
+	struct kvm_engine *kvm = kvm_engine_of(vcpu);
+	int end;
+
+	kvm_time_hold(kvm, true);
+	/* A device that is asked answers as of now, also where the signal of a timer that is due has yet to come. */
+	run_timers(kvm);
+	end = kvm_take_exit(vcpu);
+	kvm_time_hold(kvm, false);
+	return end;
+}
+
 static void keep_time(struct kvm_engine *kvm)
 {
-	if (kvm->clock->next <= clock_now(kvm->clock)) {
-		kvm->chips.changed = true;
-		clock_run(kvm->clock);
-	}
+	kvm_time_hold(kvm, true);
+	run_timers(kvm);
+	kvm_time_hold(kvm, false);
 	if (kvm_host_ns() >= kvm->over)
 		end_run(kvm, ENGINE_PAUSED);
 }
@@ -121,7 +141,7 @@ static void finish_access(struct kvm_vcpu *vcpu)
 {
 	vcpu->run->immediate_exit = 1;
 	while (vcpu->unfinished && ioctl(vcpu->fd, KVM_RUN, 0) == 0)
-		kvm_take_exit(vcpu);
+		take_exit(vcpu);
 	vcpu->unfinished = false;
 	vcpu->run->immediate_exit = 0;
 }
@@ -158,12 +178,13 @@ static void enter(struct kvm_vcpu *vcpu)
 	if (failed && is_first(vcpu))
 		kvm->armed = 0;
 	kvm_chips_after(vcpu);
-	if (!failed)
-		end = kvm_take_exit(vcpu);
-	else if (failed == EINTR || failed == EAGAIN)
+	if (!failed) {
+		end = take_exit(vcpu);
+	} else if (failed == EINTR || failed == EAGAIN) {
 		vcpu->unfinished = false;
-	else
+	} else {
 		end = (int)kvm_fail(vcpu, "KVM_RUN: %s", strerror(failed));
+	}
 	if (kvm->steps && !failed && end == KVM_GO_ON && is_step(vcpu) && --kvm->steps == 0)
 		end = ENGINE_PAUSED;
 	if (vcpu->refused && end != ENGINE_FAILED)
