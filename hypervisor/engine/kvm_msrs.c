@@ -115,10 +115,13 @@ static bool takes_msr(const struct kvm_vcpu *vcpu, uint32_t index)
 	return kvm_ioctl(vcpu->fd, KVM_GET_MSRS, one) == 1 && kvm_ioctl(vcpu->fd, KVM_SET_MSRS, one) == 1;
 }
 
-static bool has_field(uint32_t index)
+/* One of the other vendor's that the device has all the same is among the others. */
+static bool has_field(const struct kvm_vcpu *vcpu, uint32_t index)
 {
+	int other = kvm_engine_of(vcpu)->amd ? 'I' : 'A';
+
 	for (size_t i = 0; i < MSR_FIELDS; i++)
-		if (msr_fields[i].index == index)
+		if (msr_fields[i].index == index && msr_fields[i].vendor != other)
 			return true;
 	/* The paravirtual clocks, in each of their places, are nothing that hardware has. */
 	return index == 0x11 || index == 0x12 || index >> 8 == 0x4b564d || index >> 8 == 0x400000 ||
@@ -147,7 +150,7 @@ static int find_remainder(struct kvm_vcpu *vcpu)
 		list->nmsrs = 0;
 	remainder->nmsrs = 0;
 	for (unsigned i = 0; i < list->nmsrs; i++)
-		if (!has_field(list->indices[i]) && takes_msr(vcpu, list->indices[i]))
+		if (!has_field(vcpu, list->indices[i]) && takes_msr(vcpu, list->indices[i]))
 			remainder->entries[remainder->nmsrs++].index = list->indices[i];
 	vcpu->remainder_count = remainder->nmsrs;
 	free(list);
