@@ -291,8 +291,13 @@ static int start_threads(struct kvm_engine *kvm)
  */
 static void settle(struct kvm_engine *kvm)
 {
-	for (unsigned i = 0; i < kvm->count; i++)
-		kvm_chips_settle(&kvm->vcpu[i]);
+	for (unsigned i = 0; i < kvm->count; i++) {
+		struct kvm_vcpu *vcpu = &kvm->vcpu[i];
+
+		kvm_chips_settle(vcpu);
+		if (vcpu->refused && kvm->end != ENGINE_FAILED)
+			kvm->end = (int)kvm_fail(vcpu, "the device refuses %s", vcpu->refused);
+	}
 }
 
 void kvm_pace(struct engine *engine, uint64_t steps) { kvm_of(engine)->pace = steps; }
