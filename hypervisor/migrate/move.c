@@ -254,9 +254,8 @@ static int settle(struct moving *moving, struct side *destination, uint32_t part
 	return error;
 }
 
-/* Sends @pages and the parts of @groups, and has them loaded. */
-static int transfer(struct moving *moving, struct side *source, struct side *destination,
-		    const uint64_t *pages, size_t count, unsigned groups)
+static int send_all(struct moving *moving, struct side *source, struct side *destination, const uint64_t *pages,
+		    size_t count, unsigned groups)
 {
 	struct stream_writer *writer = &destination->to;
 	int parts, error;
@@ -272,6 +271,38 @@ static int transfer(struct moving *moving, struct side *source, struct side *des
 	if (!moving->why[0])
 		snprintf(moving->why, sizeof(moving->why), "%s", source->parts.why);
 	return parts;
+}
+
+static int open_stream(struct moving *moving, unsigned side)
+{
+	const struct stream_sink sinks[] = {
+		{moving, pipe_to_first}, {moving, pipe_to_second}, {moving, pipe_to_reference}};
+	struct stream_session session;
+	int error = stream_session_new(&session);
+
+	return error ? error : stream_writer_init(&moving->side[side].to, &sinks[side], &session, 0, STREAM_FORWARD);
+}
+
+/*
+ * Sends @pages and the parts of @groups, and has them loaded. A stream that broke off in the middle is made anew, as there
+ * are other cases behind this one.
+ */
+static int transfer(struct moving *moving, struct side *source, struct side *destination,
+		    const uint64_t *pages, size_t count, unsigned groups)
+{
+	int error = send_all(moving, source, destination, pages, count, groups);
+	char why[STREAM_WHY];
+
+	if (!error)
+		return 0;
+	memcpy(why, moving->why, sizeof(why));
+	stream_writer_free(&destination->to);
+	stream_reader_free(&destination->from);
+	memset(&destination->to, 0, sizeof(destination->to));
+	memset(&destination->from, 0, sizeof(destination->from));
+	open_stream(moving, (unsigned)(destination - moving->side));
+	memcpy(moving->why, why, sizeof(why));
+	return error;
 }
 
 /* What the harness has set in a machine that is not the guest's. */
@@ -626,16 +657,12 @@ static int join(struct moving *moving, unsigned side, char *why, size_t size)
 
 static int open_streams(struct moving *moving)
 {
-	const struct stream_sink sinks[] = {
-		{moving, pipe_to_first}, {moving, pipe_to_second}, {moving, pipe_to_reference}};
-	struct stream_session session;
-	int error = stream_session_new(&session);
+	int error = 0;
 
 	for (unsigned i = 0; i < 3 && moving->side[i].machine && !error; i++) {
 		error = parts_init(&moving->side[i].parts, moving->side[i].machine);
 		if (!error)
-			error = stream_writer_init(&moving->side[i].to, &sinks[i], &session, 0,
-						   STREAM_FORWARD);
+			error = open_stream(moving, i);
 	}
 	return error;
 }

@@ -35,11 +35,17 @@ class Facts:
                        "stepping": signature & 15, "program": record.get("program") or record.get("visor", ""),
                        "depth": depth, "move": move or "", "kernel": host.get("kernel", ""), "microcode": host.get("microcode", "")}
 
+    @property
+    def moved_to(self):
+        """The engine to which a guest goes and from which it comes back: what that does, the guest sees as well."""
+        there = re.search(r"(?:^|,)to=(.+)", self.values["move"])
+        return (there[1],) if there else ()
+
     def holds(self, key, value):
         """Whether one KEY=VALUE of a predicate holds."""
         bit = CPUID.match(key)
         if not bit:
-            return fnmatch.fnmatchcase(str(self.values[key]), value)
+            return any(fnmatch.fnmatchcase(str(one), value) for one in (self.values[key], *(self.moved_to if key == "target" else ())))
         line = self.cpuid.get((int(bit[1], 16), int(bit[2], 16)), [0] * 6)
         return line[REGISTERS[bit[3]]] >> int(bit[4]) & 1 == int(value)
 
