@@ -71,6 +71,8 @@ def check(words, known):
     if words[:2] == ["runner/trapline", "run"]:
         options = argparse.ArgumentParser(add_help=False)
         options.add_argument("--target", action="append", default=[])
+        for option in ("--depth", "--move"):
+            options.add_argument(option)
         asked, rest = options.parse_known_args(words[2:])
         wrong += known.cases(rest)
         for target in asked.target:
