@@ -600,6 +600,29 @@ static void pdptes(void **state)
 	}
 }
 
+/* The old task's descriptor, on a page of its own, is written where that task is left for good. */
+static void leave_from(enum source source, bool faults)
+{
+	const uint32_t table = 0x1dff0; /* S_OLD is the last on its page */
+
+	start_paged();
+	memcpy(fake_memory(table), fake_memory(GDT), 0x60);
+	fake_put(VMCS_GUEST_GDTR_BASE, table);
+	protect(table & ~0xfffu);
+	switches(source, S_NEW, 0);
+	assert_int_equal(injected(), faults ? event(VECTOR_PF) : 0);
+	assert_int_equal(vcpu.rip, faults ? CODE : 0x7777);
+}
+
+static void old_descriptor(void **state)
+{
+	(void)state;
+	leave_from(FROM_JMP, true);
+	leave_from(FROM_IRET, true);
+	leave_from(FROM_CALL, false);
+	leave_from(FROM_GATE, false);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -618,6 +641,7 @@ int main(void)
 		cmocka_unit_test(error_codes),
 		cmocka_unit_test(memory_is_checked),
 		cmocka_unit_test(pdptes),
+		cmocka_unit_test(old_descriptor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
