@@ -65,6 +65,13 @@ class Pc(unittest.TestCase):
             with self.subTest(word=word):
                 self.assertEqual(visor(32, word)[1], wanted)
 
+    def test_sleep_is_moved(self):
+        moved = ("--move", "every=1")
+        self.assertEqual(visor(64, "sleep", *moved), visor(64, "sleep"))
+        output, status = visor(64, "sleep", *moved, "--break", "STATE:acpi.asleep")
+        self.assertTrue(output.endswith("sleeping\r\n"), output)
+        self.assertNotEqual(status, ENDINGS["sleep"])
+
     def test_where_nobody_answers(self):
         command = [VISOR, "run", "--timeout", "20", "--append", "nobody", image(32)]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
