@@ -245,6 +245,16 @@ static void soft_reset(struct engine *engine)
 	soft->time.state.turn = 0;
 }
 
+/* @name: of a field or two; @why: what is wrong with it. -EINVAL. */
+static int refuse_state(struct engine_vcpu *vcpu, const char *name, const char *why)
+{
+	struct soft *soft = soft_of(vcpu->engine);
+
+	snprintf(soft->reason, sizeof(soft->reason), "vCPU %u: %s %s", vcpu->number, name, why);
+	soft->failure = soft->reason;
+	return -EINVAL;
+}
+
 /* State is told, and comes, in the form of the processor that the guest knows. */
 static int convert(struct engine_vcpu *vcpu, struct vcpu_state *state, enum vendor to)
 {
@@ -254,13 +264,10 @@ static int convert(struct engine_vcpu *vcpu, struct vcpu_state *state, enum vend
 	if (soft->profile.told == soft->profile.vendor)
 		return 0;
 	name = vendor_state_convert(state, to == VENDOR_AMD);
-	if (!name)
-		return 0;
-	snprintf(soft->reason, sizeof(soft->reason),
-		 "vCPU %u: %s is not as after RESET, and the other vendor's processors do not have it, or otherwise",
-		 vcpu->number, name);
-	soft->failure = soft->reason;
-	return -EINVAL;
+	return name ? refuse_state(vcpu, name,
+				   "is not as after RESET, and the other vendor's processors do not have it, "
+				   "or otherwise")
+		    : 0;
 }
 
 static int soft_vcpu_save(struct engine_vcpu *vcpu, struct vcpu_state *to)
@@ -277,6 +284,7 @@ static int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *fro
 {
 	struct cpu *cpu = soft_vcpu_of(vcpu)->cpu;
 	struct vcpu_state converted;
+	const char *wrong;
 
 	if (cpu->profile->told != cpu->profile->vendor) {
 		converted = *from;
@@ -284,6 +292,9 @@ static int soft_vcpu_load(struct engine_vcpu *vcpu, const struct vcpu_state *fro
 			return -EINVAL;
 		from = &converted;
 	}
+	wrong = cpu_state_wrong(cpu, from);
+	if (wrong)
+		return refuse_state(vcpu, wrong, "is what no processor can hold");
 	soft_time_set(soft_of(vcpu->engine), cpu);
 	cpu_load(cpu, from);
 	soft_chips_load(soft_vcpu_of(vcpu), from);

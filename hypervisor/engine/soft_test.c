@@ -2,6 +2,7 @@
  * Several vCPUs and their chips, by guests in real mode that reach their local APICs through the MSRs of
  * x2APIC mode. What a guest says goes to port 0x10, and is kept with its time.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -600,6 +601,28 @@ static void init_of_the_bootstrap_processor(void **state)
 	free(rom);
 }
 
+/* Whoever made it up: a stream, a snapshot. */
+static void states_that_no_processor_has(void **state)
+{
+	struct rig *rig = rig_new("amd", 1, (struct turns){0});
+	struct vcpu_state good, bad, after;
+
+	(void)state;
+	assert_int_equal(engine_soft.vcpu_save(rig->vcpu[0], &good), 0);
+	bad = good;
+	bad.activity = ACTIVITY_MWAIT + 1;
+	assert_int_equal(engine_soft.vcpu_load(rig->vcpu[0], &bad), -EINVAL);
+	assert_string_equal(engine_soft.failure(rig->engine),
+			    "vCPU 0: activity is what no processor can hold");
+	bad = good;
+	bad.cr8 = 16;
+	assert_int_equal(engine_soft.vcpu_load(rig->vcpu[0], &bad), -EINVAL);
+	assert_int_equal(engine_soft.vcpu_save(rig->vcpu[0], &after), 0);
+	assert_memory_equal(&after, &good, sizeof(good));
+	assert_int_equal(engine_soft.vcpu_load(rig->vcpu[0], &good), 0);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -615,6 +638,7 @@ int main(void)
 		cmocka_unit_test(line_through_the_8259as),
 		cmocka_unit_test(waiting_spends_the_budget),
 		cmocka_unit_test(init_of_the_bootstrap_processor),
+		cmocka_unit_test(states_that_no_processor_has),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
