@@ -24,6 +24,9 @@ extern struct {
 static uint32_t directory[1024] __attribute__((aligned(4096)));
 static uint64_t pdpt[4] __attribute__((aligned(4096))), directories[4][512] __attribute__((aligned(4096)));
 
+/* An IDT without a gate. */
+static const uint64_t no_gates[512] __attribute__((aligned(4096)));
+
 static void tables(void)
 {
 	for (uint64_t i = 0; i < 4; i++)
@@ -91,7 +94,10 @@ static bool change(uint64_t which)
 	case LEGACY_CR0_PG: vmx_write(VMCS_HOST_CR0, vmx_read(VMCS_HOST_CR0) & ~(uint64_t)CR0_PG); break;
 	case LEGACY_CR4_VMXE: vmx_write(VMCS_HOST_CR4, vmx_read(VMCS_HOST_CR4) & ~(uint64_t)CR4_VMXE); break;
 	case LEGACY_RPL: vmx_write(VMCS_HOST_ES, vmx_read(VMCS_HOST_ES) | 3); break;
-	case LEGACY_RIP: vmx_write(VMCS_HOST_RIP, vmx_read(VMCS_HOST_RIP) | 1ull << 32); break;
+	case LEGACY_RIP:
+		vmx_write(VMCS_HOST_RIP, vmx_read(VMCS_HOST_RIP) | 1ull << 32);
+		vmx_write(VMCS_HOST_IDTR_BASE, (uintptr_t)no_gates); /* where it is entered, that ends soon */
+		break;
 	default: break;
 	}
 	return true;
