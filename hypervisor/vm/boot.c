@@ -163,13 +163,17 @@ void boot_flat_state(struct loader *loader, struct vcpu_state *state)
 	state->tr = task;
 	state->cr0 = CR0_PE | CR0_ET;
 	state->cr4 = 0;
+	state->efer = 0;
 	state->rflags = RFLAGS_FIXED;
 	memset(state->gpr, 0, sizeof(state->gpr));
 }
 
 int boot_enter(struct loader *loader, const struct vcpu_state *state)
 {
-	return loader->machine->engine->ops->vcpu_load(loader->machine->vcpu, state);
+	struct engine *engine = loader->machine->engine;
+	int error = engine->ops->vcpu_load(loader->machine->vcpu, state);
+
+	return error ? boot_bad(loader, engine->ops->failure(engine)) : 0;
 }
 
 static int enter_flat(struct loader *loader, uint64_t entry, uint32_t eax, uint32_t ebx)
