@@ -42,8 +42,10 @@ static void catch_fault(struct story_frame *frame)
 		fault_vector = (unsigned)frame->vector;
 		fault_error = frame->error;
 		frame->rip = (uintptr_t)vmx_try_resume;
-	} else if (frame->vector == VECTOR_GP && (int64_t)frame->rip >> 47 && (int64_t)frame->rip >> 47 != -1) {
-		frame->rip = (uintptr_t)vmx_exited; /* an exit to a HOST_RIP that VM entry should have refused */
+	} else if (frame->vector == VECTOR_GP && (int64_t)frame->rip >> 47 &&
+		   (int64_t)frame->rip >> 47 != -1) {
+		frame->rip =
+			(uintptr_t)vmx_exited; /* an exit to a HOST_RIP that VM entry should have refused */
 	} else if (frame->vector < 32 && frame->vector != VECTOR_NMI) {
 		monitor_fault(&frame->vector); /* it would come again and again */
 	}
@@ -228,6 +230,16 @@ bool vmx_needs_clear(uint32_t field, uint32_t bit)
 	       story_needs(false, probe(vmx_control_msr(field), lowest(bit), "1"));
 }
 
+bool vmx_needs_cr3_targets(uint64_t count)
+{
+	uint64_t has = vmx_msr(VMX_MSR_MISC) >> VMX_MISC_CR3_TARGETS_SHIFT & 0x1ff;
+	uint32_t missing = (uint32_t)(count & ~has);
+
+	/* Where it has fewer, some bit of @count is clear in what it has. */
+	return has >= count || story_needs(false, probe(MSR_VMX(VMX_MSR_MISC),
+							VMX_MISC_CR3_TARGETS_SHIFT + lowest(missing), "0"));
+}
+
 bool vmx_needs_bit(enum vmx_msr which, unsigned bit)
 {
 	return vmx_msr(which) >> bit & 1 || story_needs(false, probe(MSR_VMX(which), bit, "0"));
@@ -398,6 +410,8 @@ bool vmx_apply_controls(const struct case_spec *spec)
 		if (field == VMX_WORLD_RAW)
 			continue;
 		if (s->kind == SETTING_CONTROL) {
+			if (field == VMCS_CR3_TARGET_COUNT && !vmx_needs_cr3_targets(s->value))
+				return false;
 			vmx_write(field, s->value);
 		} else if (s->kind == SETTING_CONTROL_OR) {
 			if (!vmx_control_msr(field))

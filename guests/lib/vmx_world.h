@@ -118,7 +118,8 @@ unsigned vmx_try_write(uint64_t field, uint64_t value);
 
 /* ---- on and off ---- */
 
-/* Lets this processor into VMX operation, in its own IA32_FEATURE_CONTROL; false where that is locked otherwise (SDM 3C 24.7). */
+/* Lets this processor into VMX operation, in its own IA32_FEATURE_CONTROL; false where that is locked
+ * otherwise (SDM 3C 24.7). */
 bool vmx_allow(void);
 /* VMXON alone can be next: CR4.VMXE, IA32_FEATURE_CONTROL, revisions in the regions. False: NOTSUP was said.
  */
@@ -139,6 +140,8 @@ bool vmx_can(uint32_t field, uint32_t bits);
 bool vmx_needs(uint32_t field, uint32_t bits);
 /* Whether @bit may be 0; NOTSUP where not. */
 bool vmx_needs_clear(uint32_t field, uint32_t bit);
+/* As many CR3-target values (IA32_VMX_MISC[24:16]), at most 256: NOTSUP where there are fewer. */
+bool vmx_needs_cr3_targets(uint64_t count);
 /* Bit @bit of IA32_VMX_EPT_VPID_CAP, IA32_VMX_MISC, …: NOTSUP where it is 0. */
 bool vmx_needs_bit(enum vmx_msr which, unsigned bit);
 bool vmx_has_cpuid(uint32_t leaf, unsigned reg, unsigned bit);

@@ -157,7 +157,7 @@ STORY(vmx_masks_kept)
 		vmx_check_field(VMCS_EXIT_REASON, VMX_EXIT_CR_ACCESS);
 		vmx_check_field(VMCS_GUEST_RIP, CASE_STUB + WHILE_BYTES + 5);
 	} else { /* mov %cr3, %rax without an exit; the second target, and then none (5: XOR of a bit) */
-		if (!vmx_needs_clear(VMCS_PRIMARY_CONTROLS, VMX_CR3_STORE))
+		if (!vmx_needs_clear(VMCS_PRIMARY_CONTROLS, VMX_CR3_STORE) || !vmx_needs_cr3_targets(2))
 			return;
 		vmx_clear(VMCS_PRIMARY_CONTROLS, VMX_CR3_STORE);
 		vmx_set(VMCS_PRIMARY_CONTROLS, VMX_CR3_LOAD);

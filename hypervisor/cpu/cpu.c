@@ -255,7 +255,8 @@ const char *cpu_state_wrong(const struct cpu *cpu, const struct vcpu_state *stat
 		return "svm_vmcb";
 	if (state->vmx_vmcs != VMX_NO_VMCS && state->vmx_vmcs % PAGE_SIZE)
 		return "vmx_vmcs";
-	if (state->xcr0 & ~profile_xcr0_valid(cpu->profile) || !(state->xcr0 & XCR0_X87))
+	/* Without XSAVE it is as after RESET. */
+	if (state->xcr0 & ~(profile_xcr0_valid(cpu->profile) | XCR0_X87) || !(state->xcr0 & XCR0_X87))
 		return "xcr0";
 	return NULL;
 }
