@@ -228,7 +228,8 @@ void cpu_save(struct cpu *cpu, struct vcpu_state *to)
 	vcpu_state_clear_padding(to);
 }
 
-/* What instructions cannot make, and what the model would stumble over: anything else is a guest's own affair. */
+/* What instructions cannot make, and what the model would stumble over: anything else is a guest's own
+ * affair. */
 const char *cpu_state_wrong(const struct cpu *cpu, const struct vcpu_state *state)
 {
 	bool paged = state->cr0 & CR0_PG, protected = state->cr0 & CR0_PE;
@@ -242,8 +243,8 @@ const char *cpu_state_wrong(const struct cpu *cpu, const struct vcpu_state *stat
 	if (state->smm > 1)
 		return "smm";
 	if (state->svm_gif_clear > 1 || state->svm_guest > 1 || state->vmx_on > 1 || state->vmx_guest > 1 ||
-	    (state->svm_guest && !cpu_has(cpu, FEATURE_svm)) || (state->vmx_on && !cpu_has(cpu, FEATURE_vmx)) ||
-	    (state->vmx_guest && !state->vmx_on))
+	    (state->svm_guest && !cpu_has(cpu, FEATURE_svm)) ||
+	    (state->vmx_on && !cpu_has(cpu, FEATURE_vmx)) || (state->vmx_guest && !state->vmx_on))
 		return "guest";
 	if (paged && !protected && !state->svm_guest && !state->vmx_guest)
 		return "cr0";

@@ -622,7 +622,8 @@ static void states_that_no_processor_has(void **state)
 	assert_int_equal(engine_soft.vcpu_load(rig->vcpu[0], &good), 0);
 	rig_free(rig);
 	/* Without XSAVE there is an XCR0 all the same. */
-	rig = rig_new("amd,-xsave", 1, (struct turns){0});
+	rig = rig_new("amd,-xsave,-avx,-fma,-f16c,-avx2,-pku,-xsaveopt,-xsavec,-xgetbv1,-xsaves,-xsaveerptr",
+		      1, (struct turns){0});
 	assert_int_equal(engine_soft.vcpu_save(rig->vcpu[0], &good), 0);
 	assert_int_equal(engine_soft.vcpu_load(rig->vcpu[0], &good), 0);
 	rig_free(rig);
