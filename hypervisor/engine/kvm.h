@@ -138,6 +138,7 @@ struct kvm_engine {
 	struct guest_cpu guest; /* the one that the guest knows */
 	bool amd;               /* that one's vendor */
 	size_t run_size;
+	unsigned address_spaces; /* 2: memory in SMM has slots of its own, which are the same here */
 	unsigned slot_count;
 	struct kvm_slot slot[KVM_SLOTS_MAX];
 	uint64_t *pages; /* addresses for dirty_pages() */

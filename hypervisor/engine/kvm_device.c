@@ -201,7 +201,9 @@ static bool has_nested_paging(void)
 static void find_abilities(struct kvm_engine *kvm)
 {
 	int xsave = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+	int spaces = ioctl(kvm->vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE);
 
+	kvm->address_spaces = spaces > 1 ? 2 : 1;
 	kvm->can = (struct kvm_abilities){
 		.xcrs = ioctl(kvm->device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS) > 0,
 		.sregs2 = ioctl(kvm->device, KVM_CHECK_EXTENSION, KVM_CAP_SREGS2) > 0,

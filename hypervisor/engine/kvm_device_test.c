@@ -33,6 +33,8 @@ static struct {
 	/* A request that fails, how often (0: each time), and after how many. */
 	unsigned long request;
 	int request_errno, request_times;
+	int spaces;        /* address spaces that it tells of, where not 1 */
+	unsigned slots[2]; /* that were set in either */
 	bool has_msrs;
 	uint32_t refused_msr; /* takes no value but 0 */
 	struct kvm_vcpu_events events;
@@ -124,6 +126,13 @@ static bool fails_now(unsigned long request)
 	return true;
 }
 
+/* What runs in SMM has written the second page, everything else the first. */
+static int dirty_log(const struct kvm_dirty_log *log)
+{
+	*(uint64_t *)log->dirty_bitmap = 1ull << (log->slot >> 16);
+	return 0;
+}
+
 #define HELD(get, set, member)                                                                               \
 	case get: memcpy(argument, &fake.member, sizeof(fake.member)); return 0;                             \
 	case set: memcpy(&fake.member, argument, sizeof(fake.member)); return 0;
@@ -155,7 +164,14 @@ int ioctl(int fd, unsigned long request, ...)
 	case KVM_GET_MSR_INDEX_LIST: ((struct kvm_msr_list *)argument)->nmsrs = 0; return 0;
 	case KVM_GET_API_VERSION:
 		return fake.version_errno ? fails(fake.version_errno) : fake.version ? fake.version : 12;
-	case KVM_CHECK_EXTENSION: return (int)(intptr_t)argument != fake.lacks;
+	case KVM_CHECK_EXTENSION:
+		if ((int)(intptr_t)argument == KVM_CAP_MULTI_ADDRESS_SPACE && fake.spaces)
+			return fake.spaces;
+		return (int)(intptr_t)argument != fake.lacks;
+	case KVM_SET_USER_MEMORY_REGION:
+		fake.slots[((struct kvm_userspace_memory_region *)argument)->slot >> 16]++;
+		return 0;
+	case KVM_GET_DIRTY_LOG: return dirty_log(argument);
 	case KVM_CREATE_VM: return create_vm();
 	case KVM_GET_SUPPORTED_CPUID: return supported_cpuid(argument);
 	case KVM_GET_VCPU_MMAP_SIZE: return fake.run_size ? fake.run_size : (int)sizeof(struct kvm_run);
@@ -543,6 +559,29 @@ static void latches_refused(void **state)
 	end();
 }
 
+/* SMM has an address space of its own where the device has two: the same memory, whose pages are logged
+ * there. */
+static void memory_in_smm(void **state)
+{
+	static uint8_t memory[2 * 4096] __attribute__((aligned(4096)));
+	const uint64_t *pages;
+	size_t count;
+
+	(void)state;
+	for (int spaces = 1; spaces <= 2; spaces++) {
+		fake.spaces = spaces;
+		begin();
+		fake.slots[0] = fake.slots[1] = 0;
+		assert_int_equal(engine_kvm.memory_add(engine, 0x100000, sizeof(memory), memory, false), 0);
+		assert_int_equal(fake.slots[0], 1);
+		assert_int_equal(fake.slots[1], spaces - 1);
+		engine_kvm.dirty_pages(engine, &pages, &count);
+		assert_int_equal(count, spaces);
+		assert_int_equal(pages[count - 1], 0x100000 + 4096 * (spaces - 1));
+		end();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -559,6 +598,7 @@ int main(void)
 		cmocka_unit_test(never_held),
 		cmocka_unit_test(events_travel),
 		cmocka_unit_test(latches_refused),
+		cmocka_unit_test(memory_in_smm),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,17 +25,24 @@ static int add_pages_room(struct kvm_engine *kvm, uint64_t size)
 	return 0;
 }
 
+/* The number of a slot in one of the address spaces: the second is what a processor sees in SMM. */
+static uint32_t slot_number(unsigned index, unsigned space) { return index | space << 16; }
+
 static int set_region(struct kvm_engine *kvm, unsigned index)
 {
 	const struct kvm_slot *slot = &kvm->slot[index];
-	struct kvm_userspace_memory_region region = {.slot = index,
-						     .flags = slot->read_only ? KVM_MEM_READONLY
+	struct kvm_userspace_memory_region region = {.flags = slot->read_only ? KVM_MEM_READONLY
 									      : KVM_MEM_LOG_DIRTY_PAGES,
 						     .guest_phys_addr = slot->base,
 						     .memory_size = slot->size,
 						     .userspace_addr = (uintptr_t)slot->host};
 
-	return ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region) ? -errno : 0;
+	for (unsigned space = 0; space < kvm->address_spaces; space++) {
+		region.slot = slot_number(index, space);
+		if (ioctl(kvm->vm, KVM_SET_USER_MEMORY_REGION, &region))
+			return -errno;
+	}
+	return 0;
 }
 
 int kvm_memory_add(struct engine *engine, uint64_t base, uint64_t size, void *host, bool read_only)
@@ -115,18 +122,21 @@ bool kvm_memory_write(struct engine *engine, uint64_t address, const void *from,
 static void collect(struct kvm_engine *kvm, unsigned index)
 {
 	struct kvm_slot *slot = &kvm->slot[index];
-	struct kvm_dirty_log log = {.slot = index, .dirty_bitmap = slot->log};
 	size_t words = log_words(slot);
 
 	if (slot->read_only)
 		return;
-	if (ioctl(kvm->vm, KVM_GET_DIRTY_LOG, &log)) {
-		/* Unknown what was written: all of it may be. */
-		memset(slot->written, 0xff, words * sizeof(*slot->written));
-		return;
+	for (unsigned space = 0; space < kvm->address_spaces; space++) {
+		struct kvm_dirty_log log = {.slot = slot_number(index, space), .dirty_bitmap = slot->log};
+
+		if (ioctl(kvm->vm, KVM_GET_DIRTY_LOG, &log)) {
+			/* Unknown what was written: all of it may be. */
+			memset(slot->written, 0xff, words * sizeof(*slot->written));
+			return;
+		}
+		for (size_t i = 0; i < words; i++)
+			slot->written[i] |= slot->log[i];
 	}
-	for (size_t i = 0; i < words; i++)
-		slot->written[i] |= slot->log[i];
 }
 
 void kvm_dirty_pages(struct engine *engine, const uint64_t **pages, size_t *count)

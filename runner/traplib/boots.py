@@ -264,6 +264,8 @@ def command_boot(options):
     machine = machines.parse(options.target)
     if not machine:
         raise UsageError(f"--target {options.target}: not a foreign machine")
+    if options.move:
+        raise UsageError(f"--move: {options.target} cannot move a guest; visor's engines can")
     machine.smp, machine.depth = options.smp, options.depth
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=CHUNK)
     runner = Runner(machine, options.image, read_list(options.cases), options.timeout, out)

@@ -8,6 +8,7 @@ module being loaded there. Nothing of the kernel is kept in the repository; ever
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,7 @@ COMMANDS = """
 exec 2>&1
 head -c {image} /dev/vda > /image
 head -c {cases} /dev/vdb > /cases
-/visor run --engine kvm --json --timeout {timeout:g} --smp {smp} {depth} --cases @/cases /image
+/visor run --engine kvm --json --timeout {timeout:g} --smp {smp} {depth} {move} --cases @/cases /image
 echo "status $?"
 poweroff -f
 """
@@ -123,7 +124,8 @@ def prepare(options, folder):
     case_list(options.cases, cases + ".txt")
     commands = COMMANDS.format(image=disk(options.image, image), cases=disk(cases + ".txt", cases), timeout=TIMEOUT,
                                smp=options.smp,
-                               depth=f"--depth {options.depth} --l1 /l1.elf" if options.depth else "")
+                               depth=f"--depth {options.depth} --l1 /l1.elf" if options.depth else "",
+                               move=f"--move {shlex.quote(options.move)}" if options.move else "")
     linux_guest.initramfs(tree, initrd, commands, BASE + (PROFILES[profile.split(",")[0]],), files)
     return [str(paths.visor()), "run", "--cpu", profile, "--mem", MEMORY, "--smp", str(options.smp), "--initrd", initrd,
             "--disk-ro", f"raw:{image}", "--disk-ro", f"raw:{cases}", "--append",

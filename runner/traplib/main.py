@@ -159,6 +159,7 @@ def parser():
     boot.add_argument("--cases", required=True, metavar="FILE", help="lines of INDEX ID, in the image's order")
     boot.add_argument("--smp", type=int, default=1, metavar="N", help="processors of the machine")
     boot.add_argument("--depth", type=int, default=0, metavar="N", help="hypervisors of ours under the guest")
+    boot.add_argument("--move", metavar="every=N[,…]", help="move the guest while it runs (linux-kvm)")
     boot.add_argument("--timeout", type=positive, default=10.0, metavar="SECONDS", help="wall clock for one case")
     boot.add_argument("image", metavar="IMAGE")
     return top

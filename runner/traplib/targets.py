@@ -127,8 +127,9 @@ class LinuxKvm(Visor):
         self.spelling, self.name = spelling, spelling.partition("=")[0]
 
     def process(self, image, policy, listed):
+        move = ["--move", self.move] if self.move else []
         return [sys.executable, str(paths.program()), "boot", "--target", self.spelling, "--smp", str(policy.smp),
-                "--depth", str(self.depth), "--cases", listed, str(image)]
+                "--depth", str(self.depth), *move, "--cases", listed, str(image)]
 
     @staticmethod
     def silence(policy):
@@ -136,8 +137,9 @@ class LinuxKvm(Visor):
         return linux_kvm.BOOT + linux_kvm.TIMEOUT * linux_kvm.SLOWER + GRACE
 
     def reproduction(self, image, policy, case_id):
-        depth = ["--depth", str(self.depth)] if self.depth else []
-        return shlex.join([paths.shown(paths.program()), "run", case_id, "--target", self.spelling, *depth])
+        more = ["--depth", str(self.depth)] if self.depth else []
+        more += ["--move", self.move] if self.move else []
+        return shlex.join([paths.shown(paths.program()), "run", case_id, "--target", self.spelling, *more])
 
 
 def parse_one(word):
