@@ -11,6 +11,8 @@
 #include "x86/case_layout.h"
 #include "x86/vectors.h"
 
+#include "vmx/vmx.h"
+
 #define VECTOR 0x45u
 
 static uint32_t *reg(unsigned offset) { return vmx_at(VMX_PAGE_VIRTUAL_APIC, offset); }
@@ -46,8 +48,6 @@ static void interrupts_on(void)
 	exchange.in.field[STATE_rflags] |= RFLAGS_IF;
 	vmx_write(VMCS_GUEST_RFLAGS, vmx_read(VMCS_GUEST_RFLAGS) | RFLAGS_IF);
 }
-
-static void check_run(void) { story_check("entry", 0, vmx_run()); }
 
 /* ---- MOV CR8 (30.3) and the TPR threshold (30.1.2): @index: the value written, @value: the threshold ----
  */

@@ -13,13 +13,13 @@
 #include "x86/paging.h"
 #include "x86/vectors.h"
 
+#include "vmx/vmx.h"
+
 #define FORBIDDEN 0x600000u /* 2 MiB that nothing else needs, mapped by the guest as they are */
 #define FILLED    0xccu
 #define RIGHTS    ((uint64_t)(EPT_READ | EPT_WRITE | EPT_EXECUTE))
 
 #define CODE(...) .code = {__VA_ARGS__}, .length = sizeof((const uint8_t[]){__VA_ARGS__})
-
-static void check_run(void) { story_check("entry", 0, vmx_run()); }
 
 static bool use_bitmaps(void)
 {

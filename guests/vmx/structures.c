@@ -13,10 +13,10 @@
 #include "x86/paging.h"
 #include "x86/vectors.h"
 
+#include "vmx/vmx.h"
+
 #define TARGET (CASE_OPERAND_PAGE2 + 0x400u)
 #define RIGHTS ((uint64_t)(EPT_READ | EPT_WRITE | EPT_EXECUTE))
-
-static void check_run(void) { story_check("entry", 0, vmx_run()); }
 
 static void again(void)
 {

@@ -12,20 +12,10 @@
 #include "x86/case_layout.h"
 #include "x86/vectors.h"
 
+#include "vmx/vmx.h"
+
 #define VECTOR      0x45u
 #define TSC_MSR     0x10u
-#define EVENT(type) (VMX_EVENT_VALID | (uint32_t)(type) << VMX_EVENT_TYPE_SHIFT)
-
-static bool guest_with_flags(uint64_t flags)
-{
-	if (!vmx_baseline(MODE_LONG, 0, VMX_BARE))
-		return false;
-	exchange.in.field[STATE_rflags] = RFLAGS_FIXED | flags;
-	vmx_write(VMCS_GUEST_RFLAGS, RFLAGS_FIXED | flags);
-	return true;
-}
-
-static void check_run(void) { story_check("entry", 0, vmx_run()); }
 
 /* ---- the TSC ---- */
 
